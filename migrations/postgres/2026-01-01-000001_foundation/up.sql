@@ -1,0 +1,285 @@
+-- Text ids, epoch-microsecond integers, JSON as text: the same columns as in the other tree.
+-- Ids compare byte by byte (COLLATE "C"), as they do in SQLite. There are no foreign keys between the
+-- tables: each belongs to one tenant and is written by one crate, and they can be distributed by tenant.
+
+-- One row per Task: its present state, and the columns that searches and the clock need.
+CREATE TABLE tasks (
+    tenant TEXT COLLATE "C" NOT NULL,
+    id TEXT COLLATE "C" NOT NULL,
+    version BIGINT NOT NULL,
+    last_updated BIGINT NOT NULL,
+    status TEXT COLLATE "C" NOT NULL,
+    owner TEXT COLLATE "C",
+    patient TEXT COLLATE "C",
+    created_by TEXT COLLATE "C" NOT NULL,
+    due BIGINT,
+    deleted BOOLEAN NOT NULL,
+    state TEXT NOT NULL,
+    PRIMARY KEY (tenant, id)
+);
+CREATE INDEX tasks_by_owner ON tasks (tenant, owner, status, last_updated, id);
+CREATE INDEX tasks_by_patient ON tasks (tenant, patient, last_updated, id) WHERE patient IS NOT NULL;
+CREATE INDEX tasks_by_time ON tasks (tenant, last_updated, id);
+
+-- Who may see a Task: its people by reference, its teams as `team:CODE`.
+CREATE TABLE task_viewers (
+    tenant TEXT COLLATE "C" NOT NULL,
+    viewer TEXT COLLATE "C" NOT NULL,
+    task TEXT COLLATE "C" NOT NULL,
+    PRIMARY KEY (tenant, viewer, task)
+);
+CREATE INDEX task_viewers_by_task ON task_viewers (tenant, task);
+
+-- The documents whose reference from a Task took effect.
+CREATE TABLE task_documents (
+    tenant TEXT COLLATE "C" NOT NULL,
+    document TEXT COLLATE "C" NOT NULL,
+    task TEXT COLLATE "C" NOT NULL,
+    PRIMARY KEY (tenant, document, task)
+);
+CREATE INDEX task_documents_by_task ON task_documents (tenant, task);
+
+-- Which Tasks are part of which.
+CREATE TABLE task_parents (
+    tenant TEXT COLLATE "C" NOT NULL,
+    parent TEXT COLLATE "C" NOT NULL,
+    task TEXT COLLATE "C" NOT NULL,
+    PRIMARY KEY (tenant, parent, task)
+);
+CREATE INDEX task_parents_by_task ON task_parents (tenant, task);
+
+-- One row per DocumentReference: its present state.
+CREATE TABLE documents (
+    tenant TEXT COLLATE "C" NOT NULL,
+    id TEXT COLLATE "C" NOT NULL,
+    version BIGINT NOT NULL,
+    last_updated BIGINT NOT NULL,
+    status TEXT COLLATE "C" NOT NULL,
+    patient TEXT COLLATE "C",
+    created_by TEXT COLLATE "C" NOT NULL,
+    deleted BOOLEAN NOT NULL,
+    state TEXT NOT NULL,
+    PRIMARY KEY (tenant, id)
+);
+CREATE INDEX documents_by_patient ON documents (tenant, patient, last_updated, id) WHERE patient IS NOT NULL;
+CREATE INDEX documents_by_creator ON documents (tenant, created_by, last_updated, id);
+CREATE INDEX documents_by_time ON documents (tenant, last_updated, id);
+
+-- Every version of every Task and DocumentReference as it was sent out. Never changed.
+CREATE TABLE resource_versions (
+    tenant TEXT COLLATE "C" NOT NULL,
+    kind TEXT COLLATE "C" NOT NULL,
+    id TEXT COLLATE "C" NOT NULL,
+    version BIGINT NOT NULL,
+    last_updated BIGINT NOT NULL,
+    method TEXT COLLATE "C" NOT NULL,
+    body BYTEA NOT NULL,
+    PRIMARY KEY (tenant, kind, id, version)
+);
+
+CREATE TABLE search_tokens (
+    tenant TEXT COLLATE "C" NOT NULL,
+    kind TEXT COLLATE "C" NOT NULL,
+    name TEXT COLLATE "C" NOT NULL,
+    code TEXT COLLATE "C" NOT NULL,
+    id TEXT COLLATE "C" NOT NULL,
+    system TEXT COLLATE "C" NOT NULL,
+    PRIMARY KEY (tenant, kind, name, code, id, system)
+);
+CREATE INDEX search_tokens_by_id ON search_tokens (tenant, kind, id);
+
+-- `bare` is the id of a relative target, and the whole of an absolute one.
+CREATE TABLE search_references (
+    tenant TEXT COLLATE "C" NOT NULL,
+    kind TEXT COLLATE "C" NOT NULL,
+    name TEXT COLLATE "C" NOT NULL,
+    bare TEXT COLLATE "C" NOT NULL,
+    id TEXT COLLATE "C" NOT NULL,
+    target TEXT COLLATE "C" NOT NULL,
+    PRIMARY KEY (tenant, kind, name, bare, id, target)
+);
+CREATE INDEX search_references_by_id ON search_references (tenant, kind, id);
+
+-- First and last instant of the range that a value means.
+CREATE TABLE search_dates (
+    tenant TEXT COLLATE "C" NOT NULL,
+    kind TEXT COLLATE "C" NOT NULL,
+    name TEXT COLLATE "C" NOT NULL,
+    first_at BIGINT NOT NULL,
+    last_at BIGINT NOT NULL,
+    id TEXT COLLATE "C" NOT NULL,
+    PRIMARY KEY (tenant, kind, name, first_at, last_at, id)
+);
+CREATE INDEX search_dates_by_id ON search_dates (tenant, kind, id);
+
+CREATE TABLE search_strings (
+    tenant TEXT COLLATE "C" NOT NULL,
+    kind TEXT COLLATE "C" NOT NULL,
+    name TEXT COLLATE "C" NOT NULL,
+    value TEXT COLLATE "C" NOT NULL,
+    id TEXT COLLATE "C" NOT NULL,
+    PRIMARY KEY (tenant, kind, name, value, id)
+);
+CREATE INDEX search_strings_by_id ON search_strings (tenant, kind, id);
+
+-- One row per stored content: what pins and proves it.
+CREATE TABLE binaries (
+    tenant TEXT COLLATE "C" NOT NULL,
+    id TEXT COLLATE "C" NOT NULL,
+    created BIGINT NOT NULL,
+    uploaded_by TEXT COLLATE "C" NOT NULL,
+    document TEXT COLLATE "C",
+    content_type TEXT NOT NULL,
+    security_context TEXT,
+    size BIGINT NOT NULL,
+    sha1 BYTEA NOT NULL,
+    sha256 BYTEA NOT NULL,
+    blob_key TEXT NOT NULL,
+    blob_version TEXT,
+    blob_etag TEXT NOT NULL,
+    deleted_at BIGINT,
+    PRIMARY KEY (tenant, id)
+);
+
+-- SHA-256 of the blocks of a Binary, up to 4096 of them, one after the other, in a row.
+CREATE TABLE binary_blocks (
+    tenant TEXT COLLATE "C" NOT NULL,
+    "binary" TEXT COLLATE "C" NOT NULL,
+    chunk BIGINT NOT NULL,
+    hashes BYTEA NOT NULL,
+    PRIMARY KEY (tenant, "binary", chunk)
+);
+
+CREATE TABLE grants (
+    tenant TEXT COLLATE "C" NOT NULL,
+    id TEXT COLLATE "C" NOT NULL,
+    handle TEXT COLLATE "C" NOT NULL,
+    secret_hash BYTEA,
+    task TEXT COLLATE "C" NOT NULL,
+    document TEXT COLLATE "C" NOT NULL,
+    content_version BIGINT NOT NULL,
+    "binary" TEXT COLLATE "C" NOT NULL,
+    sha256 BYTEA NOT NULL,
+    origin TEXT COLLATE "C" NOT NULL,
+    max_uses BIGINT NOT NULL,
+    uses BIGINT NOT NULL,
+    time_window BIGINT NOT NULL,
+    issued_at BIGINT NOT NULL,
+    constraints TEXT NOT NULL,
+    status TEXT COLLATE "C" NOT NULL,
+    grantee TEXT COLLATE "C",
+    bound_at BIGINT,
+    expires_at BIGINT,
+    ended_at BIGINT,
+    reason TEXT COLLATE "C",
+    task_due BIGINT,
+    revision BIGINT NOT NULL,
+    PRIMARY KEY (tenant, id)
+);
+CREATE UNIQUE INDEX grants_by_handle ON grants (tenant, handle);
+CREATE UNIQUE INDEX grants_open ON grants (tenant, task, "binary", coalesce(grantee, '')) WHERE status IN ('issued', 'bound', 'suspended');
+CREATE INDEX grants_by_task ON grants (tenant, task, issued_at, id);
+CREATE INDEX grants_by_document ON grants (tenant, document, issued_at, id);
+CREATE INDEX grants_by_binary ON grants (tenant, "binary", issued_at, id);
+CREATE INDEX grants_expiring ON grants (expires_at) WHERE status IN ('bound', 'suspended');
+CREATE INDEX grants_due ON grants (task_due) WHERE task_due IS NOT NULL AND status IN ('issued', 'bound', 'suspended');
+
+CREATE TABLE redemptions (
+    tenant TEXT COLLATE "C" NOT NULL,
+    id TEXT COLLATE "C" NOT NULL,
+    grant_id TEXT COLLATE "C" NOT NULL,
+    grantee TEXT COLLATE "C" NOT NULL,
+    client TEXT NOT NULL,
+    token_key TEXT,
+    session TEXT,
+    state TEXT COLLATE "C" NOT NULL,
+    cut_reason TEXT COLLATE "C",
+    opened_at BIGINT NOT NULL,
+    window_end BIGINT NOT NULL,
+    ended_at BIGINT,
+    size BIGINT NOT NULL,
+    bytes_sent BIGINT NOT NULL,
+    sent_up_to BIGINT NOT NULL,
+    streams BIGINT NOT NULL,
+    process TEXT COLLATE "C",
+    revision BIGINT NOT NULL,
+    PRIMARY KEY (tenant, id)
+);
+CREATE INDEX redemptions_by_grant ON redemptions (tenant, grant_id, opened_at, id);
+CREATE INDEX redemptions_running ON redemptions (state, process) WHERE state IN ('authorized', 'streaming');
+
+-- Orders to stop the streams of a grant, read by every process.
+CREATE TABLE cuts (
+    tenant TEXT COLLATE "C" NOT NULL,
+    sequence BIGINT GENERATED BY DEFAULT AS IDENTITY,
+    grant_id TEXT COLLATE "C" NOT NULL,
+    reason TEXT COLLATE "C" NOT NULL,
+    at BIGINT NOT NULL,
+    PRIMARY KEY (tenant, sequence)
+);
+CREATE INDEX cuts_by_sequence ON cuts (sequence);
+
+-- The ledger. Rows are added, never changed.
+CREATE TABLE audit_log (
+    tenant TEXT COLLATE "C" NOT NULL,
+    sequence BIGINT GENERATED BY DEFAULT AS IDENTITY,
+    recorded BIGINT NOT NULL,
+    event TEXT COLLATE "C" NOT NULL,
+    outcome TEXT COLLATE "C" NOT NULL,
+    correlation TEXT COLLATE "C" NOT NULL,
+    actor TEXT COLLATE "C",
+    patient TEXT COLLATE "C",
+    task TEXT COLLATE "C",
+    document TEXT COLLATE "C",
+    "binary" TEXT COLLATE "C",
+    grant_id TEXT COLLATE "C",
+    redemption TEXT COLLATE "C",
+    entry TEXT NOT NULL,
+    PRIMARY KEY (tenant, sequence)
+);
+CREATE INDEX audit_log_by_time ON audit_log (tenant, recorded, sequence);
+CREATE INDEX audit_log_by_correlation ON audit_log (tenant, correlation, sequence);
+CREATE INDEX audit_log_by_actor ON audit_log (tenant, actor, sequence) WHERE actor IS NOT NULL;
+CREATE INDEX audit_log_by_patient ON audit_log (tenant, patient, sequence) WHERE patient IS NOT NULL;
+CREATE INDEX audit_log_by_task ON audit_log (tenant, task, sequence) WHERE task IS NOT NULL;
+CREATE INDEX audit_log_by_document ON audit_log (tenant, document, sequence) WHERE document IS NOT NULL;
+CREATE INDEX audit_log_by_binary ON audit_log (tenant, "binary", sequence) WHERE "binary" IS NOT NULL;
+CREATE INDEX audit_log_by_grant ON audit_log (tenant, grant_id, sequence) WHERE grant_id IS NOT NULL;
+CREATE INDEX audit_log_by_redemption ON audit_log (tenant, redemption, sequence) WHERE redemption IS NOT NULL;
+
+-- What subscribers are to be told.
+CREATE TABLE outbox (
+    tenant TEXT COLLATE "C" NOT NULL,
+    sequence BIGINT GENERATED BY DEFAULT AS IDENTITY,
+    topic TEXT COLLATE "C" NOT NULL,
+    focus TEXT COLLATE "C" NOT NULL,
+    version BIGINT NOT NULL,
+    change TEXT COLLATE "C" NOT NULL,
+    grant_id TEXT COLLATE "C",
+    at BIGINT NOT NULL,
+    PRIMARY KEY (tenant, sequence)
+);
+
+-- In which teams an actor was when its token was last validated.
+CREATE TABLE actors (
+    tenant TEXT COLLATE "C" NOT NULL,
+    actor TEXT COLLATE "C" NOT NULL,
+    teams TEXT NOT NULL,
+    seen BIGINT NOT NULL,
+    PRIMARY KEY (tenant, actor)
+);
+
+-- Which processes live. Belongs to no tenant.
+CREATE TABLE processes (
+    name TEXT COLLATE "C" NOT NULL,
+    seen BIGINT NOT NULL,
+    PRIMARY KEY (name)
+);
+
+-- Which process does a job that only one may do. Belongs to no tenant.
+CREATE TABLE leases (
+    name TEXT COLLATE "C" NOT NULL,
+    process TEXT COLLATE "C" NOT NULL,
+    until BIGINT NOT NULL,
+    PRIMARY KEY (name)
+);

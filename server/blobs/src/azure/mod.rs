@@ -1,0 +1,142 @@
+//! The blob store over Azure Blob Storage: one private container, one block blob an object.
+//! The only module that touches the Azure SDK. It never creates a URL for anybody else, and never prints one.
+
+mod download;
+mod pipeline;
+mod upload;
+
+use std::ops::Range;
+
+use azure_core::prelude::IfMatchCondition;
+use azure_storage::CloudLocation;
+use azure_storage_blobs::prelude::{BlobClient, ClientBuilder, ContainerClient, PublicAccess, VersionId};
+use handoff_domain::ports::{BlobError, BlobPin, BlobStore, BoxFuture, ByteStream, Uploaded};
+use tracing::debug;
+
+use self::pipeline::{CONTROL_DEADLINE, Failure, within};
+use crate::config::AzureConfig;
+use crate::key::Key;
+
+/// Objects as block blobs of one container. The pin is the blob's strong `ETag` and, where the account keeps
+/// versions, its version id.
+#[derive(Debug, Clone)]
+pub struct AzureStore {
+    container: ContainerClient,
+}
+
+impl AzureStore {
+    /// A client for the configured container. Nothing is sent yet.
+    pub fn open(config: &AzureConfig) -> Result<Self, BlobError> {
+        let account = config
+            .check()
+            .map_err(|e| BlobError::Unavailable(e.to_string()))?;
+        let location = CloudLocation::Custom {
+            account: account.clone(),
+            uri: config.account_url.as_str().trim_end_matches('/').to_owned(),
+        };
+        let credentials = pipeline::credentials(account, &config.credential)?;
+        let container = ClientBuilder::with_location(location, credentials)
+            .client_options(pipeline::options(&config.account_url)?)
+            .container_client(config.container.clone());
+        Ok(Self { container })
+    }
+
+    /// Creates the container, private, where it is missing. For development: in production it is provisioned,
+    /// with versioning, soft delete and its retention.
+    pub async fn ensure_container(&self) -> Result<(), BlobError> {
+        match within(CONTROL_DEADLINE, self.container.create().into_future()).await {
+            Err(failure) if !failure.conflict => Err(failure.error),
+            _ => Ok(()),
+        }
+    }
+
+    fn blob(&self, key: &str) -> Result<BlobClient, BlobError> {
+        Ok(self.container.blob_client(Key::parse(key)?.to_name()))
+    }
+
+    /// With versions kept, deleting a blob only makes its content a previous version, which must go as well.
+    async fn erase(&self, pin: &BlobPin) -> Result<(), BlobError> {
+        let blob = self.blob(&pin.key)?;
+        let current = blob.delete().if_match(IfMatchCondition::Match(pin.etag.clone()));
+        let replaced = match within(CONTROL_DEADLINE, current.into_future()).await {
+            Ok(_)
+            | Err(Failure {
+                error: BlobError::NotFound,
+                ..
+            }) => false,
+            Err(Failure {
+                error: BlobError::Changed,
+                ..
+            }) => true,
+            Err(failure) => return Err(failure.error),
+        };
+        let Some(version) = &pin.version_id else {
+            if !replaced {
+                return Ok(());
+            }
+            return match download::gone_or(BlobError::Changed, &blob, None).await {
+                BlobError::NotFound => Ok(()),
+                error => Err(error),
+            };
+        };
+        let version = blob.delete_version_id(VersionId::new(version.clone()));
+        match within(CONTROL_DEADLINE, version.into_future()).await {
+            Ok(_)
+            | Err(Failure {
+                error: BlobError::NotFound,
+                ..
+            }) => Ok(()),
+            Err(failure) => Err(failure.error),
+        }
+    }
+
+    async fn check(&self) -> Result<(), BlobError> {
+        let found = within(CONTROL_DEADLINE, self.container.get_properties().into_future())
+            .await
+            .map_err(|failure| match failure.error {
+                BlobError::NotFound => BlobError::Unavailable("the container does not exist".to_owned()),
+                error => error,
+            })?;
+        match found.container.public_access {
+            PublicAccess::None => Ok(()),
+            PublicAccess::Container | PublicAccess::Blob => Err(BlobError::Unavailable(
+                "the container is open to the public: set its access level to private".to_owned(),
+            )),
+        }
+    }
+}
+
+impl BlobStore for AzureStore {
+    fn put<'a>(
+        &'a self,
+        key: &'a str,
+        content_type: &'a str,
+        content: ByteStream,
+        limit: u64,
+    ) -> BoxFuture<'a, Result<Uploaded, BlobError>> {
+        Box::pin(async move { upload::upload(&self.blob(key)?, key, content_type, content, limit).await })
+    }
+
+    fn get<'a>(
+        &'a self,
+        pin: &'a BlobPin,
+        range: Range<u64>,
+    ) -> BoxFuture<'a, Result<ByteStream, BlobError>> {
+        Box::pin(async move { download::download(self.blob(&pin.key)?, pin.clone(), range).await })
+    }
+
+    fn delete<'a>(&'a self, pin: &'a BlobPin) -> BoxFuture<'a, Result<(), BlobError>> {
+        Box::pin(self.erase(pin))
+    }
+
+    /// Nothing to do: blocks that were never committed are invisible, and the service discards them a week after
+    /// the last one came ("Put Block", remarks). The only way to hurry it would make the key visible for a moment.
+    fn sweep(&self, _older_than_seconds: u64) -> BoxFuture<'_, Result<u64, BlobError>> {
+        debug!("the service itself discards what broken uploads left");
+        Box::pin(async { Ok(0) })
+    }
+
+    fn ready(&self) -> BoxFuture<'_, Result<(), BlobError>> {
+        Box::pin(self.check())
+    }
+}

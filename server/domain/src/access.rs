@@ -1,0 +1,264 @@
+//! Who asks, what they want, and the permit that only a decision can mint.
+//! Roles and relations are facts handed in; the rules themselves stand behind [`Policy`].
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ActorRef, TenantId};
+use crate::reason::Reason;
+
+/// A canonical role (CodeSystem `handoff-role`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Posts documents and Tasks, and can never fetch.
+    Placer,
+    /// Works on Tasks and fetches their documents.
+    Fulfiller,
+    /// Works on Tasks of a team.
+    TeamMember,
+    /// An app or system that fetches for the person it acts for.
+    DocumentViewer,
+    /// Follows Task changes.
+    Subscriber,
+    /// Runs the server: sees, revokes, never fetches.
+    Operator,
+    /// Keeps documents: availability, retention, hold.
+    RecordsManager,
+    /// Reads the audit.
+    Auditor,
+    /// May break the glass.
+    BreakGlass,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Self; 9] = [
+        Self::Placer,
+        Self::Fulfiller,
+        Self::TeamMember,
+        Self::DocumentViewer,
+        Self::Subscriber,
+        Self::Operator,
+        Self::RecordsManager,
+        Self::Auditor,
+        Self::BreakGlass,
+    ];
+
+    /// The code.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Placer => "placer",
+            Self::Fulfiller => "fulfiller",
+            Self::TeamMember => "team-member",
+            Self::DocumentViewer => "document-viewer",
+            Self::Subscriber => "subscriber",
+            Self::Operator => "operator",
+            Self::RecordsManager => "records-manager",
+            Self::Auditor => "auditor",
+            Self::BreakGlass => "break-glass",
+        }
+    }
+
+    /// The role that a code names.
+    pub fn parse(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|r| r.as_str() == code)
+    }
+}
+
+/// A caller whose token was validated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    /// The tenant that the token's issuer is bound to.
+    pub tenant: TenantId,
+    /// `iss`.
+    pub issuer: String,
+    /// `sub`.
+    pub subject: String,
+    /// The OAuth client (`client_id` or `azp`).
+    pub client: String,
+    /// Whom the caller acts as: the FHIR user, for a delegate the person it acts for.
+    pub actor: ActorRef,
+    /// The acting party of a delegation (`act.sub`), where there is one.
+    pub delegate: Option<String>,
+    /// Canonical roles; external ones are mapped before they get here.
+    pub roles: BTreeSet<Role>,
+    /// Team codes.
+    pub teams: BTreeSet<String>,
+    /// `scope`, split at spaces.
+    pub scopes: BTreeSet<String>,
+    /// The patient of a SMART launch context, where the token names one.
+    pub patient: Option<String>,
+    /// The thumbprint of the key that the token is bound to (`cnf.jkt`).
+    pub key: Option<String>,
+    /// `jti`, or a hash of the token where it has none: never the token itself.
+    pub token_id: String,
+}
+
+impl Principal {
+    /// Whether the caller has `role`.
+    pub fn has(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+
+    /// Whether the caller has any of `roles`.
+    pub fn has_any(&self, roles: &[Role]) -> bool {
+        roles.iter().any(|r| self.roles.contains(r))
+    }
+}
+
+/// What a caller wants to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "each is what it says")]
+pub enum Action {
+    TaskRead,
+    TaskSearch,
+    TaskCreate,
+    TaskUpdate,
+    TaskDelete,
+    DocumentRead,
+    DocumentSearch,
+    DocumentCreate,
+    DocumentUpdate,
+    DocumentDelete,
+    BinaryCreate,
+    BinaryDelete,
+    /// Metadata of a Binary without its content is never shown; this is the fetch of the content.
+    BinaryFetch,
+    GrantIssue,
+    GrantRead,
+    GrantRevoke,
+    AuditRead,
+    AdminAct,
+}
+
+impl Action {
+    /// The action's name in audit rows and policies.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TaskRead => "task-read",
+            Self::TaskSearch => "task-search",
+            Self::TaskCreate => "task-create",
+            Self::TaskUpdate => "task-update",
+            Self::TaskDelete => "task-delete",
+            Self::DocumentRead => "document-read",
+            Self::DocumentSearch => "document-search",
+            Self::DocumentCreate => "document-create",
+            Self::DocumentUpdate => "document-update",
+            Self::DocumentDelete => "document-delete",
+            Self::BinaryCreate => "binary-create",
+            Self::BinaryDelete => "binary-delete",
+            Self::BinaryFetch => "binary-fetch",
+            Self::GrantIssue => "grant-issue",
+            Self::GrantRead => "grant-read",
+            Self::GrantRevoke => "grant-revoke",
+            Self::AuditRead => "audit-read",
+            Self::AdminAct => "admin-act",
+        }
+    }
+}
+
+/// How the caller stands to the thing acted on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, any of which may hold")]
+pub struct Relation {
+    /// Created it (a Task, a document), or uploaded it (a Binary).
+    pub creator: bool,
+    /// Is named as its requester.
+    pub requester: bool,
+    /// Owns the Task now.
+    pub owner: bool,
+    /// Owned the Task before.
+    pub former_owner: bool,
+    /// Is a recipient of the Task's restriction.
+    pub recipient: bool,
+    /// Belongs to a team that the Task is for.
+    pub team: bool,
+    /// Holds, or held, the grant in question.
+    pub grantee: bool,
+    /// Reaches the document through a Task that it may see.
+    pub through_task: bool,
+}
+
+impl Relation {
+    /// Whether the caller has anything to do with it.
+    pub const fn any(self) -> bool {
+        self.creator
+            || self.requester
+            || self.owner
+            || self.former_owner
+            || self.recipient
+            || self.team
+            || self.grantee
+            || self.through_task
+    }
+}
+
+/// One question to the policy.
+#[derive(Debug, Clone, Copy)]
+pub struct AccessRequest<'a> {
+    /// Who asks.
+    pub principal: &'a Principal,
+    /// What for.
+    pub action: Action,
+    /// How they stand to it; the default for actions on nothing in particular.
+    pub relation: Relation,
+}
+
+/// The answer, with the ids of the rules that gave it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// Whether it is allowed.
+    pub allowed: bool,
+    /// The rules that decided; empty when none matched, which denies.
+    pub rules: Vec<&'static str>,
+}
+
+/// The rules of access. Deny is the default: no rule, no access.
+pub trait Policy: Send + Sync {
+    /// Decides one request. A rule that cannot be evaluated denies.
+    fn decide(&self, request: &AccessRequest<'_>) -> Decision;
+
+    /// A digest or name of the rule set in force, for the audit.
+    fn version(&self) -> &str;
+}
+
+/// Leave to do one thing, minted only by [`authorize`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Permit {
+    action: Action,
+    rules: Vec<&'static str>,
+}
+
+impl Permit {
+    /// What it permits.
+    pub const fn action(&self) -> Action {
+        self.action
+    }
+
+    /// The rules that gave it.
+    pub fn rules(&self) -> &[&'static str] {
+        &self.rules
+    }
+}
+
+/// A refusal by policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Denied {
+    /// What was refused.
+    pub action: Action,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Asks the policy, and mints a permit where it allows.
+pub fn authorize(policy: &dyn Policy, request: &AccessRequest<'_>) -> Result<Permit, Denied> {
+    let decision = policy.decide(request);
+    if decision.allowed {
+        Ok(Permit { action: request.action, rules: decision.rules })
+    } else {
+        Err(Denied { action: request.action, reason: Reason::PolicyDenied })
+    }
+}

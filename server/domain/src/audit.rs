@@ -1,0 +1,245 @@
+//! The audit row: one fact about who did what to which document by what right, in the transaction it reports.
+//! Holds ids and codes; never content, secrets, tokens or names of patients.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::access::{Principal, Role};
+use crate::ids::{CorrelationId, TenantId};
+use crate::reason::Reason;
+use crate::time::Timestamp;
+
+macro_rules! events {
+    ($($(#[$doc:meta])* $variant:ident = $code:literal),+ $(,)?) => {
+        /// What happened (CodeSystem `audit-event`).
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        pub enum Event { $($(#[$doc])* $variant),+ }
+
+        impl Event {
+            /// Every event.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The code.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $code),+ }
+            }
+
+            /// The event that a code names.
+            pub fn parse(code: &str) -> Option<Self> {
+                match code { $($code => Some(Self::$variant),)+ _ => None }
+            }
+        }
+    };
+}
+
+events! {
+    /// A request was refused before it reached a resource.
+    RequestDenied = "request-denied",
+    /// A Task was created.
+    TaskCreated = "task-created",
+    /// A Task was changed.
+    TaskUpdated = "task-updated",
+    /// A Task was deleted.
+    TaskDeleted = "task-deleted",
+    /// A document was created.
+    DocumentCreated = "document-created",
+    /// A document's metadata or content changed.
+    DocumentUpdated = "document-updated",
+    /// A document was replaced, or its content was.
+    DocumentSuperseded = "document-superseded",
+    /// A document was deleted.
+    DocumentDeleted = "document-deleted",
+    /// Content was taken in.
+    BinaryCreated = "binary-created",
+    /// Content was deleted.
+    BinaryDeleted = "binary-deleted",
+    /// A grant was issued.
+    GrantIssued = "grant-issued",
+    /// A grant was asked for and refused.
+    GrantDenied = "grant-denied",
+    /// A grant was bound to its grantee.
+    GrantBound = "grant-bound",
+    /// A grant was suspended.
+    GrantSuspended = "grant-suspended",
+    /// A suspended grant was bound again.
+    GrantResumed = "grant-resumed",
+    /// A grant was revoked.
+    GrantRevoked = "grant-revoked",
+    /// A grant expired.
+    GrantExpired = "grant-expired",
+    /// A handoff link was opened. Takes nothing.
+    LinkOpened = "link-opened",
+    /// A redemption was allowed; bytes may leave from here on.
+    RedemptionAuthorized = "redemption-authorized",
+    /// A redemption was refused.
+    RedemptionDenied = "redemption-denied",
+    /// An interrupted redemption goes on.
+    RedemptionResumed = "redemption-resumed",
+    /// Every byte was sent.
+    RedemptionCompleted = "redemption-completed",
+    /// The client went away before the last byte.
+    RedemptionInterrupted = "redemption-interrupted",
+    /// A redemption was cut because its grant, Task or document moved on.
+    RedemptionCutOff = "redemption-cut-off",
+    /// The stored bytes were not those recorded; none of the wrong ones was sent.
+    RedemptionIntegrityFailed = "redemption-integrity-failed",
+    /// The audit was read.
+    AuditRead = "audit-read",
+    /// An operator acted.
+    AdminAction = "admin-action",
+    /// Rules were loaded or replaced.
+    PolicyChanged = "policy-changed",
+}
+
+/// How it went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Done.
+    Success,
+    /// Refused.
+    Denied,
+    /// Tried, and failed.
+    Failed,
+}
+
+impl Outcome {
+    /// The word in store and search.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Denied => "denied",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// The outcome that a word names.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Success, Self::Denied, Self::Failed].into_iter().find(|o| o.as_str() == word)
+    }
+}
+
+/// Who acted, and from where.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agent {
+    /// FHIR reference of the actor; `None` for the server itself and for strangers.
+    pub actor: Option<String>,
+    /// `sub` of the token.
+    pub subject: Option<String>,
+    /// `iss` of the token.
+    pub issuer: Option<String>,
+    /// Canonical roles.
+    pub roles: Vec<Role>,
+    /// OAuth client.
+    pub client: Option<String>,
+    /// The acting party of a delegation.
+    pub delegate: Option<String>,
+    /// `jti` of the token, or a hash where it has none.
+    pub token_id: Option<String>,
+    /// Source address.
+    pub address: Option<String>,
+    /// `User-Agent`, cut to 200 characters.
+    pub user_agent: Option<String>,
+}
+
+/// The circumstances of one request, or of one run of a job: what every row of it has in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Context {
+    /// The tenant acted in.
+    pub tenant: TenantId,
+    /// From the caller's first word to the last byte.
+    pub correlation: CorrelationId,
+    /// When.
+    pub now: Timestamp,
+    /// Who and from where.
+    pub agent: Agent,
+}
+
+impl Context {
+    /// The same circumstances with the caller known.
+    #[must_use]
+    pub fn with_principal(mut self, principal: &Principal) -> Self {
+        self.agent.actor = Some(principal.actor.to_string());
+        self.agent.subject = Some(principal.subject.clone());
+        self.agent.issuer = Some(principal.issuer.clone());
+        self.agent.roles = principal.roles.iter().copied().collect();
+        self.agent.client = Some(principal.client.clone());
+        self.agent.delegate.clone_from(&principal.delegate);
+        self.agent.token_id = Some(principal.token_id.clone());
+        self
+    }
+
+    /// A row of this request about `event`.
+    pub fn row(&self, event: Event, outcome: Outcome, reason: Reason) -> AuditRow {
+        AuditRow {
+            recorded: self.now,
+            event,
+            outcome,
+            reason,
+            correlation: self.correlation.clone(),
+            agent: self.agent.clone(),
+            about: About::default(),
+            detail: BTreeMap::new(),
+        }
+    }
+}
+
+/// What it was about. Versions make the record exact.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// `Task/{id}`.
+    pub task: Option<String>,
+    /// Version of the Task.
+    pub task_version: Option<i64>,
+    /// `DocumentReference/{id}`.
+    pub document: Option<String>,
+    /// Version of the document.
+    pub document_version: Option<i64>,
+    /// `Binary/{id}`.
+    pub binary: Option<String>,
+    /// The grant's id.
+    pub grant: Option<String>,
+    /// The redemption's id.
+    pub redemption: Option<String>,
+    /// The patient's reference, for the patient's own accounting.
+    pub patient: Option<String>,
+}
+
+/// One row of the audit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditRow {
+    /// When it was recorded.
+    pub recorded: Timestamp,
+    /// What happened.
+    pub event: Event,
+    /// How it went.
+    pub outcome: Outcome,
+    /// Why.
+    pub reason: Reason,
+    /// Ties the rows of one request together.
+    pub correlation: CorrelationId,
+    /// Who and from where.
+    pub agent: Agent,
+    /// What it was about.
+    pub about: About,
+    /// Counts, digests and codes worth keeping: `bytes`, `sha256`, `from`, `to`, `rule`.
+    pub detail: BTreeMap<String, String>,
+}
+
+impl AuditRow {
+    /// The same row with what it was about.
+    #[must_use]
+    pub fn about(mut self, about: About) -> Self {
+        self.about = about;
+        self
+    }
+
+    /// The same row with one more detail.
+    #[must_use]
+    pub fn detail(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.detail.insert(name.to_owned(), value.into());
+        self
+    }
+}

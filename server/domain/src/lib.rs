@@ -1,0 +1,26 @@
+//! The rules of a handoff: what a Task's movement does to its grants, who may act, and when bytes may leave.
+//!
+//! Pure: this crate knows no HTTP, no SQL, no clock and no randomness. Time and fresh ids are arguments,
+//! storage is a port. `integration-tests/checks/architecture` holds it to that.
+
+pub mod access;
+pub mod audit;
+pub mod document;
+pub mod effects;
+pub mod gate;
+pub mod grant;
+pub mod ids;
+pub mod moves;
+pub mod outbox;
+pub mod ports;
+pub mod reason;
+pub mod redemption;
+pub mod task;
+pub mod time;
+pub mod workflow;
+
+pub use ids::{
+    ActorRef, BinaryId, CorrelationId, DocumentId, GrantId, Handle, RedemptionId, TaskId, TenantId,
+};
+pub use reason::Reason;
+pub use time::{Span, Timestamp};

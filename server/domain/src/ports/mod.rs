@@ -1,0 +1,35 @@
+//! What the rules need from outside, as traits: a clock, randomness, a store, a blob store.
+//! Adapters live in other crates; only wiring names a concrete one.
+
+mod blob;
+mod store;
+
+pub use blob::{BlobError, BlobPin, BlobStore, ByteStream, Uploaded};
+pub use store::*;
+
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::time::Timestamp;
+
+/// A future without a concrete type, so that ports can be trait objects.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The present instant. Tests turn it by hand.
+pub trait Clock: Send + Sync {
+    /// Now.
+    fn now(&self) -> Timestamp;
+}
+
+/// Randomness from the operating system's generator. Tests seed it.
+pub trait Entropy: Send + Sync {
+    /// Fills `bytes` with random bytes fit for secrets.
+    fn fill(&self, bytes: &mut [u8]);
+
+    /// A fresh random id: 32 lower-case hexadecimal digits (128 bits).
+    fn fresh_id(&self) -> String {
+        let mut bytes = [0u8; 16];
+        self.fill(&mut bytes);
+        format!("{:032x}", u128::from_be_bytes(bytes))
+    }
+}

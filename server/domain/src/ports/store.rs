@@ -1,0 +1,615 @@
+//! The store port: one transaction per use case, holding the Task version, the grant changes, the audit rows
+//! and the outbox rows together. Everything is addressed inside one tenant.
+
+use std::any::Any;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use thiserror::Error;
+
+use super::BoxFuture;
+use crate::audit::AuditRow;
+use crate::document::{Document, StoredBinary};
+use crate::grant::Grant;
+use crate::ids::{ActorRef, BinaryId, DocumentId, GrantId, Handle, RedemptionId, TaskId, TenantId};
+use crate::outbox::TopicEvent;
+use crate::reason::Reason;
+use crate::redemption::Redemption;
+use crate::task::Task;
+use crate::time::Timestamp;
+
+/// Why the store did not do it.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum StoreError {
+    /// Somebody else changed the same row first; the whole unit of work is worth trying again.
+    #[error("a concurrent change came first")]
+    Conflict,
+    /// The database can't be reached, is shutting down, or took too long.
+    #[error("database unavailable: {0}")]
+    Unavailable(String),
+    /// The disk is full.
+    #[error("database has no room left")]
+    Full,
+    /// The database holds or answers what it should not.
+    #[error("database error: {0}")]
+    Broken(String),
+}
+
+/// Which resource type a generic read is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// Task.
+    Task,
+    /// DocumentReference.
+    Document,
+    /// Binary (history and vread only; its content is in the blob store).
+    Binary,
+}
+
+impl Kind {
+    /// The FHIR resource type.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Task => "Task",
+            Self::Document => "DocumentReference",
+            Self::Binary => "Binary",
+        }
+    }
+}
+
+/// How a version came to be (`Bundle.entry.request.method` in a history).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// POST.
+    Create,
+    /// PUT, PATCH, or the server's own change.
+    Update,
+    /// DELETE.
+    Delete,
+}
+
+/// One stored version of a resource, as it was sent out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    /// `meta.versionId`.
+    pub version: i64,
+    /// `meta.lastUpdated`.
+    pub last_updated: Timestamp,
+    /// How it came to be.
+    pub method: Method,
+    /// The resource as JSON; empty for a deletion.
+    pub body: Vec<u8>,
+}
+
+/// The values of one resource under the search parameters that it has values for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SearchIndex {
+    /// Token parameters: name, system (empty where none), code.
+    pub tokens: Vec<(String, String, String)>,
+    /// Reference parameters: name, target (`Type/id`, or an absolute URL).
+    pub references: Vec<(String, String)>,
+    /// Date parameters: name, first and last instant of the value's range.
+    pub dates: Vec<(String, Timestamp, Timestamp)>,
+    /// String parameters: name, folded text. URI parameters: name, exact text.
+    pub strings: Vec<(String, String)>,
+}
+
+/// One search parameter with its alternatives (comma = or); several of them are and-ed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Filter {
+    /// `_id`.
+    Id(Vec<String>),
+    /// `_lastUpdated`: any of these ranges, each `[from, until)`.
+    LastUpdated(Vec<(Timestamp, Timestamp)>),
+    /// A token parameter. System `None`: any; `Some("")`: none. Code `None`: any.
+    Token {
+        /// Parameter name.
+        name: String,
+        /// The alternatives.
+        any_of: Vec<(Option<String>, Option<String>)>,
+        /// `:not`: resources that have none of them, or no value at all.
+        negated: bool,
+    },
+    /// A reference parameter: exact targets (`Type/id`), or a bare id of any type (`*/id`).
+    Reference {
+        /// Parameter name.
+        name: String,
+        /// The alternatives.
+        any_of: Vec<String>,
+    },
+    /// A date parameter: the value's range overlaps any of these, each `[from, until)`.
+    Date {
+        /// Parameter name.
+        name: String,
+        /// The alternatives.
+        any_of: Vec<(Timestamp, Timestamp)>,
+    },
+    /// A string parameter: folded text starts with, or (exact) equals, any of these.
+    Text {
+        /// Parameter name.
+        name: String,
+        /// The alternatives.
+        any_of: Vec<String>,
+        /// Whether the whole text must match.
+        exact: bool,
+    },
+    /// `:missing`: whether the resource has no value for the parameter.
+    Missing {
+        /// Parameter name.
+        name: String,
+        /// Whether it must be missing (else present).
+        missing: bool,
+    },
+}
+
+/// What order results come in; ties are broken by id, so that pages never overlap.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Sort {
+    /// Newest `_lastUpdated` first.
+    #[default]
+    NewestFirst,
+    /// Oldest `_lastUpdated` first.
+    OldestFirst,
+    /// By `_id`, ascending.
+    ById,
+}
+
+/// Who looks: results outside of it do not exist for the caller, in counts neither.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Visibility {
+    /// The whole tenant.
+    Tenant,
+    /// Tasks that the actor created, is named in, owned, or that its teams are for; documents that it created
+    /// or that such a Task releases.
+    Actor {
+        /// The actor.
+        actor: ActorRef,
+        /// Its team codes.
+        teams: Vec<String>,
+    },
+}
+
+/// One search.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Search {
+    /// Task or DocumentReference.
+    pub kind: Kind,
+    /// All must hold.
+    pub filters: Vec<Filter>,
+    /// Who looks.
+    pub visibility: Visibility,
+    /// The order.
+    pub sort: Sort,
+    /// The most to return; 0 asks for the count alone.
+    pub limit: u32,
+    /// Where the last page ended: its last resource's `_lastUpdated` and id.
+    pub after: Option<(Timestamp, String)>,
+    /// Whether to count all matches.
+    pub total: bool,
+}
+
+/// What a search found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Id, `_lastUpdated` and stored JSON of each, in order.
+    pub resources: Vec<(String, Timestamp, Vec<u8>)>,
+    /// Whether more follow.
+    pub more: bool,
+    /// How many match in all, where asked for.
+    pub total: Option<u64>,
+}
+
+/// A search in the audit. All given must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditSearch {
+    /// Row id.
+    pub id: Option<String>,
+    /// Event codes, any of.
+    pub events: Vec<String>,
+    /// Actor reference.
+    pub actor: Option<String>,
+    /// Patient reference.
+    pub patient: Option<String>,
+    /// Relative reference or id of anything it was about: Task, document, Binary, grant, redemption.
+    pub entity: Option<String>,
+    /// Outcome word.
+    pub outcome: Option<String>,
+    /// Correlation id.
+    pub correlation: Option<String>,
+    /// Recorded in `[from, until)`.
+    pub recorded: Option<(Timestamp, Timestamp)>,
+    /// Oldest first instead of newest first.
+    pub oldest_first: bool,
+    /// The most to return.
+    pub limit: u32,
+    /// Continue after this sequence number.
+    pub after: Option<i64>,
+}
+
+/// An audit row with its place in the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordedRow {
+    /// Its place.
+    pub sequence: i64,
+    /// Its id: the AuditEvent's logical id.
+    pub id: String,
+    /// The row.
+    pub row: AuditRow,
+}
+
+/// Reads that need no transaction with a write.
+pub trait Read {
+    /// The Task.
+    fn task(&mut self, tenant: &TenantId, id: &TaskId) -> Result<Option<Task>, StoreError>;
+
+    /// The document.
+    fn document(&mut self, tenant: &TenantId, id: &DocumentId) -> Result<Option<Document>, StoreError>;
+
+    /// The Binary's record; a deleted one too.
+    fn binary(&mut self, tenant: &TenantId, id: &BinaryId) -> Result<Option<StoredBinary>, StoreError>;
+
+    /// SHA-256 of the Binary's blocks `[first, first + count)`.
+    fn block_hashes(
+        &mut self,
+        tenant: &TenantId,
+        id: &BinaryId,
+        first: u32,
+        count: u32,
+    ) -> Result<Vec<[u8; 32]>, StoreError>;
+
+    /// The newest stored version of a resource; a deletion too.
+    fn current(&mut self, tenant: &TenantId, kind: Kind, id: &str) -> Result<Option<Version>, StoreError>;
+
+    /// One version.
+    fn version(
+        &mut self,
+        tenant: &TenantId,
+        kind: Kind,
+        id: &str,
+        version: i64,
+    ) -> Result<Option<Version>, StoreError>;
+
+    /// Versions of one resource, newest first, older than `before`, changed at or after `since`.
+    fn history(
+        &mut self,
+        tenant: &TenantId,
+        kind: Kind,
+        id: &str,
+        since: Option<Timestamp>,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<Version>, StoreError>;
+
+    /// Resources that match.
+    fn search(&mut self, tenant: &TenantId, search: &Search) -> Result<Found, StoreError>;
+
+    /// Grants of a Task, oldest first, ended ones too.
+    fn grants_of_task(&mut self, tenant: &TenantId, task: &TaskId) -> Result<Vec<Grant>, StoreError>;
+
+    /// Grants for a document, newest first, ended ones too, at most `limit`.
+    fn grants_of_document(
+        &mut self,
+        tenant: &TenantId,
+        document: &DocumentId,
+        limit: u32,
+    ) -> Result<Vec<Grant>, StoreError>;
+
+    /// Grants that open this Binary, newest first, ended ones too.
+    fn grants_of_binary(&mut self, tenant: &TenantId, binary: &BinaryId) -> Result<Vec<Grant>, StoreError>;
+
+    /// One grant.
+    fn grant(&mut self, tenant: &TenantId, id: &GrantId) -> Result<Option<Grant>, StoreError>;
+
+    /// The grant that a link's handle finds.
+    fn grant_by_handle(&mut self, tenant: &TenantId, handle: &Handle) -> Result<Option<Grant>, StoreError>;
+
+    /// One redemption.
+    fn redemption(
+        &mut self,
+        tenant: &TenantId,
+        id: &RedemptionId,
+    ) -> Result<Option<Redemption>, StoreError>;
+
+    /// The redemptions of a grant, newest first.
+    fn redemptions_of_grant(
+        &mut self,
+        tenant: &TenantId,
+        grant: &GrantId,
+    ) -> Result<Vec<Redemption>, StoreError>;
+
+    /// Live Tasks in which the document's reference took effect.
+    fn tasks_of_document(
+        &mut self,
+        tenant: &TenantId,
+        document: &DocumentId,
+    ) -> Result<Vec<TaskId>, StoreError>;
+
+    /// Live Tasks that are part of this one.
+    fn children(&mut self, tenant: &TenantId, task: &TaskId) -> Result<Vec<TaskId>, StoreError>;
+
+    /// Team codes of an actor as last seen in a validated token at or after `since`.
+    fn teams_of(
+        &mut self,
+        tenant: &TenantId,
+        actor: &ActorRef,
+        since: Timestamp,
+    ) -> Result<Vec<String>, StoreError>;
+
+    /// Audit rows that match.
+    fn audit(&mut self, tenant: &TenantId, search: &AuditSearch) -> Result<Vec<RecordedRow>, StoreError>;
+
+    /// Grants bound or suspended whose time is over at `now`, and Tasks past due with open grants:
+    /// the Tasks concerned, over all tenants, at most `limit`.
+    fn due(&mut self, now: Timestamp, limit: u32) -> Result<Vec<(TenantId, TaskId)>, StoreError>;
+
+    /// The earliest instant after `now` at which [`Read::due`] will have more.
+    fn next_due(&mut self, now: Timestamp) -> Result<Option<Timestamp>, StoreError>;
+
+    /// Redemptions authorized or streaming whose process has not been heard of since `silent_since`,
+    /// over all tenants, at most `limit`.
+    fn abandoned(
+        &mut self,
+        silent_since: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<(TenantId, RedemptionId)>, StoreError>;
+
+    /// Cuts committed after `after` (their sequence numbers ascend but may arrive late: ask again for the
+    /// last few seconds), over all tenants.
+    fn cuts(&mut self, after: i64, limit: u32) -> Result<Vec<Cut>, StoreError>;
+}
+
+/// An order to stop the streams of a grant, seen by every process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cut {
+    /// Its place in the feed.
+    pub sequence: i64,
+    /// The tenant.
+    pub tenant: TenantId,
+    /// The grant.
+    pub grant: GrantId,
+    /// Why.
+    pub reason: Reason,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// One transaction. Reads inside see its own writes; `lock_…` reads also keep others from changing the row.
+/// Locks are taken in the order Tasks, documents, grants, each ascending by id.
+pub trait Tx: Read {
+    /// The Tasks, locked, ascending by id; those that exist.
+    fn lock_tasks(&mut self, tenant: &TenantId, ids: &[TaskId]) -> Result<Vec<Task>, StoreError>;
+
+    /// The documents, ascending by id; those that exist. Locked against change (shared with other such readers
+    /// unless `exclusive`).
+    fn lock_documents(
+        &mut self,
+        tenant: &TenantId,
+        ids: &[DocumentId],
+        exclusive: bool,
+    ) -> Result<Vec<Document>, StoreError>;
+
+    /// Stores a new Task (version 1) with its JSON and index.
+    fn insert_task(
+        &mut self,
+        tenant: &TenantId,
+        task: &Task,
+        body: &[u8],
+        index: &SearchIndex,
+    ) -> Result<(), StoreError>;
+
+    /// Stores the next version of a Task: `task.version` must be one above the stored one, else `Conflict`.
+    /// A deletion has an empty body. An index of `None` leaves the stored one, for changes that can't touch it.
+    fn update_task(
+        &mut self,
+        tenant: &TenantId,
+        task: &Task,
+        body: &[u8],
+        index: Option<&SearchIndex>,
+    ) -> Result<(), StoreError>;
+
+    /// Stores a new document (version 1) with its JSON and index.
+    fn insert_document(
+        &mut self,
+        tenant: &TenantId,
+        document: &Document,
+        body: &[u8],
+        index: &SearchIndex,
+    ) -> Result<(), StoreError>;
+
+    /// Stores the next version of a document, as [`Tx::update_task`].
+    fn update_document(
+        &mut self,
+        tenant: &TenantId,
+        document: &Document,
+        body: &[u8],
+        index: Option<&SearchIndex>,
+    ) -> Result<(), StoreError>;
+
+    /// Stores a new Binary's record and the SHA-256 of its blocks.
+    fn insert_binary(
+        &mut self,
+        tenant: &TenantId,
+        binary: &StoredBinary,
+        blocks: &[[u8; 32]],
+    ) -> Result<(), StoreError>;
+
+    /// Gives an unclaimed Binary to a document. Answers whether it now belongs to that document
+    /// (also when it did before).
+    fn claim_binary(
+        &mut self,
+        tenant: &TenantId,
+        id: &BinaryId,
+        document: &DocumentId,
+    ) -> Result<bool, StoreError>;
+
+    /// Marks a Binary as deleted.
+    fn delete_binary(&mut self, tenant: &TenantId, id: &BinaryId, now: Timestamp) -> Result<(), StoreError>;
+
+    /// Stores a new grant. A second open one for the same Task, Binary and grantee is `Conflict`.
+    fn insert_grant(&mut self, tenant: &TenantId, grant: &Grant) -> Result<(), StoreError>;
+
+    /// Stores a changed grant: `grant.revision` must be one above the stored one, else `Conflict`.
+    fn update_grant(&mut self, tenant: &TenantId, grant: &Grant) -> Result<(), StoreError>;
+
+    /// Stores a new redemption.
+    fn insert_redemption(&mut self, tenant: &TenantId, redemption: &Redemption) -> Result<(), StoreError>;
+
+    /// Stores a changed redemption: `revision` must be one above the stored one, else `Conflict`.
+    fn update_redemption(&mut self, tenant: &TenantId, redemption: &Redemption) -> Result<(), StoreError>;
+
+    /// Marks the open redemptions of a grant (authorized, streaming, interrupted) as cut, and tells every
+    /// process to stop their streams. Answers how many there were.
+    fn cut_redemptions(
+        &mut self,
+        tenant: &TenantId,
+        grant: &GrantId,
+        reason: Reason,
+        now: Timestamp,
+    ) -> Result<u32, StoreError>;
+
+    /// Reopens the redemptions of a grant that were cut for `reason` and whose window is still open:
+    /// they are interrupted again. Answers how many there were.
+    fn reopen_redemptions(
+        &mut self,
+        tenant: &TenantId,
+        grant: &GrantId,
+        reason: Reason,
+        now: Timestamp,
+    ) -> Result<u32, StoreError>;
+
+    /// Remembers in which teams an actor was when its token was last validated.
+    fn remember_actor(
+        &mut self,
+        tenant: &TenantId,
+        actor: &ActorRef,
+        teams: &[String],
+        seen: Timestamp,
+    ) -> Result<(), StoreError>;
+
+    /// Adds an audit row; it is written when the transaction commits, and the commit fails if it can't be.
+    fn record(&mut self, tenant: &TenantId, row: AuditRow);
+
+    /// Adds an outbox row; it is written when the transaction commits.
+    fn tell(&mut self, tenant: &TenantId, event: TopicEvent);
+}
+
+/// What becomes of a unit of work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Make it durable.
+    Commit,
+    /// Undo it.
+    Rollback,
+}
+
+/// A unit of work. It may run several times, each time from the start, when others came first.
+pub type Work = Box<dyn FnMut(&mut dyn Tx) -> Result<Verdict, StoreError> + Send>;
+
+/// Reads that run together on one connection.
+pub type Reading = Box<dyn FnOnce(&mut dyn Read) -> Result<(), StoreError> + Send>;
+
+/// A database.
+pub trait Store: Send + Sync {
+    /// Runs a unit of work in one transaction, again on `Conflict` a bounded number of times, and answers after
+    /// its durable commit or its rollback.
+    fn write(&self, work: Work) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Runs reads outside of any transaction.
+    fn read(&self, reading: Reading) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Tells that this process lives, so that others leave its streams alone.
+    fn heartbeat(&self, process: &str, now: Timestamp) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Takes or renews a lease by name for `process` until `until`; answers whether it is ours.
+    fn lease(
+        &self,
+        name: &str,
+        process: &str,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> BoxFuture<'_, Result<bool, StoreError>>;
+
+    /// Waits until some process may have committed a cut, or until a short time has passed.
+    fn await_cut(&self) -> BoxFuture<'_, ()>;
+
+    /// Whether the database can be reached and has every migration.
+    fn ready(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+}
+
+/// An error that a use case may end a unit of work with.
+pub trait WorkError: From<StoreError> + Send + 'static {
+    /// The store's own error inside, which decides whether the work is tried again.
+    fn store_error(&self) -> Option<&StoreError>;
+}
+
+impl WorkError for StoreError {
+    fn store_error(&self) -> Option<&StoreError> {
+        Some(self)
+    }
+}
+
+type Slot<T> = Arc<Mutex<Option<T>>>;
+
+fn put<T>(slot: &Slot<T>, value: T) {
+    *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+}
+
+fn take<T>(slot: &Slot<T>) -> Option<T> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+fn nothing<E: From<StoreError>>() -> E {
+    E::from(StoreError::Broken("the unit of work gave no answer".to_owned()))
+}
+
+/// Runs `work` in one transaction: `Ok` commits, `Err` rolls back and is handed on.
+pub async fn write<T, E>(
+    store: &dyn Store,
+    mut work: impl FnMut(&mut dyn Tx) -> Result<T, E> + Send + 'static,
+) -> Result<T, E>
+where
+    T: Any + Send,
+    E: WorkError,
+{
+    let slot: Slot<Result<T, E>> = Arc::default();
+    let inner = Arc::clone(&slot);
+    let unit: Work = Box::new(move |tx| match work(tx) {
+        Ok(value) => {
+            put(&inner, Ok(value));
+            Ok(Verdict::Commit)
+        }
+        Err(error) => {
+            if let Some(cause) = error.store_error() {
+                return Err(cause.clone());
+            }
+            put(&inner, Err(error));
+            Ok(Verdict::Rollback)
+        }
+    });
+    store.write(unit).await.map_err(E::from)?;
+    take(&slot).unwrap_or_else(|| Err(nothing()))
+}
+
+/// Runs `reading` on one connection.
+pub async fn read<T, E>(
+    store: &dyn Store,
+    reading: impl FnOnce(&mut dyn Read) -> Result<T, E> + Send + 'static,
+) -> Result<T, E>
+where
+    T: Any + Send,
+    E: WorkError,
+{
+    let slot: Slot<Result<T, E>> = Arc::default();
+    let inner = Arc::clone(&slot);
+    let job: Reading = Box::new(move |read| {
+        let answer = reading(read);
+        if let Err(error) = &answer
+            && let Some(cause) = error.store_error()
+        {
+            return Err(cause.clone());
+        }
+        put(&inner, answer);
+        Ok(())
+    });
+    store.read(job).await.map_err(E::from)?;
+    take(&slot).unwrap_or_else(|| Err(nothing()))
+}

@@ -1,0 +1,215 @@
+//! One use of a grant, from leave to last byte: what may be resumed, by whom, how often, and how it ended.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::ids::{ActorRef, GrantId, RedemptionId};
+use crate::reason::Reason;
+use crate::time::Timestamp;
+
+/// A redemption takes at most this many ranges.
+pub const MAX_RANGES: u32 = 20;
+
+/// Where a redemption is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RedemptionState {
+    /// Allowed and committed; no byte has left.
+    Authorized,
+    /// Bytes are leaving.
+    Streaming,
+    /// Every byte was sent. Terminal: it can't be replayed.
+    Completed,
+    /// The client went away, or the server stopped; it may be resumed.
+    Interrupted,
+    /// Its grant, Task or document moved on. Only a cut by a hold is reopened, when the Task comes back.
+    CutOff,
+    /// The stored bytes were not those that were recorded. Terminal.
+    IntegrityFailed,
+}
+
+impl RedemptionState {
+    /// Every state.
+    pub const ALL: [Self; 6] = [
+        Self::Authorized,
+        Self::Streaming,
+        Self::Completed,
+        Self::Interrupted,
+        Self::CutOff,
+        Self::IntegrityFailed,
+    ];
+
+    /// The code (CodeSystem `redemption-status`).
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Authorized => "authorized",
+            Self::Streaming => "streaming",
+            Self::Completed => "completed",
+            Self::Interrupted => "interrupted",
+            Self::CutOff => "cut-off",
+            Self::IntegrityFailed => "integrity-failed",
+        }
+    }
+
+    /// The state that a code names.
+    pub fn parse(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| s.as_str() == code)
+    }
+}
+
+/// One use of a grant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redemption {
+    /// Its id.
+    pub id: RedemptionId,
+    /// The grant that it uses.
+    pub grant: GrantId,
+    /// Who redeems.
+    pub grantee: ActorRef,
+    /// The OAuth client that asked; a resume must come from the same one.
+    pub client: String,
+    /// The key that the token was bound to; a resume must show the same one.
+    pub key: Option<String>,
+    /// The browser session's hash, where it was opened from the page.
+    pub session: Option<String>,
+    /// Where it is.
+    pub state: RedemptionState,
+    /// Why it was cut.
+    pub cut_reason: Option<Reason>,
+    /// When it was authorized.
+    pub opened_at: Timestamp,
+    /// Until when it may be resumed.
+    pub window_end: Timestamp,
+    /// When its last stream ended.
+    pub ended_at: Option<Timestamp>,
+    /// Length of the content in bytes.
+    pub size: u64,
+    /// Bytes sent, over all ranges.
+    pub bytes_sent: u64,
+    /// The length of the gapless beginning that was sent: a resume continues here at the latest.
+    pub sent_up_to: u64,
+    /// How many streams were started.
+    pub streams: u32,
+    /// The server process that streams, while one does.
+    pub process: Option<String>,
+    /// Counts its changes; every write names the one it saw.
+    pub revision: i64,
+}
+
+/// Why a stream of a redemption cannot start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum ResumeError {
+    /// All bytes were sent before.
+    #[error("every byte was sent")]
+    Completed,
+    /// Another stream of it is running.
+    #[error("another stream of this redemption is running")]
+    Busy,
+    /// The window has closed.
+    #[error("the time to resume has passed")]
+    WindowClosed,
+    /// It was cut.
+    #[error("it was cut off")]
+    Cut(Option<Reason>),
+    /// The stored content failed verification.
+    #[error("the stored content failed verification")]
+    IntegrityFailed,
+    /// Too many ranges, or too many bytes in all.
+    #[error("too many ranges or bytes were asked for")]
+    Overdrawn,
+    /// Another client, key or session than the one that opened it.
+    #[error("not the client that opened it")]
+    OtherClient,
+}
+
+impl ResumeError {
+    /// The reason code.
+    pub const fn reason(self) -> Reason {
+        match self {
+            Self::Completed => Reason::Replayed,
+            Self::Busy | Self::Overdrawn => Reason::Exhausted,
+            Self::WindowClosed | Self::Cut(None) => Reason::Expired,
+            Self::Cut(Some(reason)) => reason,
+            Self::IntegrityFailed => Reason::IntegrityFailed,
+            Self::OtherClient => Reason::ConstraintClient,
+        }
+    }
+}
+
+impl Redemption {
+    /// Starts a stream of `length` bytes at `process`.
+    pub fn start(self, length: u64, process: &str, now: Timestamp) -> Result<Self, ResumeError> {
+        match self.state {
+            RedemptionState::Authorized | RedemptionState::Interrupted => {}
+            RedemptionState::Streaming => return Err(ResumeError::Busy),
+            RedemptionState::Completed => return Err(ResumeError::Completed),
+            RedemptionState::CutOff => return Err(ResumeError::Cut(self.cut_reason)),
+            RedemptionState::IntegrityFailed => return Err(ResumeError::IntegrityFailed),
+        }
+        if self.window_end <= now {
+            return Err(ResumeError::WindowClosed);
+        }
+        let in_all = self.bytes_sent.saturating_add(length);
+        if self.streams >= MAX_RANGES || in_all > self.size.saturating_mul(2) {
+            return Err(ResumeError::Overdrawn);
+        }
+        Ok(Self {
+            state: RedemptionState::Streaming,
+            streams: self.streams.saturating_add(1),
+            process: Some(process.to_owned()),
+            ended_at: None,
+            revision: self.revision.saturating_add(1),
+            ..self
+        })
+    }
+
+    /// Whether `client`, `key` and `session` are those that opened it.
+    pub fn same_client(&self, client: &str, key: Option<&str>, session: Option<&str>) -> Result<(), ResumeError> {
+        let same = self.client == client
+            && self.key.as_deref() == key
+            && (self.session.is_none() || self.session.as_deref() == session);
+        if same { Ok(()) } else { Err(ResumeError::OtherClient) }
+    }
+
+    /// The stream that started at `from` has ended after `sent` bytes.
+    #[must_use]
+    pub fn end_stream(self, from: u64, sent: u64, end: StreamEnd, now: Timestamp) -> Self {
+        let reached = from.saturating_add(sent);
+        let sent_up_to =
+            if from <= self.sent_up_to { self.sent_up_to.max(reached) } else { self.sent_up_to };
+        let state = match (end, self.state) {
+            // A cut that was committed while the stream ran stays a cut, whatever the stream itself saw.
+            (_, RedemptionState::CutOff) | (StreamEnd::Cut(_), _) => RedemptionState::CutOff,
+            (StreamEnd::Sent | StreamEnd::Gone, _) if sent_up_to >= self.size => RedemptionState::Completed,
+            (StreamEnd::Sent | StreamEnd::Gone, _) => RedemptionState::Interrupted,
+            (StreamEnd::IntegrityFailed, _) => RedemptionState::IntegrityFailed,
+        };
+        let cut_reason = match end {
+            StreamEnd::Cut(reason) => self.cut_reason.or(Some(reason)),
+            StreamEnd::Sent | StreamEnd::Gone | StreamEnd::IntegrityFailed => self.cut_reason,
+        };
+        Self {
+            state,
+            cut_reason,
+            sent_up_to,
+            bytes_sent: self.bytes_sent.saturating_add(sent),
+            ended_at: Some(now),
+            process: None,
+            revision: self.revision.saturating_add(1),
+            ..self
+        }
+    }
+}
+
+/// How one stream ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamEnd {
+    /// Everything that was asked for was sent.
+    Sent,
+    /// The client went away.
+    Gone,
+    /// Its grant, Task or document moved on.
+    Cut(Reason),
+    /// A block was not what was recorded; nothing of it was sent.
+    IntegrityFailed,
+}

@@ -1,0 +1,681 @@
+//! Random histories of one Task, played against the real rules and against a plain model of the promise:
+//! what may be fetched, by whom, and which downloads may go on. The model knows nothing of grants or plans.
+
+use std::collections::BTreeMap;
+
+use handoff_domain::document::DocumentStatus;
+use handoff_domain::effects::AskRefused;
+use handoff_domain::grant::{GrantState, Origin};
+use handoff_domain::redemption::{RedemptionState, StreamEnd};
+use handoff_domain::task::TaskStatus;
+use handoff_domain::workflow::Workflow;
+use handoff_domain::{Reason, Span};
+use proptest::prelude::*;
+
+use crate::transitions::is_legal;
+use crate::world::{CLINIC, KIM, LANE, OTIS, World, actor, attachment, document};
+
+const PEOPLE: [&str; 3] = [LANE, OTIS, KIM];
+const OWNERS: [Option<&str>; 5] = [None, Some(LANE), Some(OTIS), Some(KIM), Some(CLINIC)];
+const CONTENTS: u8 = 3;
+const WINDOW: i64 = 900;
+const RESUME_WINDOW: i64 = 600;
+
+#[derive(Debug, Clone)]
+enum Command {
+    Move(TaskStatus),
+    Assign(usize),
+    Recipient(bool),
+    Claim(usize, TaskStatus),
+    List(bool, bool),
+    Status(usize, DocumentStatus),
+    Supersede(usize),
+    Content(usize, Vec<u8>),
+    About(usize, bool),
+    DeleteDocument(usize),
+    DeleteTask,
+    Due(Option<i64>),
+    Bar(usize, bool),
+    Wait(i64),
+    Ask {
+        herself: bool,
+        pick: usize,
+        uses: Option<u32>,
+    },
+    Take(usize),
+    Send {
+        redemption: usize,
+        all: bool,
+    },
+    GiveBack(usize),
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    use Command::{
+        About, Ask, Assign, Bar, Claim, Content, DeleteDocument, DeleteTask, Due, GiveBack, List, Move,
+        Recipient, Send, Status, Supersede, Take, Wait,
+    };
+    let living = prop::sample::select(vec![
+        TaskStatus::Requested,
+        TaskStatus::Received,
+        TaskStatus::Accepted,
+        TaskStatus::Ready,
+        TaskStatus::InProgress,
+        TaskStatus::OnHold,
+    ]);
+    let document = 0..2usize;
+    let who = 0..PEOPLE.len();
+    let content = 0..CONTENTS;
+    prop_oneof![
+        8 => living.clone().prop_map(Move),
+        1 => prop::sample::select(TaskStatus::ALL.to_vec()).prop_map(Move),
+        4 => (0..OWNERS.len()).prop_map(Assign),
+        2 => any::<bool>().prop_map(Recipient),
+        2 => (who.clone(), living).prop_map(|(w, s)| Claim(w, s)),
+        2 => any::<(bool, bool)>().prop_map(|(a, b)| List(a, b)),
+        1 => (document.clone(), prop::sample::select(vec![
+            DocumentStatus::Current, DocumentStatus::Superseded, DocumentStatus::EnteredInError,
+        ])).prop_map(|(d, s)| Status(d, s)),
+        1 => document.clone().prop_map(Supersede),
+        3 => (document.clone(), prop::collection::vec(content.clone(), 1..3)).prop_map(|(d, c)| Content(d, c)),
+        1 => (document.clone(), any::<bool>()).prop_map(|(d, a)| About(d, a)),
+        1 => document.clone().prop_map(DeleteDocument),
+        1 => Just(DeleteTask),
+        2 => prop::option::of(prop::sample::select(vec![0, 300, 899, 2000])).prop_map(Due),
+        2 => (who.clone(), any::<bool>()).prop_map(|(w, b)| Bar(w, b)),
+        5 => prop::sample::select(vec![1, 299, 599, 600, 899, 900]).prop_map(Wait),
+        8 => (any::<bool>(), 0..60usize, prop::option::weighted(0.3, 0..4u32))
+            .prop_map(|(herself, pick, uses)| Ask { herself, pick, uses }),
+        16 => (0..60usize).prop_map(Take),
+        6 => (0..60usize, any::<bool>()).prop_map(|(redemption, all)| Send { redemption, all }),
+        5 => (0..60usize).prop_map(GiveBack),
+    ]
+}
+
+/// Leave for one person to fetch one content, as the model sees it.
+#[derive(Debug, Clone)]
+struct Leave {
+    expires: i64,
+    uses: u32,
+    most: u32,
+    own: bool,
+    ended: Option<Reason>,
+}
+
+/// How a download was stopped.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Stop {
+    No,
+    ByHold,
+    ForGood,
+}
+
+#[derive(Debug, Clone)]
+struct Download {
+    who: usize,
+    document: usize,
+    content: u8,
+    /// Which of the person's leaves for the content it used.
+    turn: usize,
+    opened: i64,
+    sent: u64,
+    streams: u32,
+    stop: Stop,
+    done: bool,
+}
+
+#[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
+struct Paper {
+    listed: bool,
+    status: DocumentStatus,
+    superseded: bool,
+    deleted: bool,
+    same_patient: bool,
+    contents: Vec<u8>,
+}
+
+/// The plain model.
+#[derive(Debug, Clone)]
+struct Model {
+    now: i64,
+    status: TaskStatus,
+    owner: Option<&'static str>,
+    kim_receives: bool,
+    deleted: bool,
+    due: Option<i64>,
+    barred: [bool; 3],
+    papers: [Paper; 2],
+    most: u32,
+    self_reissue: usize,
+    leaves: BTreeMap<(usize, u8, usize), Vec<Leave>>,
+    downloads: Vec<Download>,
+}
+
+impl Model {
+    fn holds(&self, who: usize) -> bool {
+        self.owner == Some(PEOPLE[who]) || (PEOPLE[who] == KIM && self.kim_receives)
+    }
+
+    fn is_past_due(&self) -> bool {
+        self.due.is_some_and(|due| due <= self.now)
+    }
+
+    fn is_actionable(&self) -> bool {
+        matches!(
+            self.status,
+            TaskStatus::Ready | TaskStatus::Accepted | TaskStatus::InProgress
+        ) && !self.deleted
+            && !self.is_past_due()
+    }
+
+    fn has_ended(&self) -> bool {
+        use TaskStatus::{Cancelled, Completed, EnteredInError, Failed, Rejected};
+        self.deleted
+            || matches!(
+                self.status,
+                Cancelled | Completed | EnteredInError | Failed | Rejected
+            )
+    }
+
+    fn is_released(&self, document: usize) -> bool {
+        let p = &self.papers[document];
+        p.listed && !p.deleted && !p.superseded && p.same_patient && p.status == DocumentStatus::Current
+    }
+
+    fn has(&self, document: usize, content: u8) -> bool {
+        self.is_released(document) && self.papers[document].contents.contains(&content)
+    }
+
+    /// Why leave for this ends now, whatever its uses.
+    fn loses(&self, (document, content, who): (usize, u8, usize)) -> Option<Reason> {
+        if self.has_ended() || !self.has(document, content) {
+            Some(Reason::Revoked)
+        } else if self.is_past_due() {
+            Some(Reason::Expired)
+        } else if self.barred[who] {
+            Some(Reason::Revoked)
+        } else if !self.holds(who) {
+            Some(Reason::Reassigned)
+        } else {
+            None
+        }
+    }
+
+    /// Time and circumstances take their effect.
+    fn observe(&mut self) {
+        let view = self.clone();
+        for (key, turns) in &mut self.leaves {
+            let newest = turns.len() - 1;
+            for (turn, leave) in turns.iter_mut().enumerate() {
+                if leave.ended.is_some() || leave.uses >= leave.most {
+                    continue;
+                }
+                let replaced = (turn < newest).then_some(Reason::Reissued);
+                let late = (leave.expires <= view.now).then_some(Reason::Expired);
+                leave.ended = view.loses(*key).or(replaced).or(late);
+            }
+        }
+        if view.is_actionable() {
+            for (document, paper) in view.papers.iter().enumerate() {
+                for (content, who) in paper.contents.iter().flat_map(|c| [(*c, 0), (*c, 1), (*c, 2)]) {
+                    if view.is_released(document) && view.holds(who) && !view.barred[who] {
+                        let expires = view.now + WINDOW;
+                        let first = Leave {
+                            expires,
+                            uses: 0,
+                            most: view.most,
+                            own: false,
+                            ended: None,
+                        };
+                        self.leaves
+                            .entry((document, content, who))
+                            .or_insert_with(|| vec![first]);
+                    }
+                }
+            }
+        }
+        let leaves = &self.leaves;
+        for download in self.downloads.iter_mut().filter(|d| !d.done) {
+            let key = (download.document, download.content, download.who);
+            let replaced = leaves[&key][download.turn].ended == Some(Reason::Reissued);
+            download.stop = match download.stop {
+                Stop::ForGood => Stop::ForGood,
+                _ if replaced || view.loses(key).is_some() => Stop::ForGood,
+                _ if view.status == TaskStatus::OnHold => Stop::ByHold,
+                _ if !view.is_actionable() => Stop::ForGood,
+                _ => Stop::No,
+            };
+        }
+    }
+
+    fn may_fetch(&self, who: usize, document: usize, content: u8) -> bool {
+        let leave = self
+            .leaves
+            .get(&(document, content, who))
+            .and_then(|turns| turns.last());
+        self.is_actionable()
+            && self.holds(who)
+            && self.has(document, content)
+            && leave.is_some_and(|l| l.ended.is_none() && l.uses < l.most && self.now < l.expires)
+    }
+
+    /// Somebody and some content: mostly one for which there was leave, else any.
+    fn picked(&self, pick: usize) -> (usize, u8, usize) {
+        let known = self.leaves.len();
+        if known > 0 && pick % 6 != 0 {
+            return *self.leaves.keys().nth(pick % known).unwrap();
+        }
+        Play::everyone()
+            .map(|(who, document, content)| (document, content, who))
+            .nth(pick % 18)
+            .unwrap()
+    }
+
+    /// Whether a grant is given to who asks for it by name: how many uses, or a refusal.
+    fn may_ask(&self, herself: bool, key: (usize, u8, usize), uses: Option<u32>) -> Option<u32> {
+        if !self.is_actionable() || self.loses(key).is_some() {
+            return None;
+        }
+        let turns = self.leaves.get(&key).map_or(&[][..], Vec::as_slice);
+        let mut most = self.most;
+        if herself && let Some(last) = turns.last() {
+            let for_cause = last.ended == Some(Reason::Revoked);
+            let helped = turns
+                .iter()
+                .filter(|l| l.uses > 0)
+                .skip(1)
+                .filter(|l| l.own)
+                .count();
+            if for_cause || (last.uses > 0 && helped >= self.self_reissue) {
+                return None;
+            }
+            if let Some(given) = turns.iter().rev().find(|l| !l.own) {
+                most = most.min(given.most);
+            }
+        }
+        let uses = uses.unwrap_or(most);
+        (1..=most).contains(&uses).then_some(uses)
+    }
+}
+
+/// The real rules and the model, side by side.
+struct Play {
+    world: World,
+    model: Model,
+    start: i64,
+}
+
+impl Play {
+    fn new(status: TaskStatus, owner: usize, most: u32, self_reissue: u32) -> Self {
+        let workflow = Workflow {
+            max_uses: most,
+            self_reissue,
+            ..Workflow::default()
+        };
+        let documents = vec![document("d0", &[0]), document("d1", &[1, 2, 1])];
+        let world = World::unsettled(status, OWNERS[owner], documents, workflow);
+        let paper = |contents: &[u8]| Paper {
+            listed: true,
+            status: DocumentStatus::Current,
+            superseded: false,
+            deleted: false,
+            same_patient: true,
+            contents: contents.to_vec(),
+        };
+        let model = Model {
+            now: 0,
+            status,
+            owner: OWNERS[owner],
+            kim_receives: false,
+            deleted: false,
+            due: None,
+            barred: [false; 3],
+            papers: [paper(&[0]), paper(&[1, 2])],
+            most,
+            self_reissue: usize::try_from(self_reissue).unwrap(),
+            leaves: BTreeMap::new(),
+            downloads: Vec::new(),
+        };
+        let start = world.now.0;
+        let mut play = Self { world, model, start };
+        play.settle();
+        play
+    }
+
+    /// Does one thing to both.
+    fn play(&mut self, command: &Command) {
+        let (world, model) = (&mut self.world, &mut self.model);
+        let changes_nothing_after_deletion = model.deleted;
+        match command {
+            Command::Wait(seconds) => {
+                world.now = world.now.plus(Span::seconds(*seconds));
+                model.now += seconds;
+                // Nobody has looked at the Task since: what has run out must not open all the same.
+                self.nothing_opens_that_should_not();
+            }
+            Command::Bar(who, bars) => {
+                model.barred[*who] = *bars;
+                if *bars {
+                    world.barred.insert(actor(PEOPLE[*who]), Reason::Emergency);
+                } else {
+                    world.barred.remove(&actor(PEOPLE[*who]));
+                }
+            }
+            Command::Take(pick) => {
+                let (document, content, who) = self.model.picked(*pick);
+                self.take(who, document, content);
+            }
+            Command::Send { redemption, all } => self.send(*redemption, *all),
+            Command::GiveBack(redemption) => self.give_back(*redemption),
+            Command::Ask { herself, pick, uses } => {
+                let key = self.model.picked(*pick);
+                self.ask(*herself, key, *uses);
+            }
+            Command::Supersede(d) => {
+                world.documents[*d].superseded = true;
+                model.papers[*d].superseded = true;
+            }
+            Command::Status(d, status) => {
+                world.documents[*d].facts.status = *status;
+                model.papers[*d].status = *status;
+            }
+            Command::Content(d, contents) => {
+                world.documents[*d].attachments = contents.iter().map(|c| attachment(*c)).collect();
+                world.documents[*d].content_version += 1;
+                model.papers[*d].contents.clone_from(contents);
+            }
+            Command::About(d, same) => {
+                let patient = if *same { "Patient/ada" } else { "Patient/ben" };
+                world.documents[*d].facts.subject = Some(patient.to_owned());
+                model.papers[*d].same_patient = *same;
+            }
+            Command::DeleteDocument(d) => {
+                world.documents[*d].deleted = true;
+                model.papers[*d].deleted = true;
+            }
+            _ if changes_nothing_after_deletion => {}
+            Command::DeleteTask => {
+                world.task.deleted = true;
+                model.deleted = true;
+            }
+            Command::Move(to) => self.go(*to),
+            Command::Claim(who, to) => {
+                if self.model.owner.is_none() {
+                    self.assign(Some(PEOPLE[*who]));
+                    self.go(*to);
+                }
+            }
+            Command::Assign(owner) => self.assign(OWNERS[*owner]),
+            Command::Recipient(receives) => {
+                world.task.facts.recipients = receives.then(|| KIM.to_owned()).into_iter().collect();
+                model.kim_receives = *receives;
+            }
+            Command::List(first, second) => {
+                model.papers[0].listed = *first;
+                model.papers[1].listed = *second;
+                let listed = world
+                    .documents
+                    .iter()
+                    .zip([*first, *second])
+                    .filter(|(_, listed)| *listed);
+                world.task.documents = listed.map(|(d, _)| d.id.clone()).collect();
+            }
+            Command::Due(seconds) => {
+                model.due = seconds.map(|s| model.now + s);
+                world.task.facts.due = seconds.map(|s| world.now.plus(Span::seconds(s)));
+            }
+        }
+        self.settle();
+    }
+
+    fn assign(&mut self, owner: Option<&'static str>) {
+        let task = &mut self.world.task;
+        task.former_owners.extend(task.facts.owner_actor());
+        task.facts.owner = owner.map(str::to_owned);
+        let now_owner = task.facts.owner_actor();
+        task.former_owners.retain(|a| Some(a) != now_owner.as_ref());
+        self.model.owner = owner;
+    }
+
+    fn go(&mut self, to: TaskStatus) {
+        let task = &mut self.world.task;
+        let from = task.facts.status;
+        if from == to || !is_legal(Some(from), task.held_from, to) {
+            return;
+        }
+        task.held_from = (to == TaskStatus::OnHold).then_some(from);
+        task.facts.status = to;
+        self.model.status = to;
+    }
+
+    fn take(&mut self, who: usize, document: usize, content: u8) {
+        let expected = self.model.may_fetch(who, document, content);
+        let taken = self.world.take(PEOPLE[who], document, content);
+        assert_eq!(taken.is_ok(), expected, "{taken:?}");
+        if taken.is_err() {
+            return;
+        }
+        let turns = self.model.leaves.get_mut(&(document, content, who)).unwrap();
+        let turn = turns.len() - 1;
+        turns[turn].uses += 1;
+        self.model.downloads.push(Download {
+            who,
+            document,
+            content,
+            turn,
+            opened: self.model.now,
+            sent: 0,
+            streams: 0,
+            stop: Stop::No,
+            done: false,
+        });
+    }
+
+    fn ask(&mut self, herself: bool, key: (usize, u8, usize), uses: Option<u32>) {
+        let (document, content, who) = key;
+        let expected = self.model.may_ask(herself, key, uses);
+        let origin = if herself {
+            Origin::SelfService
+        } else {
+            Origin::Requested
+        };
+        let answer = self.world.ask(origin, PEOPLE[who], document, content, uses);
+        assert_eq!(answer.as_ref().ok().map(|g| g.max_uses), expected, "{answer:?}");
+        assert_ne!(
+            answer.as_ref().err(),
+            Some(&AskRefused::Because(Reason::NotBound))
+        );
+        if let Some(most) = expected {
+            let expires = self.model.now + WINDOW;
+            let leave = Leave {
+                expires,
+                uses: 0,
+                most,
+                own: herself,
+                ended: None,
+            };
+            self.model.leaves.entry(key).or_default().push(leave);
+        }
+    }
+
+    /// Streams what is left, or three bytes of it.
+    fn send(&mut self, index: usize, all: bool) {
+        let Some(download) = self.model.downloads.get_mut(index) else {
+            return;
+        };
+        let left = 10 - download.sent;
+        let redemption = self.world.redemptions[index].clone();
+        let who = PEOPLE[download.who];
+        let leave = self
+            .world
+            .gate_resume(who, download.document, download.content, &redemption.grant)
+            .is_ok();
+        let started = redemption.start(left, "p", self.world.now);
+        let expected = download.stop == Stop::No
+            && !download.done
+            && download.streams < 20
+            && self.model.now < download.opened + RESUME_WINDOW;
+        assert_eq!(
+            leave && started.is_ok(),
+            expected,
+            "{leave} {started:?} {download:?}"
+        );
+        if !expected {
+            return;
+        }
+        let sent = if all { left } else { left.min(3) };
+        let end = if all { StreamEnd::Sent } else { StreamEnd::Gone };
+        self.world.redemptions[index] = started
+            .unwrap()
+            .end_stream(download.sent, sent, end, self.world.now);
+        download.sent += sent;
+        download.streams += 1;
+        download.done = download.sent == 10;
+    }
+
+    fn give_back(&mut self, index: usize) {
+        let Some(download) = self.model.downloads.get_mut(index) else {
+            return;
+        };
+        if download.done || download.sent > 0 {
+            return;
+        }
+        download.done = true;
+        let turns = self
+            .model
+            .leaves
+            .get_mut(&(download.document, download.content, download.who))
+            .unwrap();
+        turns[download.turn].uses -= 1;
+        self.world.give_back(index);
+    }
+
+    fn settle(&mut self) {
+        self.model.observe();
+        self.world.settle();
+        self.both_agree();
+        self.invariants_hold();
+        self.settling_again_changes_nothing();
+    }
+
+    fn everyone() -> impl Iterator<Item = (usize, usize, u8)> {
+        (0..PEOPLE.len()).flat_map(|w| (0..2).flat_map(move |d| (0..CONTENTS).map(move |c| (w, d, c))))
+    }
+
+    fn nothing_opens_that_should_not(&self) {
+        for (who, document, content) in Self::everyone() {
+            if self.world.gate(PEOPLE[who], document, content).is_ok() {
+                assert!(self.model.may_fetch(who, document, content));
+            }
+        }
+    }
+
+    fn both_agree(&self) {
+        assert_eq!(self.world.now.0 - self.start, Span::seconds(self.model.now).0);
+        for (who, document, content) in Self::everyone() {
+            let gate = self.world.gate(PEOPLE[who], document, content);
+            let expected = self.model.may_fetch(who, document, content);
+            assert_eq!(
+                gate.is_ok(),
+                expected,
+                "{} d{document} c{content}: {gate:?}",
+                PEOPLE[who]
+            );
+        }
+        for (download, redemption) in self.model.downloads.iter().zip(&self.world.redemptions) {
+            if !download.done {
+                let stopped = redemption.state == RedemptionState::CutOff;
+                assert_eq!(stopped, download.stop != Stop::No, "{download:?} {redemption:?}");
+                let by_hold = redemption.cut_reason == Some(Reason::TaskOnHold);
+                assert_eq!(
+                    by_hold,
+                    download.stop == Stop::ByHold,
+                    "{download:?} {redemption:?}"
+                );
+            }
+        }
+    }
+
+    fn invariants_hold(&self) {
+        let grants = &self.world.grants;
+        let mut open = BTreeMap::new();
+        let mut automatic = BTreeMap::new();
+        for grant in grants {
+            assert!(grant.uses <= grant.max_uses && grant.max_uses <= self.model.most);
+            let key = (grant.document.clone(), grant.sha256, grant.grantee().cloned());
+            if grant.state.is_open() {
+                *open.entry(key.clone()).or_insert(0) += 1;
+            }
+            if grant.origin == Origin::Automatic && grant.grantee().is_some() {
+                *automatic.entry(key).or_insert(0) += 1;
+            }
+            match &grant.state {
+                GrantState::Bound(binding) => {
+                    assert!(
+                        self.model.is_actionable(),
+                        "bound while nothing may be released: {grant:?}"
+                    );
+                    assert!(self.world.now < binding.expires_at && grant.uses < grant.max_uses);
+                }
+                GrantState::Suspended(..) => assert!(!self.model.is_actionable(), "{grant:?}"),
+                GrantState::Exhausted(..) => assert_eq!(grant.uses, grant.max_uses),
+                GrantState::Issued | GrantState::Expired(..) | GrantState::Revoked(..) => {}
+            }
+            if self.model.has_ended() || self.model.is_past_due() {
+                assert!(!grant.state.is_open(), "open under an ended Task: {grant:?}");
+            }
+        }
+        assert!(
+            open.values().all(|n| *n == 1),
+            "two open grants of one kind: {:?}",
+            self.world.states()
+        );
+        assert!(
+            automatic.values().all(|n| *n == 1),
+            "a second automatic grant: {:?}",
+            self.world.states()
+        );
+    }
+
+    fn settling_again_changes_nothing(&self) {
+        let plan = self.world.plan();
+        assert!(plan.steps.is_empty(), "{:?}", plan.steps);
+        let mut again = self.world.clone();
+        again.settle();
+        assert_eq!(again.redemptions, self.world.redemptions);
+        for grant in self.world.grants.iter().filter(|g| g.uses > 0) {
+            let cut = plan.cuts.iter().any(|(id, _)| *id == grant.id);
+            let reopened = plan.reopened.contains(&grant.id);
+            assert!(!(cut && reopened));
+            let key = self.model.leaves.keys().find(|(d, c, w)| {
+                self.world.documents[*d].id == grant.document
+                    && crate::world::digest(*c) == grant.sha256
+                    && grant.grantee() == Some(&actor(PEOPLE[*w]))
+            });
+            let lost = !self.model.is_actionable() || self.model.loses(*key.unwrap()).is_some();
+            assert_eq!(cut, lost, "a used grant that lost its standing is cut: {grant:?}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn content_opens_exactly_while_its_task_calls_for_it(
+        status in prop::sample::select(vec![
+            TaskStatus::Draft, TaskStatus::Requested, TaskStatus::Received,
+            TaskStatus::Accepted, TaskStatus::Ready, TaskStatus::InProgress,
+        ]),
+        owner in 0..OWNERS.len(),
+        most in 1..=2u32,
+        self_reissue in 0..=2u32,
+        commands in prop::collection::vec(command(), 1..60),
+    ) {
+        let mut play = Play::new(status, owner, most, self_reissue);
+        for command in &commands {
+            play.play(command);
+        }
+    }
+}

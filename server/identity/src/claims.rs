@@ -1,0 +1,307 @@
+//! From the claims of a token whose signature holds to a principal: for whom, until when, and who.
+//! Knows no keys; what a claim means is the issuer's configuration.
+
+use std::collections::BTreeSet;
+
+use handoff_domain::access::{Principal, Role};
+use handoff_domain::ids::ActorRef;
+use handoff_domain::time::{Span, Timestamp};
+use serde_json::{Map, Value};
+
+use crate::config::IssuerConfig;
+use crate::error::{TokenError, quoted};
+use crate::validator::Validated;
+
+/// The last second of the year 9999.
+const LAST_SECOND: i64 = 253_402_300_799;
+const MOST_NAME_BYTES: usize = 256;
+
+type Claims = Map<String, Value>;
+
+/// Checks the claims at `now` and maps them. `fallback_id` names the token where it has no `jti`.
+pub(crate) fn principal(
+    config: &IssuerConfig,
+    typ: Option<&str>,
+    claims: &Claims,
+    now: Timestamp,
+    fallback_id: impl FnOnce() -> String,
+) -> Result<Validated, TokenError> {
+    check_kind(config, typ, claims)?;
+    let expires_at = check_times(config, claims, now)?;
+    check_audience(config, claims)?;
+    if claims.contains_key("cnf") {
+        return Err(TokenError::invalid(
+            "the access token is bound to a key, and cannot be used as a bearer token",
+            "token has `cnf`",
+        ));
+    }
+    let subject = required_name(claims, "sub")?;
+    let client = config
+        .claims
+        .client
+        .iter()
+        .find_map(|name| find(claims, name))
+        .and_then(Value::as_str)
+        .filter(|name| is_name(name))
+        .ok_or_else(|| unusable("names no client", "client claim"))?
+        .to_owned();
+    let (roles, unmapped_roles) = roles(config, claims);
+    let principal = Principal {
+        tenant: config.tenant.clone(),
+        issuer: config.issuer.clone(),
+        actor: actor(config, claims, &subject, &client)?,
+        delegate: delegate(claims)?,
+        roles,
+        teams: words(find(claims, &config.claims.teams), false)
+            .into_iter()
+            .collect(),
+        scopes: config
+            .claims
+            .scope
+            .iter()
+            .find_map(|name| find(claims, name))
+            .map(|scope| words(Some(scope), true).into_iter().collect())
+            .unwrap_or_default(),
+        patient: patient(config, claims)?,
+        key: None,
+        token_id: token_id(config, claims, fallback_id)?,
+        subject,
+        client,
+    };
+    Ok(Validated {
+        principal,
+        unmapped_roles,
+        expires_at,
+    })
+}
+
+/// The claim called `name`, or the one at that path.
+fn find<'c>(claims: &'c Claims, name: &str) -> Option<&'c Value> {
+    claims.get(name).or_else(|| {
+        let mut steps = name.split('.');
+        let mut found = claims.get(steps.next()?)?;
+        for step in steps {
+            found = found.get(step)?;
+        }
+        Some(found)
+    })
+}
+
+fn check_kind(config: &IssuerConfig, typ: Option<&str>, claims: &Claims) -> Result<(), TokenError> {
+    const PUBLIC: &str = "the token is not an access token";
+    if typ == Some("at+jwt") {
+        return Ok(());
+    }
+    if config.require_at_jwt_typ || !matches!(typ, None | Some("jwt")) {
+        let shown = typ.map_or("none".to_owned(), quoted);
+        return Err(TokenError::invalid(
+            PUBLIC,
+            format!("header type is {shown}, not `at+jwt`"),
+        ));
+    }
+    // Without the type an id token or a logout token could pass; these claims give them away.
+    match ["nonce", "at_hash", "c_hash", "events"]
+        .into_iter()
+        .find(|c| claims.contains_key(*c))
+    {
+        Some(claim) => Err(TokenError::invalid(PUBLIC, format!("token has `{claim}`"))),
+        None => Ok(()),
+    }
+}
+
+/// `exp` in the future, `nbf` and `iat` in the past, give or take the leeway.
+fn check_times(config: &IssuerConfig, claims: &Claims, now: Timestamp) -> Result<Timestamp, TokenError> {
+    let leeway = Span::seconds(config.leeway_seconds);
+    let expires_at = date(claims, "exp")?.ok_or_else(|| unusable("has no expiry", "`exp`"))?;
+    if now >= expires_at.plus(leeway) {
+        return Err(TokenError::invalid(
+            "the access token is expired",
+            "`exp` is past",
+        ));
+    }
+    for name in ["nbf", "iat"] {
+        if date(claims, name)?.is_some_and(|from| from > now.plus(leeway)) {
+            return Err(TokenError::invalid(
+                "the access token is not valid yet",
+                format!("`{name}` is in the future"),
+            ));
+        }
+    }
+    if config.require_at_jwt_typ && !claims.contains_key("iat") {
+        return Err(unusable("has no issue time", "`iat`"));
+    }
+    Ok(expires_at)
+}
+
+/// A `NumericDate` (RFC 7519 section 2); a fraction of a second is dropped.
+fn date(claims: &Claims, name: &'static str) -> Result<Option<Timestamp>, TokenError> {
+    let Some(value) = claims.get(name) else {
+        return Ok(None);
+    };
+    let seconds = match value {
+        Value::Number(number) => number.as_i64().or_else(|| {
+            let text = number.to_string();
+            text.split_once('.').and_then(|(whole, _)| whole.parse().ok())
+        }),
+        _ => None,
+    };
+    seconds
+        .filter(|s| (0..=LAST_SECOND).contains(s))
+        .map(|s| Some(Timestamp(0).plus(Span::seconds(s))))
+        .ok_or_else(|| unusable("has a malformed date", name))
+}
+
+fn check_audience(config: &IssuerConfig, claims: &Claims) -> Result<(), TokenError> {
+    let accepted = |value: &Value| {
+        value
+            .as_str()
+            .is_some_and(|a| config.audience.iter().any(|own| own == a))
+    };
+    let meant = match claims.get("aud") {
+        Some(Value::Array(all)) => all.iter().any(accepted),
+        Some(one) => accepted(one),
+        None => false,
+    };
+    if meant {
+        Ok(())
+    } else {
+        Err(TokenError::invalid(
+            "the access token is not for this server",
+            "`aud` names none of ours",
+        ))
+    }
+}
+
+fn actor(
+    config: &IssuerConfig,
+    claims: &Claims,
+    subject: &str,
+    client: &str,
+) -> Result<ActorRef, TokenError> {
+    let refused = |detail: &str| {
+        TokenError::invalid(
+            "the access token names no usable FHIR user",
+            format!("actor claim {detail}"),
+        )
+    };
+    match find(claims, &config.claims.actor) {
+        Some(Value::String(text)) => {
+            // An absolute URL names the user on the issuer's own FHIR server; the issuer vouches for it.
+            let mut ends = text.rsplit('/');
+            match (ends.next(), ends.next()) {
+                (Some(id), Some(kind)) => ActorRef::parse(format!("{kind}/{id}"))
+                    .map_err(|_| refused("is not a reference to someone who can act")),
+                _ => Err(refused("is not a reference")),
+            }
+        }
+        Some(_) => Err(refused("is not text")),
+        None => match &config.client_actor {
+            Some(kind) if subject == client => ActorRef::parse(format!("{kind}/{client}"))
+                .map_err(|_| refused("is absent, and the client's name is not an id")),
+            Some(_) => Err(refused("is absent, and the token is not a client's own")),
+            None => Err(refused("is absent")),
+        },
+    }
+}
+
+/// The acting party (RFC 8693 section 4.1): the outermost `act`. Inner ones are history, not authority.
+fn delegate(claims: &Claims) -> Result<Option<String>, TokenError> {
+    match claims.get("act") {
+        None => Ok(None),
+        Some(Value::Object(act)) => required_name(act, "sub").map(Some),
+        Some(_) => Err(unusable("has a malformed delegation", "`act`")),
+    }
+}
+
+fn roles(config: &IssuerConfig, claims: &Claims) -> (BTreeSet<Role>, Vec<String>) {
+    let canonical = |name: &str| {
+        let name = name.trim().to_lowercase();
+        config.role_map.get(&name).copied().or_else(|| Role::parse(&name))
+    };
+    let named = match find(claims, &config.claims.roles) {
+        // One text is one role where it is known as such (`billing specialist`), else a list.
+        Some(Value::String(text)) if canonical(text).is_some() => vec![text.clone()],
+        Some(value @ Value::String(_)) => words(Some(value), true),
+        value => words(value, false),
+    };
+    let mut roles = BTreeSet::new();
+    let mut unmapped = Vec::new();
+    for name in named {
+        match canonical(&name) {
+            Some(role) => {
+                roles.insert(role);
+            }
+            None => unmapped.push(name),
+        }
+    }
+    (roles, unmapped)
+}
+
+/// The texts of a claim: an array's members, or one text, split at spaces where `split`.
+fn words(value: Option<&Value>, split: bool) -> Vec<String> {
+    let parts = |text: &str| -> Vec<String> {
+        if split {
+            text.split_whitespace().map(str::to_owned).collect()
+        } else {
+            vec![text.to_owned()]
+        }
+    };
+    match value {
+        Some(Value::String(text)) => parts(text),
+        Some(Value::Array(all)) => all
+            .iter()
+            .filter_map(Value::as_str)
+            .filter(|t| is_name(t))
+            .map(str::to_owned)
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn patient(config: &IssuerConfig, claims: &Claims) -> Result<Option<String>, TokenError> {
+    match find(claims, &config.claims.patient) {
+        None => Ok(None),
+        Some(Value::String(text)) => {
+            let id = text.strip_prefix("Patient/").unwrap_or(text);
+            if handoff_domain::ids::is_fhir_id(id) {
+                Ok(Some(id.to_owned()))
+            } else {
+                Err(unusable("has a malformed patient", "patient claim"))
+            }
+        }
+        // A launch context that cannot be read must not widen into none.
+        Some(_) => Err(unusable("has a malformed patient", "patient claim")),
+    }
+}
+
+fn token_id(
+    config: &IssuerConfig,
+    claims: &Claims,
+    fallback: impl FnOnce() -> String,
+) -> Result<String, TokenError> {
+    match claims.get("jti").and_then(Value::as_str).filter(|id| is_name(id)) {
+        Some(id) => Ok(id.to_owned()),
+        None if config.require_jti => Err(unusable("has no id", "`jti`")),
+        None => Ok(fallback()),
+    }
+}
+
+fn required_name(claims: &Claims, name: &'static str) -> Result<String, TokenError> {
+    claims
+        .get(name)
+        .and_then(Value::as_str)
+        .filter(|text| is_name(text))
+        .map(str::to_owned)
+        .ok_or_else(|| unusable("lacks a claim that is needed", name))
+}
+
+fn is_name(text: &str) -> bool {
+    (1..=MOST_NAME_BYTES).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
+fn unusable(what: &str, claim: &str) -> TokenError {
+    TokenError::invalid(
+        "the access token lacks a claim that is needed",
+        format!("token {what}: {claim}"),
+    )
+}

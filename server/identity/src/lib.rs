@@ -1,0 +1,20 @@
+//! Who is calling: access tokens of configured issuers, validated by OIDC discovery and the issuers' keys,
+//! and the development issuer of the demo. The only crate that touches `openidconnect`; it knows no HTTP
+//! server, no SQL and no policy.
+
+mod cache;
+mod claims;
+mod config;
+pub mod dev_issuer;
+mod error;
+mod fetch;
+mod jws;
+mod keys;
+mod validator;
+
+#[cfg(test)]
+mod test_server;
+
+pub use config::{Alg, ClaimNames, HttpSettings, IssuerConfig, IssuerConfigError, default_role_map};
+pub use error::{Refusal, TokenError};
+pub use validator::{TokenValidator, Validated};

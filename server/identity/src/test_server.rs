@@ -1,0 +1,110 @@
+//! For tests: a few lines of HTTP/1.1 on a real socket that serve an issuer's two documents, count what was
+//! asked for, and can be told to fail; a clock to be turned by hand; predictable ids.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use handoff_domain::ports::{Clock, Entropy};
+use handoff_domain::time::{Span, Timestamp};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+pub(crate) struct TestClock(AtomicI64);
+
+impl TestClock {
+    pub(crate) fn at(now: Timestamp) -> Arc<Self> {
+        Arc::new(Self(AtomicI64::new(now.0)))
+    }
+
+    pub(crate) fn pass(&self, span: Span) {
+        self.0.fetch_add(span.0, Ordering::SeqCst);
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(self.0.load(Ordering::SeqCst))
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Counting(AtomicU64);
+
+impl Entropy for Counting {
+    fn fill(&self, bytes: &mut [u8]) {
+        let n = self.0.fetch_add(1, Ordering::SeqCst).to_be_bytes();
+        for (to, from) in bytes.iter_mut().zip(n.iter().cycle()) {
+            *to = *from;
+        }
+    }
+}
+
+/// Serves JSON documents by path.
+pub(crate) struct TestServer {
+    pub(crate) base: String,
+    documents: Mutex<HashMap<String, String>>,
+    down: AtomicBool,
+    hits: AtomicUsize,
+}
+
+impl TestServer {
+    pub(crate) async fn start() -> Arc<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = Arc::new(Self {
+            base: format!("http://{}", listener.local_addr().unwrap()),
+            documents: Mutex::default(),
+            down: AtomicBool::new(false),
+            hits: AtomicUsize::new(0),
+        });
+        let this = Arc::clone(&server);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = Vec::new();
+                let mut byte = [0; 1];
+                while !request.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).await.is_ok() {
+                    request.push(byte[0]);
+                }
+                let line = String::from_utf8_lossy(&request);
+                let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+                let answer = this.answer(&path);
+                let _ = stream.write_all(answer.as_bytes()).await;
+                let _ = stream.shutdown().await;
+            }
+        });
+        server
+    }
+
+    pub(crate) fn serve(&self, path: &str, document: &Value) {
+        self.documents
+            .lock()
+            .unwrap()
+            .insert(path.to_owned(), document.to_string());
+    }
+
+    pub(crate) fn set_down(&self, down: bool) {
+        self.down.store(down, Ordering::SeqCst);
+    }
+
+    /// How often discovery began.
+    pub(crate) fn reads(&self) -> usize {
+        self.hits.load(Ordering::SeqCst)
+    }
+
+    fn answer(&self, path: &str) -> String {
+        if path.ends_with("/openid-configuration") {
+            self.hits.fetch_add(1, Ordering::SeqCst);
+        }
+        let found = self.documents.lock().unwrap().get(path).cloned();
+        let (status, body) = match found {
+            _ if self.down.load(Ordering::SeqCst) => ("503 Service Unavailable", String::new()),
+            Some(body) => ("200 OK", body),
+            None => ("404 Not Found", String::new()),
+        };
+        let length = body.len();
+        format!(
+            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+        )
+    }
+}

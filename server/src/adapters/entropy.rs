@@ -1,0 +1,50 @@
+//! The operating system's generator.
+
+use std::fmt;
+
+use handoff_domain::ports::Entropy;
+use ring::rand::{SecureRandom, SystemRandom};
+
+/// The operating system's generator, by way of ring.
+pub struct OsEntropy(SystemRandom);
+
+impl OsEntropy {
+    /// The generator.
+    #[expect(clippy::disallowed_methods, reason = "the one place that asks the system for randomness")]
+    pub fn new() -> Self {
+        Self(SystemRandom::new())
+    }
+}
+
+impl Default for OsEntropy {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for OsEntropy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OsEntropy")
+    }
+}
+
+impl Entropy for OsEntropy {
+    #[expect(clippy::panic, reason = "a secret that can be guessed is worse than no answer")]
+    fn fill(&self, bytes: &mut [u8]) {
+        if self.0.fill(bytes).is_err() {
+            panic!("the operating system gives no randomness");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_ids_are_the_same() {
+        let entropy = OsEntropy::new();
+        assert_ne!(entropy.fresh_id(), entropy.fresh_id());
+        assert_eq!(entropy.fresh_id().len(), 32);
+    }
+}

@@ -1,0 +1,10 @@
+//! The outside world behind the domain's small ports: the one place that reads the clock and the system's
+//! randomness. Decides nothing.
+
+mod clock;
+mod entropy;
+mod measured_store;
+
+pub use clock::SystemClock;
+pub use entropy::OsEntropy;
+pub use measured_store::MeasuredStore;

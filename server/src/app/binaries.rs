@@ -1,0 +1,187 @@
+//! Taking content in: bytes go to the blob store first, hashed on the way, and become a Binary in the same
+//! transaction as whatever names them. Content that no transaction took is removed again.
+
+use bytes::Bytes;
+use handoff_domain::access::{Action, Relation};
+use handoff_domain::audit::{About, Event, Outcome};
+use handoff_domain::document::StoredBinary;
+use handoff_domain::ids::BinaryId;
+use handoff_domain::ports::{ByteStream, Tx};
+use handoff_domain::reason::Reason;
+use serde_json::json;
+
+use super::{App, AppError, Caller, Class, Cuts, Scope, Stored};
+
+/// Bytes that are in the blob store, and not yet known to the database.
+#[derive(Debug, Clone)]
+pub struct Ingested {
+    /// The record that the transaction will insert.
+    pub binary: StoredBinary,
+    /// SHA-256 of its blocks.
+    pub blocks: Vec<[u8; 32]>,
+}
+
+impl App {
+    /// Stores content and creates its Binary.
+    pub async fn create_binary(
+        &self,
+        caller: &Caller,
+        content_type: String,
+        security_context: Option<String>,
+        content: ByteStream,
+        limit: u64,
+    ) -> Result<Stored, AppError> {
+        let ingested = self.ingest(caller, content_type, security_context, content, limit).await?;
+        let scope = self.scope(caller);
+        let unit = ingested.clone();
+        let answer = self
+            .write(caller.tenant(), move |tx| {
+                insert(tx, &scope, &unit)?;
+                Ok((stored(&unit.binary), Cuts::none()))
+            })
+            .await;
+        if answer.is_err() {
+            self.discard(&ingested).await;
+        }
+        answer
+    }
+
+    /// Stores content in the blob store, after asking whether this caller may bring any.
+    pub async fn ingest(
+        &self,
+        caller: &Caller,
+        content_type: String,
+        security_context: Option<String>,
+        content: ByteStream,
+        limit: u64,
+    ) -> Result<Ingested, AppError> {
+        let scope = self.scope(caller);
+        if let Err(error) = scope.permit(Action::BinaryCreate, Relation::default(), Event::BinaryCreated) {
+            return Err(self.record_denial(caller.tenant(), error).await);
+        }
+        let id = BinaryId::parse(self.entropy.fresh_id()).map_err(|e| AppError::bad(e.to_string()))?;
+        let key = format!("{}/{id}", caller.tenant());
+        let uploaded = self.blobs.put(&key, &content_type, content, limit).await?;
+        let binary = StoredBinary {
+            id,
+            created: self.clock.now(),
+            uploaded_by: caller.principal.actor.clone(),
+            document: None,
+            content_type,
+            security_context,
+            size: uploaded.size,
+            sha1: uploaded.sha1,
+            sha256: uploaded.sha256,
+            pin: uploaded.pin,
+            deleted: false,
+        };
+        Ok(Ingested { binary, blocks: uploaded.blocks })
+    }
+
+    /// As [`App::ingest`], for bytes at hand.
+    pub async fn ingest_bytes(
+        &self,
+        caller: &Caller,
+        content_type: String,
+        security_context: Option<String>,
+        bytes: Vec<u8>,
+    ) -> Result<Ingested, AppError> {
+        let content: ByteStream = Box::pin(futures_util::stream::iter([Ok(Bytes::from(bytes))]));
+        self.ingest(caller, content_type, security_context, content, self.settings.max_inline).await
+    }
+
+    /// Removes content that no transaction took. Failing to is logged: the sweep finds it later.
+    pub async fn discard(&self, ingested: &Ingested) {
+        if let Err(error) = self.blobs.delete(&ingested.binary.pin).await {
+            tracing::warn!(binary = %ingested.binary.id, %error, "content without a record stays behind");
+        }
+    }
+
+    /// Deletes a Binary that no live grant names.
+    pub async fn delete_binary(&self, caller: &Caller, id: BinaryId) -> Result<(), AppError> {
+        let scope = self.scope(caller);
+        let gone = self.write(caller.tenant(), move |tx| delete(tx, &scope, &id)).await?;
+        if let Some(binary) = gone
+            && let Err(error) = self.blobs.delete(&binary.pin).await
+        {
+            tracing::warn!(binary = %binary.id, %error, "deleted content is still in the blob store");
+        }
+        Ok(())
+    }
+}
+
+/// Inserts an ingested Binary and records it.
+pub fn insert(tx: &mut dyn Tx, scope: &Scope, ingested: &Ingested) -> Result<(), AppError> {
+    tx.insert_binary(scope.tenant(), &ingested.binary, &ingested.blocks)?;
+    let row = scope
+        .row(Event::BinaryCreated, Outcome::Success, Reason::Permitted)
+        .about(about(&ingested.binary))
+        .detail("bytes", ingested.binary.size.to_string())
+        .detail("sha256", ingested.binary.sha256.to_hex());
+    tx.record(scope.tenant(), row);
+    Ok(())
+}
+
+fn delete(
+    tx: &mut dyn Tx,
+    scope: &Scope,
+    id: &BinaryId,
+) -> Result<(Option<StoredBinary>, Cuts), AppError> {
+    let Some(binary) = tx.binary(scope.tenant(), id)?.filter(|b| !b.deleted) else {
+        return Ok((None, Cuts::none()));
+    };
+    let relation =
+        Relation { creator: binary.uploaded_by == scope.caller.principal.actor, ..Relation::default() };
+    if !relation.creator {
+        return Err(AppError::not_found());
+    }
+    scope.permit(Action::BinaryDelete, relation, Event::BinaryDeleted)?;
+    let grants = tx.grants_of_binary(scope.tenant(), id)?;
+    if grants.iter().any(|g| g.state.is_open()) {
+        return Err(AppError::new(
+            Class::Conflict,
+            Reason::Invalid,
+            "a live grant names this content; revoke the grant or end its task first",
+        ));
+    }
+    let mut cuts = Cuts::none();
+    for grant in grants.iter().filter(|g| g.uses > 0) {
+        if tx.cut_redemptions(scope.tenant(), &grant.id, Reason::DocumentDeleted, scope.now())? > 0 {
+            cuts.0.push((grant.id.clone(), Reason::DocumentDeleted));
+        }
+    }
+    tx.delete_binary(scope.tenant(), id, scope.now())?;
+    let row = scope.row(Event::BinaryDeleted, Outcome::Success, Reason::Permitted).about(about(&binary));
+    tx.record(scope.tenant(), row);
+    Ok((Some(binary), cuts))
+}
+
+/// What a row about a Binary says it was about.
+pub fn about(binary: &StoredBinary) -> About {
+    About {
+        binary: Some(format!("Binary/{}", binary.id)),
+        document: binary.document.as_ref().map(|d| format!("DocumentReference/{d}")),
+        ..About::default()
+    }
+}
+
+/// The Binary as a resource without its data, as create answers it.
+pub fn stored(binary: &StoredBinary) -> Stored {
+    let mut body = json!({
+        "resourceType": "Binary",
+        "id": binary.id.as_str(),
+        "meta": {"versionId": "1", "lastUpdated": binary.created.to_instant()},
+        "contentType": binary.content_type,
+    });
+    if let Some(context) = &binary.security_context {
+        body["securityContext"] = json!({"reference": context});
+    }
+    Stored {
+        kind: "Binary",
+        id: binary.id.to_string(),
+        version: 1,
+        last_updated: binary.created,
+        body: body.to_string().into_bytes(),
+        created: true,
+    }
+}

@@ -1,0 +1,378 @@
+//! Creating, changing and deleting a document: its attachments are tied to content we hold, a document that takes
+//! another's place supersedes it, and every Task that releases it is judged anew in the same transaction.
+
+use handoff_domain::access::{Action, Relation};
+use handoff_domain::audit::{About, Event, Outcome};
+use handoff_domain::document::{Attachment, Document, DocumentFacts, DocumentStatus, Sha256};
+use handoff_domain::ids::{BinaryId, DocumentId};
+use handoff_domain::outbox::{Topic, TopicEvent};
+use handoff_domain::ports::{Kind, Tx};
+use handoff_domain::reason::Reason;
+use handoff_domain::task::{Code, Task};
+use handoff_fhir_model::{Resource, document_facts, search_index};
+
+use super::attachments::{self, resolve};
+use super::binaries::{self, Ingested};
+use super::effects::{load, settle};
+use super::tasks::Expected;
+use super::{App, AppError, Caller, Class, Cuts, Scope, Stored, json_edit};
+
+impl App {
+    /// Creates a document. Inline data becomes a Binary of its own.
+    pub async fn create_document(&self, caller: &Caller, mut resource: Resource) -> Result<Stored, AppError> {
+        let scope = self.scope(caller);
+        let id = new_document_id(&scope)?;
+        let ingested = attachments::take_inline_data(self, caller, &mut resource).await?;
+        let unit = ingested.clone();
+        let answer = self
+            .write(caller.tenant(), move |tx| {
+                for one in &unit {
+                    binaries::insert(tx, &scope, one)?;
+                }
+                create(tx, &scope, &id, &resource)
+            })
+            .await;
+        self.discard_unless(&answer, &ingested).await;
+        answer
+    }
+
+    /// Changes a document.
+    pub async fn update_document(
+        &self,
+        caller: &Caller,
+        id: DocumentId,
+        mut resource: Resource,
+        expected: Expected,
+    ) -> Result<Stored, AppError> {
+        let scope = self.scope(caller);
+        let ingested = attachments::take_inline_data(self, caller, &mut resource).await?;
+        let unit = ingested.clone();
+        let answer = self
+            .write(caller.tenant(), move |tx| {
+                for one in &unit {
+                    binaries::insert(tx, &scope, one)?;
+                }
+                update(tx, &scope, &id, &resource, expected)
+            })
+            .await;
+        self.discard_unless(&answer, &ingested).await;
+        answer
+    }
+
+    /// Deletes a document; what was granted of it is revoked. Deleting it again is no error.
+    pub async fn delete_document(
+        &self,
+        caller: &Caller,
+        id: DocumentId,
+        expected: Expected,
+    ) -> Result<(), AppError> {
+        let scope = self.scope(caller);
+        self.write(caller.tenant(), move |tx| delete(tx, &scope, &id, expected)).await
+    }
+
+    /// Removes ingested content again where the transaction did not take it.
+    pub async fn discard_unless<T>(&self, answer: &Result<T, AppError>, ingested: &[Ingested]) {
+        if answer.is_err() {
+            for one in ingested {
+                self.discard(one).await;
+            }
+        }
+    }
+}
+
+/// An id for a new document.
+pub fn new_document_id(scope: &Scope) -> Result<DocumentId, AppError> {
+    DocumentId::parse(scope.entropy.fresh_id()).map_err(|e| AppError::bad(e.to_string()))
+}
+
+/// Creates a document inside a transaction. Its inline data must have been taken out before.
+pub fn create(
+    tx: &mut dyn Tx,
+    scope: &Scope,
+    id: &DocumentId,
+    resource: &Resource,
+) -> Result<(Stored, Cuts), AppError> {
+    scope.permit(Action::DocumentCreate, Relation::default(), Event::DocumentCreated)?;
+    let mut resource = resource.clone();
+    let facts = facts_of(scope, &resource)?;
+    let attachments = resolve(tx, scope, id, &facts, &mut resource)?;
+    let document = Document {
+        id: id.clone(),
+        version: 1,
+        content_version: 1,
+        last_updated: scope.now(),
+        class: class_of(&facts),
+        created_by: scope.caller.principal.actor.clone(),
+        attachments,
+        superseded: false,
+        deleted: false,
+        facts,
+    };
+    resource.set_id(id.as_str());
+    json_edit::stamp(&mut resource, 1, scope.now());
+    let body = resource.to_json();
+    let index = search_index(&resource, &scope.fhir_base());
+    tx.insert_document(scope.tenant(), &document, &body, &index)?;
+    let mut row =
+        scope.row(Event::DocumentCreated, Outcome::Success, Reason::Permitted).about(about(&document));
+    row = row.detail("class", document.class.as_deref().unwrap_or("unmapped"));
+    tx.record(scope.tenant(), row);
+    let cuts = supersede_all(tx, scope, &document, &[])?;
+    Ok((stored(&document, body, true), cuts))
+}
+
+/// Changes a document inside a transaction.
+pub fn update(
+    tx: &mut dyn Tx,
+    scope: &Scope,
+    id: &DocumentId,
+    resource: &Resource,
+    expected: Expected,
+) -> Result<(Stored, Cuts), AppError> {
+    let (tasks, before) = lock_with_tasks(tx, scope, id)?;
+    let before = before.ok_or_else(AppError::not_found)?;
+    let relation = relation_to(scope, &before, &tasks);
+    if scope.allows(Action::DocumentRead, relation).is_none() {
+        return Err(AppError::not_found());
+    }
+    if before.deleted {
+        return Err(AppError::new(Class::Gone, Reason::DocumentDeleted, "the document was deleted"));
+    }
+    scope
+        .permit(Action::DocumentUpdate, relation, Event::DocumentUpdated)
+        .map_err(|e| with_about(e, about(&before)))?;
+    expected.check(before.version, false)?;
+    let mut resource = resource.clone();
+    let facts = facts_of(scope, &resource)?;
+    let attachments = resolve(tx, scope, id, &facts, &mut resource)?;
+    let same_content = contents(&attachments) == contents(&before.attachments);
+    let after = Document {
+        version: before.version.saturating_add(1),
+        content_version: before.content_version.saturating_add(i64::from(!same_content)),
+        last_updated: before.last_updated.max(scope.now()),
+        class: class_of(&facts),
+        attachments,
+        facts,
+        ..before.clone()
+    };
+    resource.set_id(id.as_str());
+    json_edit::stamp(&mut resource, after.version, scope.now());
+    let body = resource.to_json();
+    let index = search_index(&resource, &scope.fhir_base());
+    tx.update_document(scope.tenant(), &after, &body, Some(&index))?;
+    let row = scope.row(Event::DocumentUpdated, Outcome::Success, Reason::Permitted).about(about(&after));
+    tx.record(scope.tenant(), row);
+    let was_current = before.facts.status == DocumentStatus::Current;
+    if !same_content || (was_current && after.facts.status == DocumentStatus::Superseded) {
+        record_superseded(tx, scope, &after);
+    }
+    let mut cuts = settle_tasks(tx, scope, &tasks)?;
+    cuts.extend(supersede_all(tx, scope, &after, &before.facts.replaces)?);
+    Ok((stored(&after, body, false), cuts))
+}
+
+/// Deletes a document inside a transaction.
+pub fn delete(
+    tx: &mut dyn Tx,
+    scope: &Scope,
+    id: &DocumentId,
+    expected: Expected,
+) -> Result<((), Cuts), AppError> {
+    let (tasks, before) = lock_with_tasks(tx, scope, id)?;
+    let Some(before) = before.filter(|d| !d.deleted) else { return Ok(((), Cuts::none())) };
+    let relation = relation_to(scope, &before, &tasks);
+    if scope.allows(Action::DocumentRead, relation).is_none() {
+        return Ok(((), Cuts::none()));
+    }
+    scope
+        .permit(Action::DocumentDelete, relation, Event::DocumentDeleted)
+        .map_err(|e| with_about(e, about(&before)))?;
+    expected.check(before.version, false)?;
+    let after = Document {
+        version: before.version.saturating_add(1),
+        last_updated: before.last_updated.max(scope.now()),
+        deleted: true,
+        ..before
+    };
+    tx.update_document(scope.tenant(), &after, &[], None)?;
+    let row = scope.row(Event::DocumentDeleted, Outcome::Success, Reason::Permitted).about(about(&after));
+    tx.record(scope.tenant(), row);
+    let cuts = settle_tasks(tx, scope, &tasks)?;
+    Ok(((), cuts))
+}
+
+/// Locks a document and, before it, the Tasks that release it: Tasks always come first.
+pub fn lock_with_tasks(
+    tx: &mut dyn Tx,
+    scope: &Scope,
+    id: &DocumentId,
+) -> Result<(Vec<Task>, Option<Document>), AppError> {
+    let ids = tx.tasks_of_document(scope.tenant(), id)?;
+    let tasks = if ids.is_empty() { Vec::new() } else { tx.lock_tasks(scope.tenant(), &ids)? };
+    let document =
+        tx.lock_documents(scope.tenant(), std::slice::from_ref(id), true)?.into_iter().next();
+    // A Task may have taken the document in between: with the document locked, none can any more.
+    let mut again = tx.tasks_of_document(scope.tenant(), id)?;
+    again.retain(|t| !tasks.iter().any(|known| known.id == *t));
+    if again.is_empty() {
+        Ok((tasks, document))
+    } else {
+        Err(AppError::from(handoff_domain::ports::StoreError::Conflict))
+    }
+}
+
+/// How the caller stands to a document, given the Tasks that release it.
+pub fn relation_to(scope: &Scope, document: &Document, tasks: &[Task]) -> Relation {
+    Relation {
+        creator: document.created_by == scope.caller.principal.actor,
+        through_task: tasks.iter().any(|t| scope.caller.relation_to(t).any()),
+        ..Relation::default()
+    }
+}
+
+/// Judges the Tasks that release a changed document anew.
+fn settle_tasks(tx: &mut dyn Tx, scope: &Scope, tasks: &[Task]) -> Result<Cuts, AppError> {
+    let mut cuts = Cuts::none();
+    for task in tasks.iter().filter(|t| !t.deleted && !t.facts.status.is_terminal()) {
+        let loaded = load(tx, scope, task)?;
+        cuts.extend(settle(tx, scope, task, &loaded)?.1);
+    }
+    Ok(cuts)
+}
+
+/// Documents that this one says it replaces, and did not before, are superseded, where the caller may: others are
+/// named without effect, whether they exist or not.
+fn supersede_all(
+    tx: &mut dyn Tx,
+    scope: &Scope,
+    document: &Document,
+    before: &[String],
+) -> Result<Cuts, AppError> {
+    let mut cuts = Cuts::none();
+    let targets = document.facts.replaces.iter().filter(|r| !before.contains(r));
+    for reference in targets {
+        let Some(id) = reference
+            .strip_prefix("DocumentReference/")
+            .and_then(|rest| DocumentId::parse(rest.split('/').next().unwrap_or_default()).ok())
+            .filter(|id| *id != document.id)
+        else {
+            continue;
+        };
+        cuts.extend(supersede(tx, scope, &id)?);
+    }
+    Ok(cuts)
+}
+
+fn supersede(tx: &mut dyn Tx, scope: &Scope, id: &DocumentId) -> Result<Cuts, AppError> {
+    let (tasks, before) = lock_with_tasks(tx, scope, id)?;
+    let Some(before) = before.filter(|d| !d.deleted && !d.superseded) else { return Ok(Cuts::none()) };
+    let relation = relation_to(scope, &before, &tasks);
+    if !relation.creator || scope.allows(Action::DocumentUpdate, relation).is_none() {
+        return Ok(Cuts::none());
+    }
+    let stored = tx.current(scope.tenant(), Kind::Document, id.as_str())?.ok_or_else(AppError::not_found)?;
+    let version = before.version.saturating_add(1);
+    let in_error = before.facts.status == DocumentStatus::EnteredInError;
+    let resource = if in_error {
+        let mut same = json_edit::open(&stored.body)?;
+        json_edit::stamp(&mut same, version, scope.now());
+        same
+    } else {
+        json_edit::supersede_document(&stored.body, version, scope.now())?
+    };
+    let mut after = Document {
+        version,
+        last_updated: before.last_updated.max(scope.now()),
+        superseded: true,
+        ..before
+    };
+    if !in_error {
+        after.facts.status = DocumentStatus::Superseded;
+    }
+    let index = search_index(&resource, &scope.fhir_base());
+    tx.update_document(scope.tenant(), &after, &resource.to_json(), Some(&index))?;
+    record_superseded(tx, scope, &after);
+    settle_tasks(tx, scope, &tasks)
+}
+
+fn record_superseded(tx: &mut dyn Tx, scope: &Scope, document: &Document) {
+    let row = scope
+        .row(Event::DocumentSuperseded, Outcome::Success, Reason::DocumentSuperseded)
+        .about(about(document))
+        .detail("content-version", document.content_version.to_string());
+    tx.record(scope.tenant(), row);
+    tx.tell(
+        scope.tenant(),
+        TopicEvent {
+            topic: Topic::DocumentSuperseded,
+            focus: format!("DocumentReference/{}", document.id),
+            version: document.version,
+            change: document.facts.status.as_str().to_owned(),
+            grant: None,
+            at: scope.now(),
+        },
+    );
+}
+
+/// The facts of a DocumentReference, with our own base taken off its references.
+fn facts_of(scope: &Scope, resource: &Resource) -> Result<DocumentFacts, AppError> {
+    let mut facts = document_facts(resource).map_err(AppError::invalid)?;
+    let base = scope.fhir_base();
+    let urls = facts.attachments.iter_mut().filter_map(|a| a.url.as_mut());
+    for reference in facts.subject.iter_mut().chain(&mut facts.replaces).chain(urls) {
+        if let Some(local) = reference.strip_prefix(&base) {
+            *reference = local.to_owned();
+        }
+    }
+    Ok(facts)
+}
+
+fn class_of(facts: &DocumentFacts) -> Option<String> {
+    let class = |code: &Code| {
+        handoff_fhir_profiles::document_class(code.system.as_deref().unwrap_or_default(), &code.code)
+    };
+    facts.kind.iter().chain(&facts.category).find_map(class).map(str::to_owned)
+}
+
+fn contents(attachments: &[Attachment]) -> std::collections::BTreeSet<Sha256> {
+    attachments.iter().map(|a| a.sha256).collect()
+}
+
+/// What a row about a document says it was about.
+pub fn about(document: &Document) -> About {
+    About {
+        document: Some(format!("DocumentReference/{}", document.id)),
+        document_version: Some(document.version),
+        patient: document.facts.subject.clone().filter(|s| s.starts_with("Patient/")),
+        ..About::default()
+    }
+}
+
+fn with_about(mut error: AppError, about: About) -> AppError {
+    if let Some(row) = &mut error.denial {
+        row.about = about;
+    }
+    error
+}
+
+/// A stored document as it is answered.
+fn stored(document: &Document, body: Vec<u8>, created: bool) -> Stored {
+    Stored {
+        kind: Kind::Document.as_str(),
+        id: document.id.to_string(),
+        version: document.version,
+        last_updated: document.last_updated,
+        body,
+        created,
+    }
+}
+
+/// The Binary that an attachment's relative URL names: `Binary/{id}`, with or without a version.
+pub fn binary_of(url: &str) -> Option<Result<BinaryId, ()>> {
+    let rest = url.strip_prefix("Binary/")?;
+    let (id, version) = match rest.split_once("/_history/") {
+        Some((id, version)) => (id, version),
+        None => (rest, "1"),
+    };
+    Some(if version == "1" { BinaryId::parse(id).map_err(|_| ()) } else { Err(()) })
+}

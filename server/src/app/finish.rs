@@ -1,0 +1,301 @@
+//! How a stream ended, written down: bytes, duration, outcome; the use given back where no byte was sent; the Task
+//! told when every byte was. Also closes what a process that died has left open.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use handoff_domain::audit::{About, Agent, Context, Event, Outcome};
+use handoff_domain::ids::{CorrelationId, RedemptionId, TaskId, TenantId};
+use handoff_domain::outbox::{Topic, TopicEvent};
+use handoff_domain::ports::{Kind, Tx};
+use handoff_domain::reason::Reason;
+use handoff_domain::redemption::{Redemption, RedemptionState, StreamEnd};
+use handoff_domain::task::Task;
+use handoff_domain::time::{Span, Timestamp};
+
+use super::effects::about_task;
+use super::json_edit::{BusinessStatus, TaskEdit, edit_task};
+use super::redeem::Ticket;
+use super::streams::Entry;
+use super::{App, AppError, Caller, Cuts, Scope};
+
+/// A process that was not heard of for this long is taken to be dead.
+const SILENCE: Span = Span::seconds(10);
+/// How many abandoned redemptions are closed in one run.
+const SWEEP_LIMIT: u32 = 200;
+/// How long the end of a stream is tried to be recorded before the sweep is left to do it.
+const RECORD_TRIES: u32 = 60;
+const RECORD_PAUSE: Duration = Duration::from_secs(1);
+
+/// The end of one stream, recorded exactly once: when told, or at the latest when dropped.
+pub struct Ending {
+    app: App,
+    caller: Caller,
+    redemption: RedemptionId,
+    task: TaskId,
+    about: About,
+    from: u64,
+    sent: Arc<AtomicU64>,
+    entry: Arc<Entry>,
+    ended: AtomicBool,
+}
+
+impl Ending {
+    /// The end to come of the stream that `ticket` allows.
+    pub fn new(app: &App, caller: &Caller, ticket: &Ticket, sent: Arc<AtomicU64>) -> Self {
+        Self {
+            app: app.clone(),
+            caller: caller.clone(),
+            redemption: ticket.redemption.id.clone(),
+            task: ticket.task.clone(),
+            about: ticket.about.clone(),
+            from: ticket.from,
+            sent,
+            entry: Arc::clone(&ticket.entry),
+            ended: AtomicBool::new(false),
+        }
+    }
+
+    /// Records the end in the background; later calls do nothing.
+    pub fn end(&self, end: StreamEnd) {
+        if self.ended.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let end = match (end, self.entry.cut_reason()) {
+            (StreamEnd::Gone, Some(reason)) => StreamEnd::Cut(reason),
+            (end, _) => end,
+        };
+        let app = self.app.clone();
+        let entry = Arc::clone(&self.entry);
+        let mut caller = self.caller.clone();
+        caller.context.now = app.clock.now();
+        let facts = EndFacts {
+            redemption: self.redemption.clone(),
+            task: self.task.clone(),
+            about: self.about.clone(),
+            from: self.from,
+            sent: self.sent.load(Ordering::Relaxed),
+            end,
+        };
+        // The stream may be dropped on a thread without a runtime of its own.
+        let background = app.background.clone();
+        background.spawn(async move {
+            record_end(&app, caller, facts).await;
+            app.streams.forget(&entry);
+        });
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.end(StreamEnd::Gone);
+    }
+}
+
+#[derive(Clone)]
+struct EndFacts {
+    redemption: RedemptionId,
+    task: TaskId,
+    about: About,
+    from: u64,
+    sent: u64,
+    end: StreamEnd,
+}
+
+async fn record_end(app: &App, caller: Caller, facts: EndFacts) {
+    for _ in 0..RECORD_TRIES {
+        let (scope, unit) = (app.scope(&caller), facts.clone());
+        match app.write(caller.tenant(), move |tx| end_stream(tx, &scope, &unit)).await {
+            Ok(()) => return,
+            Err(error) => {
+                tracing::warn!(redemption = %facts.redemption, cause = ?error.cause, "the end of a stream could not be recorded yet");
+                tokio::time::sleep(RECORD_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn end_stream(tx: &mut dyn Tx, scope: &Scope, facts: &EndFacts) -> Result<((), Cuts), AppError> {
+    // The Task first, as everywhere: its version may be about to change.
+    let task = tx.lock_tasks(scope.tenant(), std::slice::from_ref(&facts.task))?.into_iter().next();
+    let Some(before) = tx.redemption(scope.tenant(), &facts.redemption)? else {
+        return Ok(((), Cuts::none()));
+    };
+    let mut after = before.clone().end_stream(facts.from, facts.sent, facts.end, scope.now());
+    let unsent = matches!(after.state, RedemptionState::Interrupted | RedemptionState::IntegrityFailed);
+    if after.bytes_sent == 0 && after.size > 0 && unsent {
+        give_back(tx, scope, &mut after)?;
+    }
+    tx.update_redemption(scope.tenant(), &after)?;
+    record_outcome(tx, scope, &before, &after, facts);
+    if after.state == RedemptionState::Completed
+        && let Some(task) = task
+    {
+        mark_accessed(tx, scope, &task)?;
+    }
+    Ok(((), Cuts::none()))
+}
+
+/// No byte was sent, so the use was not had: it is given back, and the redemption can't go on.
+fn give_back(tx: &mut dyn Tx, scope: &Scope, redemption: &mut Redemption) -> Result<(), AppError> {
+    redemption.window_end = scope.now();
+    let Some(grant) = tx.grant(scope.tenant(), &redemption.grant)? else { return Ok(()) };
+    // A fresh grant may have taken its place meanwhile; two open ones there must not be.
+    let replaced = tx.grants_of_task(scope.tenant(), &grant.task)?.iter().any(|g| {
+        g.id != grant.id && g.state.is_open() && g.sha256 == grant.sha256 && g.grantee() == grant.grantee()
+    });
+    if !replaced && let Ok(given_back) = grant.give_back_use() {
+        tx.update_grant(scope.tenant(), &given_back)?;
+    }
+    Ok(())
+}
+
+fn record_outcome(tx: &mut dyn Tx, scope: &Scope, before: &Redemption, after: &Redemption, facts: &EndFacts) {
+    let (event, outcome, reason) = match after.state {
+        RedemptionState::Completed => {
+            (Event::RedemptionCompleted, Outcome::Success, Reason::Permitted)
+        }
+        RedemptionState::CutOff => {
+            (Event::RedemptionCutOff, Outcome::Failed, after.cut_reason.unwrap_or(Reason::Revoked))
+        }
+        RedemptionState::IntegrityFailed => {
+            (Event::RedemptionIntegrityFailed, Outcome::Failed, Reason::IntegrityFailed)
+        }
+        RedemptionState::Authorized | RedemptionState::Streaming | RedemptionState::Interrupted => {
+            (Event::RedemptionInterrupted, Outcome::Failed, Reason::Permitted)
+        }
+    };
+    let duration = scope.now().since(before.opened_at);
+    let row = scope
+        .row(event, outcome, reason)
+        .about(facts.about.clone())
+        .detail("bytes", facts.sent.to_string())
+        .detail("from", facts.from.to_string())
+        .detail("bytes-in-all", after.bytes_sent.to_string())
+        .detail("size", after.size.to_string())
+        .detail("milliseconds", duration.0.div_euclid(1000).max(0).to_string());
+    tx.record(scope.tenant(), row);
+    tx.tell(
+        scope.tenant(),
+        TopicEvent {
+            topic: Topic::Redemption,
+            focus: format!("Task/{}", facts.task),
+            version: facts.about.task_version.unwrap_or_default(),
+            change: after.state.as_str().to_owned(),
+            grant: facts.about.grant.clone(),
+            at: scope.now(),
+        },
+    );
+}
+
+/// The first completed redemption sets `businessStatus` to `accessed`.
+fn mark_accessed(tx: &mut dyn Tx, scope: &Scope, task: &Task) -> Result<(), AppError> {
+    if task.deleted || task.accessed {
+        return Ok(());
+    }
+    let after = Task { accessed: true, ..task.clone() };
+    edit(tx, scope, &after, TaskEdit {
+        business_status: Some(BusinessStatus::Accessed),
+        ..TaskEdit::default()
+    })?;
+    Ok(())
+}
+
+/// Writes a change of the server's own to a Task as its next version, and records it.
+pub fn edit(tx: &mut dyn Tx, scope: &Scope, task: &Task, edit: TaskEdit) -> Result<Task, AppError> {
+    let stored =
+        tx.current(scope.tenant(), Kind::Task, task.id.as_str())?.ok_or_else(AppError::not_found)?;
+    let version = task.version.saturating_add(1);
+    let at = task.last_updated.max(scope.now());
+    let resource = edit_task(&stored.body, edit, version, at)?;
+    let mut after = Task { version, last_updated: at, ..task.clone() };
+    if let Some(priority) = edit.priority {
+        after.facts.priority = priority;
+    }
+    let index = super::tasks::index(scope, &resource);
+    tx.update_task(scope.tenant(), &after, &resource.to_json(), Some(&index))?;
+    let row = scope.row(Event::TaskUpdated, Outcome::Success, Reason::Permitted).about(about_task(&after));
+    let row = match edit.business_status {
+        Some(status) => row.detail("business-status", status.code()),
+        None => row,
+    };
+    tx.record(scope.tenant(), row);
+    Ok(after)
+}
+
+/// A caller that is the server itself.
+pub fn server_itself(app: &App, tenant: &TenantId) -> Result<Caller, AppError> {
+    let correlation =
+        CorrelationId::parse(app.entropy.fresh_id()).map_err(|e| AppError::bad(e.to_string()))?;
+    let actor = handoff_domain::ActorRef::parse("Device/handoff").map_err(|e| AppError::bad(e.to_string()))?;
+    Ok(Caller {
+        principal: handoff_domain::access::Principal {
+            tenant: tenant.clone(),
+            issuer: String::new(),
+            subject: String::new(),
+            client: "handoff".to_owned(),
+            actor: actor.clone(),
+            delegate: None,
+            roles: std::collections::BTreeSet::new(),
+            teams: std::collections::BTreeSet::new(),
+            scopes: std::collections::BTreeSet::new(),
+            patient: None,
+            key: None,
+            token_id: String::new(),
+        },
+        context: Context {
+            tenant: tenant.clone(),
+            correlation,
+            now: app.clock.now(),
+            agent: Agent { actor: Some(actor.to_string()), ..Agent::default() },
+        },
+        session: None,
+    })
+}
+
+/// Closes the redemptions of processes that died. Answers how many it closed.
+pub async fn sweep_abandoned(app: &App) -> Result<usize, AppError> {
+    let silent_since = Timestamp(app.clock.now().0.saturating_sub(SILENCE.0));
+    let abandoned = app.read(move |read| Ok(read.abandoned(silent_since, SWEEP_LIMIT)?)).await?;
+    let mut closed: usize = 0;
+    for (tenant, id) in abandoned {
+        let caller = server_itself(app, &tenant)?;
+        let scope = app.scope(&caller);
+        app.write(&tenant, move |tx| close_abandoned(tx, &scope, &id)).await?;
+        closed = closed.saturating_add(1);
+    }
+    Ok(closed)
+}
+
+fn close_abandoned(tx: &mut dyn Tx, scope: &Scope, id: &RedemptionId) -> Result<((), Cuts), AppError> {
+    let none = Ok(((), Cuts::none()));
+    let Some(seen) = tx.redemption(scope.tenant(), id)? else { return none };
+    let Some(grant) = tx.grant(scope.tenant(), &seen.grant)? else { return none };
+    let Some(task) = tx.lock_tasks(scope.tenant(), std::slice::from_ref(&grant.task))?.into_iter().next() else {
+        return none;
+    };
+    let Some(before) = tx.redemption(scope.tenant(), id)? else { return none };
+    if !matches!(before.state, RedemptionState::Authorized | RedemptionState::Streaming) {
+        return none;
+    }
+    let mut about = super::effects::about_grant(&task, &[], &grant);
+    about.redemption = Some(id.to_string());
+    let never_streamed = before.streams == 0;
+    let mut after = before.clone().end_stream(before.sent_up_to, 0, StreamEnd::Gone, scope.now());
+    // What a dead process had sent is not known, so a use of which bytes may have left stays taken.
+    if never_streamed {
+        give_back(tx, scope, &mut after)?;
+    }
+    tx.update_redemption(scope.tenant(), &after)?;
+    let facts = EndFacts {
+        redemption: id.clone(),
+        task: task.id.clone(),
+        about,
+        from: before.sent_up_to,
+        sent: 0,
+        end: StreamEnd::Gone,
+    };
+    record_outcome(tx, scope, &before, &after, &facts);
+    none
+}

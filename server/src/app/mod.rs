@@ -1,0 +1,304 @@
+//! The use cases, one a file: each is one transaction that holds the change, its effects on grants, its audit
+//! rows and its outbox rows. Knows no HTTP and no database; reaches both only through the domain's ports.
+
+pub mod attachments;
+pub mod audit_read;
+pub mod binaries;
+pub mod bundle;
+pub mod content;
+pub mod documents;
+pub mod effects;
+pub mod error;
+pub mod expiry;
+pub mod finish;
+pub mod grants;
+pub mod json_edit;
+pub mod read;
+pub mod redeem;
+pub mod streams;
+pub mod task_family;
+pub mod tasks;
+
+use std::sync::Arc;
+
+use handoff_domain::access::{AccessRequest, Action, Permit, Policy, Principal, Relation, authorize};
+use handoff_domain::audit::{AuditRow, Context, Event, Outcome};
+use handoff_domain::grant::Grant;
+use handoff_domain::ids::{GrantId, Handle, TenantId};
+use handoff_domain::ports::{self, BlobStore, Clock, Entropy, Read, Store, Tx};
+use handoff_domain::reason::Reason;
+use handoff_domain::task::Task;
+use handoff_domain::time::Timestamp;
+use handoff_domain::workflow::Workflows;
+
+pub use error::{AppError, Class};
+use streams::Streams;
+
+/// What is set once and the same for every request.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The public base URL without a trailing slash: `https://handoff.example.org`.
+    pub public_base: String,
+    /// Names this process among replicas, in leases and redemptions.
+    pub process: String,
+    /// The most bytes of a raw Binary.
+    pub max_binary: u64,
+    /// The most bytes of inline `data`, decoded; also of a Binary served in its wrapped form.
+    pub max_inline: u64,
+    /// The most entries of a Bundle.
+    pub max_entries: usize,
+}
+
+impl Settings {
+    /// The public base URL of a tenant, without a trailing slash.
+    pub fn tenant_base(&self, tenant: &TenantId) -> String {
+        if *tenant == TenantId::default_tenant() {
+            self.public_base.clone()
+        } else {
+            format!("{}/t/{tenant}", self.public_base)
+        }
+    }
+
+    /// The FHIR base of a tenant, with a trailing slash.
+    pub fn fhir_base(&self, tenant: &TenantId) -> String {
+        format!("{}/fhir/", self.tenant_base(tenant))
+    }
+}
+
+/// The rules in force.
+pub struct Rules {
+    /// Who may do what.
+    pub policy: Arc<dyn Policy>,
+    /// What each kind of Task allows.
+    pub workflows: Workflows,
+}
+
+/// Everything that a use case works with. Cloned freely; all parts are shared.
+#[derive(Clone)]
+pub struct App {
+    /// The database.
+    pub store: Arc<dyn Store>,
+    /// The content store.
+    pub blobs: Arc<dyn BlobStore>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// The source of ids and secrets.
+    pub entropy: Arc<dyn Entropy>,
+    /// The rules in force.
+    pub rules: Arc<Rules>,
+    /// Streams of this process, so that they can be cut.
+    pub streams: Arc<Streams>,
+    /// What is set.
+    pub settings: Arc<Settings>,
+    /// Where work goes on that must outlive the request which began it.
+    pub background: tokio::runtime::Handle,
+}
+
+/// A caller whose token was validated, with the circumstances of the request.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Who.
+    pub principal: Principal,
+    /// When, from where, under which correlation id.
+    pub context: Context,
+    /// The hash of the browser session, where there is one.
+    pub session: Option<String>,
+}
+
+impl Caller {
+    /// The tenant acted in.
+    pub const fn tenant(&self) -> &TenantId {
+        &self.context.tenant
+    }
+
+    /// The source address, where it is known.
+    pub fn address(&self) -> Option<std::net::IpAddr> {
+        self.context.agent.address.as_deref().and_then(|a| a.parse().ok())
+    }
+
+    /// How the caller stands to a Task.
+    pub fn relation_to(&self, task: &Task) -> Relation {
+        let me = &self.principal.actor;
+        Relation {
+            creator: task.created_by == *me,
+            requester: task.facts.requester_actor().as_ref() == Some(me),
+            owner: task.facts.owner_actor().as_ref() == Some(me),
+            former_owner: task.former_owners.contains(me),
+            recipient: task.facts.recipient_actors().contains(me),
+            team: task.facts.teams().iter().any(|t| self.principal.teams.contains(t)),
+            grantee: false,
+            through_task: false,
+        }
+    }
+}
+
+/// The caller and the parts of the app that work inside a transaction needs; moves into the unit of work.
+#[derive(Clone)]
+pub struct Scope {
+    /// Who asks.
+    pub caller: Caller,
+    /// The rules in force.
+    pub rules: Arc<Rules>,
+    /// The source of ids.
+    pub entropy: Arc<dyn Entropy>,
+    /// What is set.
+    pub settings: Arc<Settings>,
+}
+
+impl Scope {
+    /// The tenant acted in.
+    pub const fn tenant(&self) -> &TenantId {
+        self.caller.tenant()
+    }
+
+    /// The FHIR base of the tenant with a trailing slash, as it stands before a local reference.
+    pub fn fhir_base(&self) -> String {
+        self.settings.fhir_base(self.tenant())
+    }
+
+    /// The instant of the request.
+    pub const fn now(&self) -> Timestamp {
+        self.caller.context.now
+    }
+
+    /// Whether the policy allows `action` to a caller who stands like this to its object.
+    pub fn allows(&self, action: Action, relation: Relation) -> Option<Permit> {
+        let request = AccessRequest { principal: &self.caller.principal, action, relation };
+        authorize(self.rules.policy.as_ref(), &request).ok()
+    }
+
+    /// A permit for `action`, or a refusal that says so and is recorded as `event`.
+    pub fn permit(&self, action: Action, relation: Relation, event: Event) -> Result<Permit, AppError> {
+        self.allows(action, relation).ok_or_else(|| {
+            let row = self.row(event, Outcome::Denied, Reason::PolicyDenied).detail("action", action.as_str());
+            AppError::forbidden(Reason::PolicyDenied).recorded(row)
+        })
+    }
+
+    /// An audit row of this request.
+    pub fn row(&self, event: Event, outcome: Outcome, reason: Reason) -> AuditRow {
+        self.caller.context.row(event, outcome, reason)
+    }
+
+    /// Ids for a new grant.
+    pub fn fresh_grant(&self) -> (GrantId, Handle) {
+        let id = self.entropy.fresh_id();
+        let handle = self.entropy.fresh_id();
+        // Fresh ids are hexadecimal, so both always parse; the fallback keeps the signature free of panics.
+        let grant = GrantId::parse(id).unwrap_or_else(|_| unreachable_id());
+        let handle = Handle::parse(handle).unwrap_or_else(|_| unreachable_handle());
+        (grant, handle)
+    }
+}
+
+#[expect(clippy::expect_used, reason = "a literal that is an id")]
+fn unreachable_id() -> GrantId {
+    GrantId::parse("0").expect("`0` is an id")
+}
+
+#[expect(clippy::expect_used, reason = "a literal that is an id")]
+fn unreachable_handle() -> Handle {
+    Handle::parse("0").expect("`0` is an id")
+}
+
+impl App {
+    /// The scope of one request.
+    pub fn scope(&self, caller: &Caller) -> Scope {
+        Scope {
+            caller: caller.clone(),
+            rules: Arc::clone(&self.rules),
+            entropy: Arc::clone(&self.entropy),
+            settings: Arc::clone(&self.settings),
+        }
+    }
+
+    /// Runs one use case in one transaction. A refusal is recorded in a transaction of its own before it is
+    /// told; when that can't be done, the answer is that the audit is unavailable. Cuts that were committed
+    /// reach the streams of this process at once, those of others through the store.
+    pub async fn write<T, F>(&self, tenant: &TenantId, mut work: F) -> Result<T, AppError>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut dyn Tx) -> Result<(T, Cuts), AppError> + Send + 'static,
+    {
+        match ports::write(self.store.as_ref(), move |tx| work(tx)).await {
+            Ok((value, cuts)) => {
+                for (grant, reason) in cuts.0 {
+                    self.streams.cut_grant(tenant, &grant, reason);
+                }
+                Ok(value)
+            }
+            Err(error) => Err(self.record_denial(tenant, error).await),
+        }
+    }
+
+    /// Reads that belong together.
+    pub async fn read<T, F>(&self, reading: F) -> Result<T, AppError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut dyn Read) -> Result<T, AppError> + Send + 'static,
+    {
+        ports::read(self.store.as_ref(), reading).await
+    }
+
+    /// Writes the audit row of a refusal, if it has one.
+    pub async fn record_denial(&self, tenant: &TenantId, mut error: AppError) -> AppError {
+        let Some(row) = error.denial.take() else { return error };
+        let tenant = tenant.clone();
+        let written: Result<(), AppError> = ports::write(self.store.as_ref(), move |tx| {
+            tx.record(&tenant, (*row).clone());
+            Ok(())
+        })
+        .await;
+        match written {
+            Ok(()) => error,
+            Err(failure) => AppError {
+                reason: Reason::AuditUnavailable,
+                text: error::explain(Reason::AuditUnavailable).to_owned(),
+                class: Class::Unavailable,
+                ..failure
+            },
+        }
+    }
+}
+
+/// The grants whose streams must stop once the transaction is committed.
+#[derive(Debug, Clone, Default)]
+pub struct Cuts(pub Vec<(GrantId, Reason)>);
+
+impl Cuts {
+    /// No cuts.
+    pub const fn none() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Adds the cuts of another change of the same transaction.
+    pub fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+}
+
+/// A stored version, as it is answered.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// FHIR resource type.
+    pub kind: &'static str,
+    /// Logical id.
+    pub id: String,
+    /// `meta.versionId`.
+    pub version: i64,
+    /// `meta.lastUpdated`.
+    pub last_updated: Timestamp,
+    /// The resource as JSON.
+    pub body: Vec<u8>,
+    /// Whether it came to be by this request.
+    pub created: bool,
+}
+
+/// A grant as callers see it: everything but the secret.
+#[derive(Debug, Clone)]
+pub struct GrantView {
+    /// The grant.
+    pub grant: Grant,
+    /// The document's version at the time of asking.
+    pub document_version: i64,
+}

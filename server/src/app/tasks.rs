@@ -1,0 +1,434 @@
+//! Creating, changing and deleting a Task: the move is checked against the table, the mover against the rules,
+//! and the grants follow in the same transaction.
+
+use std::collections::BTreeSet;
+
+use handoff_domain::access::{Action, Role};
+use handoff_domain::audit::{Event, Outcome};
+use handoff_domain::document::Document;
+use handoff_domain::ids::{DocumentId, TaskId};
+use handoff_domain::moves::{check_constant, may_move};
+use handoff_domain::outbox::{Topic, TopicEvent};
+use handoff_domain::ports::{Kind, Read, Tx};
+use handoff_domain::reason::Reason;
+use handoff_domain::task::{MAX_TASK_DEPTH, Task, TaskFacts, TaskStatus, check_move};
+use handoff_domain::time::{Span, Timestamp};
+use handoff_fhir_model::{Issue, IssueType, Resource, search_index, task_facts};
+
+use super::effects::{Loaded, about_task, load, settle};
+use super::{App, AppError, Caller, Class, Cuts, Scope, Stored, json_edit, task_family};
+
+/// How long a validated token counts as a fact about its person's teams.
+const TEAM_FACT_AGE: Span = Span::hours(24);
+
+/// What the caller said about the version that it means to change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Expected {
+    /// Nothing.
+    #[default]
+    Any,
+    /// `If-Match: *`.
+    Existing,
+    /// `If-Match: W/"n"`.
+    Version(i64),
+}
+
+impl Expected {
+    /// Checks the present version; a missing `If-Match` is refused where the workflow demands one.
+    pub fn check(self, present: i64, demanded: bool) -> Result<(), AppError> {
+        match self {
+            Self::Version(version) if version != present => Err(AppError::new(
+                Class::PreconditionFailed,
+                Reason::VersionConflict,
+                format!("the resource is at version {present}, not {version}; read it again and retry"),
+            )),
+            Self::Any if demanded => Err(AppError::bad(
+                "this workflow demands `If-Match` with the version that you read; send it",
+            )),
+            Self::Any | Self::Existing | Self::Version(_) => Ok(()),
+        }
+    }
+}
+
+impl App {
+    /// Creates a Task. Its id is ours.
+    pub async fn create_task(&self, caller: &Caller, resource: Resource) -> Result<Stored, AppError> {
+        let scope = self.scope(caller);
+        let id = new_task_id(&scope)?;
+        self.write(caller.tenant(), move |tx| create(tx, &scope, &id, &resource)).await
+    }
+
+    /// Changes a Task.
+    pub async fn update_task(
+        &self,
+        caller: &Caller,
+        id: TaskId,
+        resource: Resource,
+        expected: Expected,
+    ) -> Result<Stored, AppError> {
+        let scope = self.scope(caller);
+        self.write(caller.tenant(), move |tx| update(tx, &scope, &id, &resource, expected)).await
+    }
+
+    /// Deletes a Task; its grants die with it. Deleting it again is no error.
+    pub async fn delete_task(&self, caller: &Caller, id: TaskId, expected: Expected) -> Result<(), AppError> {
+        let scope = self.scope(caller);
+        self.write(caller.tenant(), move |tx| delete(tx, &scope, &id, expected)).await
+    }
+}
+
+/// An id for a new Task.
+pub fn new_task_id(scope: &Scope) -> Result<TaskId, AppError> {
+    TaskId::parse(scope.entropy.fresh_id()).map_err(|e| AppError::bad(e.to_string()))
+}
+
+/// The facts of a Task resource, with our own base taken off its references.
+pub fn facts_of(scope: &Scope, resource: &Resource) -> Result<TaskFacts, AppError> {
+    let mut facts = task_facts(resource).map_err(AppError::invalid)?;
+    let base = scope.fhir_base();
+    for reference in [&mut facts.focus, &mut facts.subject, &mut facts.encounter, &mut facts.requester, &mut facts.owner]
+        .into_iter()
+        .flatten()
+        .chain(&mut facts.inputs)
+        .chain(&mut facts.recipients)
+        .chain(&mut facts.part_of)
+    {
+        if let Some(local) = reference.strip_prefix(&base) {
+            *reference = local.to_owned();
+        }
+    }
+    Ok(facts)
+}
+
+/// Creates a Task inside a transaction.
+pub fn create(
+    tx: &mut dyn Tx,
+    scope: &Scope,
+    id: &TaskId,
+    resource: &Resource,
+) -> Result<(Stored, Cuts), AppError> {
+    scope.permit(Action::TaskCreate, handoff_domain::access::Relation::default(), Event::TaskCreated)?;
+    let facts = facts_of(scope, resource)?;
+    let workflow = scope.rules.workflows.of(&facts.code);
+    check_move(workflow, None, None, facts.status).map_err(|e| illegal(&e))?;
+    check_parents(tx, scope, id, &facts)?;
+    let documents = effective_documents(tx, scope, &facts, &[])?;
+    let task = Task {
+        id: id.clone(),
+        version: 1,
+        last_updated: scope.now(),
+        held_from: None,
+        held_by_parent: false,
+        created_by: scope.caller.principal.actor.clone(),
+        documents,
+        former_owners: Vec::new(),
+        reissues: 0,
+        accessed: false,
+        deleted: false,
+        facts,
+    };
+    let mut resource = resource.clone();
+    resource.set_id(id.as_str());
+    json_edit::stamp(&mut resource, 1, scope.now());
+    let body = resource.to_json();
+    tx.insert_task(scope.tenant(), &task, &body, &index(scope, &resource))?;
+    let row = scope
+        .row(Event::TaskCreated, Outcome::Success, Reason::Permitted)
+        .about(about_task(&task))
+        .detail("to", task.facts.status.as_str());
+    tx.record(scope.tenant(), row);
+    tell(tx, scope, &task, Topic::TaskStatusChanged, task.facts.status.as_str());
+    let loaded = load(tx, scope, &task)?;
+    let (_, cuts) = settle(tx, scope, &task, &loaded)?;
+    Ok((stored(&task, body, true), cuts))
+}
+
+/// Changes a Task inside a transaction. The order of the checks is the contract's.
+pub fn update(
+    tx: &mut dyn Tx,
+    scope: &Scope,
+    id: &TaskId,
+    resource: &Resource,
+    expected: Expected,
+) -> Result<(Stored, Cuts), AppError> {
+    let before = lock_visible(tx, scope, id)?;
+    let facts = facts_of(scope, resource)?;
+    let workflow = scope.rules.workflows.of(&before.facts.code);
+    let asked = facts.status;
+    check_move(workflow, Some(before.facts.status), before.held_from, asked).map_err(|e| {
+        illegal(&e).recorded(
+            scope
+                .row(Event::TaskUpdated, Outcome::Denied, Reason::IllegalTransition)
+                .about(about_task(&before))
+                .detail("from", before.facts.status.as_str())
+                .detail("to", asked.as_str()),
+        )
+    })?;
+    check_mover(tx, scope, &before, &facts)?;
+    expected.check(before.version, workflow.require_if_match)?;
+    check_constant(&before, &facts).map_err(|e| AppError::rule("Task.intent", e.text))?;
+    check_parents(tx, scope, id, &facts)?;
+    let documents = effective_documents(tx, scope, &facts, &before.documents)?;
+    let after = advance(scope, &before, facts, documents);
+    let mut resource = resource.clone();
+    resource.set_id(id.as_str());
+    json_edit::stamp(&mut resource, after.version, scope.now());
+    let body = resource.to_json();
+    tx.update_task(scope.tenant(), &after, &body, Some(&index(scope, &resource)))?;
+    let mut cuts = settle_move(tx, scope, &before, &after)?;
+    cuts.extend(task_family::follow(tx, scope, &before, &after)?);
+    Ok((stored(&after, body, false), cuts))
+}
+
+/// Deletes a Task inside a transaction.
+pub fn delete(
+    tx: &mut dyn Tx,
+    scope: &Scope,
+    id: &TaskId,
+    expected: Expected,
+) -> Result<((), Cuts), AppError> {
+    let locked = tx.lock_tasks(scope.tenant(), std::slice::from_ref(id))?;
+    // Gone already, never there or not to be seen: the same success.
+    let Some(before) = locked.into_iter().next().filter(|t| !t.deleted && sees(scope, t)) else {
+        return Ok(((), Cuts::none()));
+    };
+    let relation = scope.caller.relation_to(&before);
+    scope.permit(Action::TaskDelete, relation, Event::TaskDeleted).map_err(|e| about(e, &before))?;
+    expected.check(before.version, false)?;
+    let after = Task {
+        version: before.version.saturating_add(1),
+        last_updated: scope.now(),
+        deleted: true,
+        ..before.clone()
+    };
+    tx.update_task(scope.tenant(), &after, &[], None)?;
+    let row = scope.row(Event::TaskDeleted, Outcome::Success, Reason::Permitted).about(about_task(&after));
+    tx.record(scope.tenant(), row);
+    tell(tx, scope, &after, Topic::TaskStatusChanged, "deleted");
+    let loaded = load(tx, scope, &after)?;
+    let (_, mut cuts) = settle(tx, scope, &after, &loaded)?;
+    cuts.extend(task_family::follow(tx, scope, &before, &after)?);
+    Ok(((), cuts))
+}
+
+/// Records a move that was written, brings the grants along, and tells subscribers.
+pub fn settle_move(tx: &mut dyn Tx, scope: &Scope, before: &Task, after: &Task) -> Result<Cuts, AppError> {
+    let (from, to) = (before.facts.status, after.facts.status);
+    let mut row = scope.row(Event::TaskUpdated, Outcome::Success, Reason::Permitted).about(about_task(after));
+    if from != to {
+        row = row.detail("from", from.as_str()).detail("to", to.as_str());
+        tell(tx, scope, after, Topic::TaskStatusChanged, to.as_str());
+    }
+    if before.facts.owner != after.facts.owner {
+        if let Some(owner) = after.facts.owner_actor() {
+            row = row.detail("owner", owner.as_str());
+        }
+        tell(tx, scope, after, Topic::TaskAssigned, "assigned");
+    }
+    tx.record(scope.tenant(), row);
+    let loaded: Loaded = load(tx, scope, after)?;
+    let (_, cuts) = settle(tx, scope, after, &loaded)?;
+    Ok(cuts)
+}
+
+/// Whether the caller may know that the Task exists.
+pub fn sees(scope: &Scope, task: &Task) -> bool {
+    scope.allows(Action::TaskRead, scope.caller.relation_to(task)).is_some()
+}
+
+/// The Task under lock, or the same 404 whether it is unknown or not for this caller.
+pub fn lock_visible(tx: &mut dyn Tx, scope: &Scope, id: &TaskId) -> Result<Task, AppError> {
+    let locked = tx.lock_tasks(scope.tenant(), std::slice::from_ref(id))?;
+    let task = locked.into_iter().next().filter(|t| sees(scope, t)).ok_or_else(AppError::not_found)?;
+    if task.deleted {
+        return Err(AppError::new(Class::Gone, Reason::TaskDeleted, "the task was deleted"));
+    }
+    Ok(task)
+}
+
+/// The index of a Task, with our own base taken off its references.
+pub fn index(scope: &Scope, resource: &Resource) -> handoff_domain::ports::SearchIndex {
+    search_index(resource, &scope.fhir_base())
+}
+
+/// A stored Task as it is answered.
+pub fn stored(task: &Task, body: Vec<u8>, created: bool) -> Stored {
+    Stored {
+        kind: Kind::Task.as_str(),
+        id: task.id.to_string(),
+        version: task.version,
+        last_updated: task.last_updated,
+        body,
+        created,
+    }
+}
+
+/// Tells subscribers of a Task event.
+pub fn tell(tx: &mut dyn Tx, scope: &Scope, task: &Task, topic: Topic, change: &str) {
+    tx.tell(
+        scope.tenant(),
+        TopicEvent {
+            topic,
+            focus: format!("Task/{}", task.id),
+            version: task.version,
+            change: change.to_owned(),
+            grant: None,
+            at: scope.now(),
+        },
+    );
+}
+
+/// The next version of a Task with new facts: remembers what it was suspended from and who owned it.
+fn advance(scope: &Scope, before: &Task, facts: TaskFacts, documents: Vec<DocumentId>) -> Task {
+    let (from, to) = (before.facts.status, facts.status);
+    let mut former_owners = before.former_owners.clone();
+    let (old, new) = (before.facts.owner_actor(), facts.owner_actor());
+    if old != new {
+        former_owners.extend(old.filter(|o| !before.former_owners.contains(o)));
+    }
+    former_owners.retain(|o| Some(o) != new.as_ref());
+    let held_from = match to {
+        TaskStatus::OnHold if from == TaskStatus::OnHold => before.held_from,
+        TaskStatus::OnHold => Some(from),
+        _ => None,
+    };
+    Task {
+        version: before.version.saturating_add(1),
+        last_updated: next_instant(before.last_updated, scope.now()),
+        held_from,
+        held_by_parent: before.held_by_parent && to == TaskStatus::OnHold,
+        documents,
+        former_owners,
+        facts,
+        ..before.clone()
+    }
+}
+
+/// `lastUpdated` never goes back, whatever the clocks of the replicas say.
+fn next_instant(last: Timestamp, now: Timestamp) -> Timestamp {
+    last.max(now)
+}
+
+/// Whether the caller may make this change.
+fn check_mover(tx: &mut dyn Tx, scope: &Scope, before: &Task, facts: &TaskFacts) -> Result<(), AppError> {
+    let relation = scope.caller.relation_to(before);
+    scope.permit(Action::TaskUpdate, relation, Event::TaskUpdated).map_err(|e| about(e, before))?;
+    let target = facts.owner_actor().filter(|o| before.facts.owner_actor().as_ref() != Some(o));
+    let shares_team = match &target {
+        Some(target) => shares_team(tx, scope, target)?,
+        None => false,
+    };
+    let workflow = scope.rules.workflows.of(&before.facts.code);
+    may_move(&scope.caller.principal, before, facts, shares_team, workflow).map_err(|refused| {
+        let row = scope
+            .row(Event::TaskUpdated, Outcome::Denied, refused.reason)
+            .about(about_task(before))
+            .detail("from", before.facts.status.as_str())
+            .detail("to", facts.status.as_str());
+        AppError::new(Class::Forbidden, refused.reason, refused.text).recorded(row)
+    })
+}
+
+/// Whether the person was in one of the caller's teams when last seen.
+fn shares_team(
+    tx: &mut dyn Tx,
+    scope: &Scope,
+    target: &handoff_domain::ActorRef,
+) -> Result<bool, AppError> {
+    let since = Timestamp(scope.now().0.saturating_sub(TEAM_FACT_AGE.0));
+    let theirs = tx.teams_of(scope.tenant(), target, since)?;
+    Ok(theirs.iter().any(|t| scope.caller.principal.teams.contains(t)))
+}
+
+fn about(mut error: AppError, task: &Task) -> AppError {
+    if let Some(row) = &mut error.denial {
+        row.about = about_task(task);
+    }
+    error
+}
+
+/// The documents whose reference takes effect: those that had it, and those that the caller may release.
+/// Any other reference is kept as text and opens nothing, whether its target exists or not.
+fn effective_documents(
+    tx: &mut dyn Tx,
+    scope: &Scope,
+    facts: &TaskFacts,
+    before: &[DocumentId],
+) -> Result<Vec<DocumentId>, AppError> {
+    let named = facts.document_ids();
+    let at_most = scope.rules.workflows.of(&facts.code).max_documents;
+    if named.len() > at_most {
+        return Err(AppError::rule("Task.input", format!("a Task of this kind names at most {at_most} documents")));
+    }
+    let unknown: Vec<DocumentId> = named.iter().filter(|id| !before.contains(id)).cloned().collect();
+    let found = if unknown.is_empty() {
+        Vec::new()
+    } else {
+        let sorted: BTreeSet<DocumentId> = unknown.into_iter().collect();
+        tx.lock_documents(scope.tenant(), &sorted.into_iter().collect::<Vec<_>>(), false)?
+    };
+    let own: Vec<&Document> = found.iter().filter(|d| may_release(scope, d)).collect();
+    for document in &own {
+        if !document.is_about(facts.subject.as_deref()) {
+            return Err(AppError::rule(
+                place_of(facts, &document.id),
+                "the document is about another subject than `Task.for`; name the right document",
+            ));
+        }
+    }
+    Ok(named
+        .into_iter()
+        .filter(|id| before.contains(id) || own.iter().any(|d| d.id == *id))
+        .collect())
+}
+
+/// Who created a document may release it.
+fn may_release(scope: &Scope, document: &Document) -> bool {
+    !document.deleted
+        && document.created_by == scope.caller.principal.actor
+        && scope.caller.principal.has_any(&[Role::Placer, Role::RecordsManager])
+}
+
+fn place_of(facts: &TaskFacts, id: &DocumentId) -> &'static str {
+    let focus = format!("DocumentReference/{id}");
+    if facts.focus.as_deref().is_some_and(|f| f == focus || f.starts_with(&format!("{focus}/"))) {
+        "Task.focus"
+    } else {
+        "Task.input"
+    }
+}
+
+/// `partOf` must not make a cycle nor go too deep. A parent that is unknown or not to be seen counts as none.
+fn check_parents(read: &mut dyn Tx, scope: &Scope, id: &TaskId, facts: &TaskFacts) -> Result<(), AppError> {
+    let mut level = facts.parents();
+    for _ in 0..MAX_TASK_DEPTH {
+        if level.is_empty() {
+            return Ok(());
+        }
+        if level.contains(id) {
+            return Err(AppError::rule("Task.partOf", "a Task can't be part of itself, at any depth"));
+        }
+        let mut above = Vec::new();
+        for parent in &level {
+            if let Some(task) = Read::task(read, scope.tenant(), parent)? {
+                above.extend(task.facts.parents());
+            }
+        }
+        level = above;
+    }
+    Err(AppError::rule("Task.partOf", format!("Tasks may be nested at most {MAX_TASK_DEPTH} deep")))
+}
+
+fn illegal(error: &handoff_domain::task::IllegalTransition) -> AppError {
+    let legal: Vec<&str> = error.legal.iter().map(|s| s.as_str()).collect();
+    let next = if legal.is_empty() {
+        "nothing may follow".to_owned()
+    } else {
+        format!("legal next: `{}`", legal.join("`, `"))
+    };
+    let text = format!("{error}; {next}");
+    AppError {
+        issues: vec![Issue::at(IssueType::BusinessRule, "Task.status", text.as_str())],
+        ..AppError::new(Class::Unprocessable, Reason::IllegalTransition, text)
+    }
+}

@@ -1,0 +1,230 @@
+//! What a configuration file may and may not say.
+
+use std::io::Write;
+use std::time::Duration;
+
+use handoff_domain::access::Role;
+use secrecy::ExposeSecret;
+
+use super::*;
+
+const GOOD: &str = r#"
+    [server]
+    listen = "0.0.0.0:8443"
+    public_url = "https://handoff.example.org/"
+    trusted_proxies = ["10.0.0.0/8"]
+
+    [database]
+    url = "postgres://handoff:s3cret@db.example.org/handoff?sslmode=require"
+
+    [blobs]
+    url = "https://acct.blob.core.windows.net/handoff"
+
+    [[issuers]]
+    issuer = "https://login.example.org"
+    audience = "https://handoff.example.org/fhir"
+    roles = { "Ward Clerk" = "team-member" }
+
+    [limits]
+    max_binary = "1 GiB"
+
+    [timeouts]
+    body_idle = "45 s"
+"#;
+
+fn with_env(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    parse(text, variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+}
+
+fn good() -> Config {
+    with_env(GOOD, &[]).unwrap()
+}
+
+/// The problems of the good file after `from` in it became `to`.
+fn problems_with(from: &str, to: &str) -> Vec<String> {
+    assert!(GOOD.contains(from), "{from}");
+    let error = with_env(&GOOD.replace(from, to), &[]).unwrap_err();
+    error.0.iter().map(Problem::to_string).collect()
+}
+
+#[test]
+fn a_good_file_is_taken_with_defaults_for_the_rest() {
+    let config = good();
+    assert_eq!(config.server.listen.port(), 8443);
+    assert_eq!(config.server.public_url, "https://handoff.example.org");
+    assert_eq!(config.limits, Limits { max_binary: 1 << 30, ..Limits::default() });
+    assert_eq!(config.timeouts.body_idle, Duration::from_secs(45));
+    assert_eq!(config.timeouts.request_header, Duration::from_secs(5));
+    assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9090");
+    let issuer = &config.issuers[0];
+    assert_eq!(issuer.tenant.as_str(), "default");
+    assert_eq!(issuer.role_map["Ward Clerk"], Role::TeamMember);
+    assert_eq!(issuer.role_map["physician"], Role::Fulfiller);
+}
+
+#[test]
+fn the_environment_has_the_last_word() {
+    let config = with_env(
+        GOOD,
+        &[
+            ("HANDOFF__SERVER__LISTEN", "127.0.0.1:1"),
+            ("HANDOFF__LIMITS__MAX_ENTRIES", "7"),
+            ("HANDOFF__ISSUERS__0__AUDIENCE", "a,b"),
+            ("HANDOFF__ISSUERS__1__ISSUER", "https://second.example.org"),
+            ("HANDOFF__ISSUERS__1__AUDIENCE", "c"),
+            ("HANDOFF_TEST_POSTGRES_URL", "not ours"),
+            ("PATH", "/bin"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(config.server.listen.port(), 1);
+    assert_eq!(config.limits.max_entries, 7);
+    assert_eq!(config.issuers[0].audience, ["a", "b"]);
+    assert_eq!(config.issuers[1].issuer, "https://second.example.org");
+}
+
+#[test]
+fn a_server_can_be_configured_by_the_environment_alone() {
+    let config = with_env(
+        "",
+        &[
+            ("HANDOFF__SERVER__PUBLIC_URL", "https://handoff.example.org"),
+            ("HANDOFF__DATABASE__URL", "sqlite:///var/lib/handoff/handoff.db"),
+            ("HANDOFF__BLOBS__URL", "file:///var/lib/handoff/blobs"),
+            ("HANDOFF__ISSUERS__0__ISSUER", "https://login.example.org"),
+            ("HANDOFF__ISSUERS__0__AUDIENCE", "https://handoff.example.org/fhir"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(config.issuers.len(), 1);
+}
+
+#[test]
+fn every_problem_is_named_at_once_with_its_key() {
+    let error = with_env(
+        r#"
+        colour = "blue"
+        [server]
+        lisen = "0.0.0.0:80"
+        public_url = "http://handoff.example.org"
+        replicas = 3
+        [database]
+        url = "sqlite:///tmp/x.db"
+        pool = "many"
+        [blobs]
+        url = "ftp://nowhere"
+        [[issuers]]
+        issuer = "http://login.example.org"
+        [limits]
+        max_body = "huge"
+        [demo]
+        port = 1
+        "#,
+        &[("HANDOFF__SERVER", "x")],
+    )
+    .unwrap_err();
+    let keys: Vec<&str> = error.0.iter().map(|p| p.key.as_str()).collect();
+    for key in [
+        "colour",
+        "demo",
+        "server.lisen",
+        "server.public_url",
+        "database.url",
+        "database.pool",
+        "blobs.url",
+        "issuers.0.issuer",
+        "issuers.0.audience",
+        "limits.max_body",
+    ] {
+        assert!(keys.contains(&key), "{key} is missing in {keys:?}");
+    }
+    assert!(error.to_string().contains("did you mean `listen`"), "{error}");
+}
+
+#[test]
+fn nothing_at_all_names_what_is_needed() {
+    let error = with_env("", &[]).unwrap_err();
+    let keys: Vec<&str> = error.0.iter().map(|p| p.key.as_str()).collect();
+    assert_eq!(keys, ["server.public_url", "database.url", "blobs.url", "issuers"]);
+}
+
+#[test]
+fn plain_http_is_refused_off_loopback_and_taken_on_it() {
+    assert_eq!(problems_with("https://handoff.example.org/\"", "http://handoff.example.org\"").len(), 1);
+    assert_eq!(problems_with("https://login.example.org", "http://login.example.org").len(), 1);
+    let text = GOOD
+        .replace("https://handoff.example.org/\"", "http://127.0.0.1:8080\"")
+        .replace("https://login.example.org", "http://localhost:9/x");
+    assert!(with_env(&text, &[]).is_ok());
+}
+
+#[test]
+fn sqlite_is_refused_with_replicas() {
+    let sqlite = GOOD.replace("postgres://handoff:s3cret@db.example.org/handoff?sslmode=require", "sqlite:/x.db");
+    assert!(with_env(&sqlite, &[]).is_ok());
+    let error = with_env(&sqlite, &[("HANDOFF__SERVER__REPLICAS", "2")]).unwrap_err();
+    assert_eq!(error.0.len(), 1);
+    assert_eq!(error.0[0].key, "database.url");
+    assert!(with_env(GOOD, &[("HANDOFF__SERVER__REPLICAS", "2")]).is_ok());
+}
+
+#[test]
+fn a_development_issuer_is_refused() {
+    let problems = problems_with("https://login.example.org", "https://demo.example.org/dev-issuer/b");
+    assert!(problems[0].contains("development issuer"), "{problems:?}");
+}
+
+#[test]
+fn a_role_that_does_not_exist_is_refused() {
+    let problems = problems_with("\"team-member\"", "\"superuser\"");
+    assert!(problems[0].contains("`superuser`"), "{problems:?}");
+}
+
+#[test]
+fn a_secret_is_read_from_its_file() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    writeln!(file, "postgres://handoff:fr0mfile@db/handoff").unwrap();
+    let text = GOOD.replace(
+        "url = \"postgres://handoff:s3cret@db.example.org/handoff?sslmode=require\"",
+        &format!("url_file = {:?}", file.path()),
+    );
+    let config = with_env(&text, &[]).unwrap();
+    assert_eq!(config.database.url.expose_secret(), "postgres://handoff:fr0mfile@db/handoff");
+    let error = with_env(&text, &[("HANDOFF__DATABASE__URL", "sqlite:/x.db")]).unwrap_err();
+    assert_eq!(error.0[0].key, "database.url_file");
+    let error = with_env(&text, &[("HANDOFF__DATABASE__URL_FILE", "/nowhere/at/all")]).unwrap_err();
+    assert_eq!(error.0[0].key, "database.url_file");
+}
+
+#[test]
+fn no_secret_is_shown() {
+    let config = with_env(GOOD, &[("HANDOFF__BLOBS__KEY", "YmxvYmtleQ==")]).unwrap();
+    let shown = config.show();
+    let debug = format!("{config:?}");
+    for secret in ["s3cret", "YmxvYmtleQ"] {
+        assert!(!shown.contains(secret), "{shown}");
+        assert!(!debug.contains(secret), "{debug}");
+    }
+    assert!(shown.contains("db.example.org"), "{shown}");
+    assert!(shown.contains("1 GiB"), "{shown}");
+}
+
+#[test]
+fn what_is_shown_can_be_configured_again() {
+    let shown = good().show();
+    assert_eq!(with_env(&shown, &[]).unwrap().show(), shown);
+}
+
+#[test]
+fn a_syntax_error_names_the_line_and_not_what_stands_there() {
+    let error = with_env("[server]\nlisten = s3cret oops\n", &[]).unwrap_err().to_string();
+    assert!(error.contains("line 2"), "{error}");
+    assert!(!error.contains("s3cret"), "{error}");
+}
+
+#[test]
+fn a_url_is_shown_without_password_and_signature() {
+    let shown = redact_url("postgres://user:pass@h/db?password=x&sslmode=require");
+    assert!(!shown.contains("pass@") && !shown.contains("=x"), "{shown}");
+    assert_eq!(redact_url("not a url, maybe a secret"), "(hidden)");
+}

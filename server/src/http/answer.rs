@@ -1,0 +1,192 @@
+//! How an answer is written down. The one place where a failure becomes a status, and an OperationOutcome or a
+//! `problem+json`.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderName, HeaderValue};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
+use handoff_domain::reason::Reason;
+use handoff_fhir_model::outcome::{Details, outcome};
+use handoff_fhir_model::{Issue, IssueType};
+use handoff_fhir_profiles::canonical::REASON_SYSTEM;
+use handoff_fhir_profiles::terminology;
+use serde_json::json;
+
+use super::HttpState;
+use super::request::{correlation_of, tenant_of};
+use crate::app::{AppError, Class};
+
+/// FHIR JSON.
+pub const FHIR_JSON: &str = "application/fhir+json";
+/// RFC 9457.
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// Which form a failure is told in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Face {
+    /// OperationOutcome, on FHIR routes.
+    Fhir,
+    /// `application/problem+json`, on the others.
+    Problem,
+}
+
+/// The status of a failure.
+pub const fn status_of(class: Class) -> StatusCode {
+    match class {
+        Class::Invalid => StatusCode::BAD_REQUEST,
+        Class::Unprocessable => StatusCode::UNPROCESSABLE_ENTITY,
+        Class::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Class::Forbidden => StatusCode::FORBIDDEN,
+        Class::NotFound => StatusCode::NOT_FOUND,
+        Class::Gone => StatusCode::GONE,
+        Class::Conflict => StatusCode::CONFLICT,
+        Class::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
+        Class::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Class::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
+        Class::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Class::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        Class::RangeNotSatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
+        Class::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+        Class::NoRoom => StatusCode::INSUFFICIENT_STORAGE,
+        Class::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Class::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+const fn issue_type(error: &AppError) -> IssueType {
+    match error.class {
+        Class::Invalid => match error.reason {
+            Reason::NotSupported => IssueType::NotSupported,
+            _ => IssueType::Invalid,
+        },
+        Class::Unprocessable => IssueType::BusinessRule,
+        Class::Unauthenticated => IssueType::Login,
+        Class::Forbidden => IssueType::Forbidden,
+        Class::NotFound => IssueType::NotFound,
+        Class::Gone => IssueType::Deleted,
+        Class::Conflict | Class::PreconditionFailed => IssueType::Conflict,
+        Class::TooLarge => IssueType::TooLong,
+        Class::NotAcceptable
+        | Class::UnsupportedMediaType
+        | Class::MethodNotAllowed
+        | Class::RangeNotSatisfiable { .. } => IssueType::NotSupported,
+        Class::RateLimited => IssueType::Throttled,
+        Class::NoRoom => IssueType::NoStore,
+        Class::Unavailable => IssueType::Transient,
+        Class::Internal => IssueType::Exception,
+    }
+}
+
+/// A failure as an OperationOutcome.
+pub fn operation_outcome(error: &AppError, correlation: &str) -> Vec<u8> {
+    let general;
+    let issues = if error.issues.is_empty() {
+        general = [Issue::general(issue_type(error), error.text.as_str())];
+        general.as_slice()
+    } else {
+        error.issues.as_slice()
+    };
+    let code = error.reason.as_str();
+    let display = terminology::concept(REASON_SYSTEM, code).map(|c| c.display);
+    let details = Details { coding: Some((REASON_SYSTEM, code, display)), diagnostics: Some(correlation) };
+    outcome(issues, details).to_string().into_bytes()
+}
+
+/// A failure, answered.
+pub fn failure(state: &HttpState, request: &HttpRequest, face: Face, error: &AppError) -> HttpResponse {
+    let correlation = correlation_of(state, request);
+    let status = status_of(error.class);
+    if status.is_server_error() {
+        tracing::error!(%correlation, reason = %error.reason, cause = error.cause.as_deref(), "request failed");
+    }
+    let mut response = HttpResponse::build(status);
+    response.insert_header((header::CACHE_CONTROL, "no-store"));
+    response.insert_header(("x-correlation-id", correlation.as_str()));
+    match error.class {
+        Class::Unauthenticated => {
+            response.insert_header((header::WWW_AUTHENTICATE, challenge(state, request, error)));
+        }
+        Class::Unavailable => {
+            response.insert_header((header::RETRY_AFTER, "2"));
+        }
+        Class::RateLimited => {
+            response.insert_header((header::RETRY_AFTER, "10"));
+        }
+        Class::RangeNotSatisfiable { size } => {
+            response.insert_header((header::CONTENT_RANGE, format!("bytes */{size}")));
+        }
+        _ => {}
+    }
+    match face {
+        Face::Fhir => {
+            response.content_type(FHIR_JSON).body(operation_outcome(error, correlation.as_str()))
+        }
+        Face::Problem => {
+            let body = json!({
+                "type": format!("{REASON_SYSTEM}#{}", error.reason),
+                "title": status.canonical_reason().unwrap_or("error"),
+                "status": status.as_u16(),
+                "detail": error.text,
+                "reason": error.reason.as_str(),
+                "correlationId": correlation.as_str(),
+            });
+            response.content_type(PROBLEM_JSON).body(body.to_string())
+        }
+    }
+}
+
+/// The challenge of a 401 (RFC 6750, RFC 9728): an error is named only where credentials were sent.
+fn challenge(state: &HttpState, request: &HttpRequest, error: &AppError) -> String {
+    let base = tenant_of(state, request).map_or_else(
+        |_| state.app.settings.public_base.clone(),
+        |tenant| state.app.settings.fhir_base(&tenant).trim_end_matches('/').to_owned(),
+    );
+    let (origin, path) = split_origin(&base);
+    let metadata = format!("{origin}/.well-known/oauth-protected-resource{path}");
+    let mut value = format!("Bearer resource_metadata=\"{metadata}\"");
+    if error.reason == Reason::TokenInvalid {
+        let text: String = error.text.chars().filter(|c| c.is_ascii() && *c != '"' && *c != '\\').collect();
+        value.push_str(&format!(", error=\"invalid_token\", error_description=\"{text}\""));
+    }
+    value
+}
+
+fn split_origin(base: &str) -> (&str, &str) {
+    let start = base.find("://").map_or(0, |i| i.saturating_add(3));
+    let rest = base.get(start..).unwrap_or_default();
+    match rest.find('/') {
+        Some(slash) => base.split_at(start.saturating_add(slash)),
+        None => (base, ""),
+    }
+}
+
+/// Nothing is served there.
+pub async fn no_route(state: web::Data<HttpState>, request: HttpRequest) -> HttpResponse {
+    failure(&state, &request, Face::Problem, &AppError::not_found())
+}
+
+/// Headers that every answer carries.
+pub fn with_correlation(
+    state: &HttpState,
+    request: &HttpRequest,
+    mut response: HttpResponseBuilder,
+) -> HttpResponseBuilder {
+    let correlation = correlation_of(state, request);
+    if let Ok(value) = HeaderValue::from_str(correlation.as_str()) {
+        response.insert_header((HeaderName::from_static("x-correlation-id"), value));
+    }
+    response.insert_header((header::CACHE_CONTROL, "no-store"));
+    response.insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"));
+    response
+}
+
+/// A JSON answer of a route that is not FHIR's.
+pub fn json_answer(
+    state: &HttpState,
+    request: &HttpRequest,
+    status: StatusCode,
+    body: &serde_json::Value,
+) -> HttpResponse {
+    with_correlation(state, request, HttpResponse::build(status))
+        .content_type("application/json")
+        .body(body.to_string())
+}

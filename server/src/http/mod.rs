@@ -1,0 +1,66 @@
+//! The HTTP edge: routes, who is calling, and how an answer or a failure is written down.
+//! Decides nothing about access: that is asked of `app`.
+
+pub mod access_grants;
+pub mod answer;
+pub mod connection;
+pub mod handoff_page;
+pub mod redemptions;
+pub mod request;
+pub mod stream;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::web;
+use handoff_domain::ids::TenantId;
+use handoff_identity::TokenValidator;
+
+use crate::app::App;
+
+/// How large a request may be, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct BodyLimits {
+    /// A Bundle.
+    pub bundle: usize,
+    /// A resource without its inline `data`.
+    pub resource: usize,
+    /// Any other body.
+    pub other: usize,
+}
+
+/// What every handler works with.
+#[derive(Clone)]
+pub struct HttpState {
+    /// The use cases.
+    pub app: App,
+    /// Checks access tokens.
+    pub validator: Arc<TokenValidator>,
+    /// The tenants that are served.
+    pub tenants: Arc<BTreeSet<TenantId>>,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Arc<Vec<IpAddr>>,
+    /// How large a request may be.
+    pub limits: BodyLimits,
+    /// How long a body may pause before the request is given up.
+    pub body_idle: Duration,
+    /// When each actor's teams were last written down, so that it is not done at every request.
+    pub seen: Arc<request::Seen>,
+}
+
+/// All routes of the public listener, for the default tenant and under `/t/{tenant}` for the others.
+pub fn configure(cfg: &mut web::ServiceConfig, state: &HttpState) {
+    cfg.app_data(web::Data::new(state.clone()));
+    cfg.service(web::scope("/t/{tenant}").configure(routes));
+    cfg.configure(routes);
+    cfg.default_service(web::to(answer::no_route));
+}
+
+fn routes(cfg: &mut web::ServiceConfig) {
+    cfg.configure(access_grants::routes);
+    cfg.configure(handoff_page::routes);
+    cfg.configure(redemptions::routes);
+    cfg.configure(crate::fhir::routes);
+}

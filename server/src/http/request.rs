@@ -1,0 +1,207 @@
+//! Who is calling and under which circumstances: tenant, correlation id, source address, validated token.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+
+use actix_web::http::header::{self, HeaderMap};
+use actix_web::{HttpMessage, HttpRequest};
+use handoff_domain::ActorRef;
+use handoff_domain::audit::{Agent, Context, Event, Outcome};
+use handoff_domain::ids::{CorrelationId, TenantId};
+use handoff_domain::ports;
+use handoff_domain::reason::Reason;
+use handoff_domain::time::{Span, Timestamp};
+use handoff_identity::TokenError;
+
+use super::HttpState;
+use crate::app::{AppError, Caller, Class};
+
+/// How long the record of an actor's teams is taken to be fresh.
+const SEEN_AGE: Span = Span::hours(1);
+/// How many actors are remembered as seen; beyond that all are forgotten.
+const SEEN_LIMIT: usize = 50_000;
+/// The longest `User-Agent` that is recorded.
+const USER_AGENT_LENGTH: usize = 200;
+
+/// The correlation id of a request, put there before anything else happens.
+#[derive(Debug, Clone)]
+pub struct Correlation(pub CorrelationId);
+
+/// Which actors' teams were written down lately.
+#[derive(Debug, Default)]
+pub struct Seen(Mutex<HashMap<(TenantId, ActorRef), (Timestamp, Vec<String>)>>);
+
+impl Seen {
+    fn is_fresh(&self, tenant: &TenantId, actor: &ActorRef, teams: &[String], now: Timestamp) -> bool {
+        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.get(&(tenant.clone(), actor.clone()))
+            .is_some_and(|(at, known)| now.since(*at) < SEEN_AGE && known == teams)
+    }
+
+    fn note(&self, tenant: &TenantId, actor: &ActorRef, teams: Vec<String>, now: Timestamp) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() >= SEEN_LIMIT {
+            seen.clear();
+        }
+        seen.insert((tenant.clone(), actor.clone()), (now, teams));
+    }
+}
+
+/// The tenant that the path names; unknown ones do not exist.
+pub fn tenant_of(state: &HttpState, request: &HttpRequest) -> Result<TenantId, AppError> {
+    let tenant = match request.match_info().get("tenant") {
+        Some(name) => TenantId::parse(name).map_err(|_| AppError::not_found())?,
+        None => TenantId::default_tenant(),
+    };
+    if state.tenants.contains(&tenant) { Ok(tenant) } else { Err(AppError::not_found()) }
+}
+
+/// The correlation id: the caller's where it sent a usable one, else fresh. `X-Correlation-Id` comes before the
+/// trace id of `traceparent` and `X-Request-Id`.
+pub fn correlation_of(state: &HttpState, request: &HttpRequest) -> CorrelationId {
+    if let Some(Correlation(known)) = request.extensions().get::<Correlation>() {
+        return known.clone();
+    }
+    let headers = request.headers();
+    let sent = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
+    let trace = sent("traceparent").and_then(|t| t.split('-').nth(1)).filter(|id| id.len() == 32);
+    let id = [sent("x-correlation-id"), trace, sent("x-request-id")]
+        .into_iter()
+        .flatten()
+        .find_map(|text| CorrelationId::parse(text).ok())
+        .or_else(|| CorrelationId::parse(state.app.entropy.fresh_id()).ok());
+    // A fresh id always parses; this only avoids a panic in the types.
+    let id = id.unwrap_or_else(|| fallback_id());
+    request.extensions_mut().insert(Correlation(id.clone()));
+    id
+}
+
+#[expect(clippy::expect_used, reason = "a literal that is an id")]
+fn fallback_id() -> CorrelationId {
+    CorrelationId::parse("unknown").expect("`unknown` is an id")
+}
+
+/// The circumstances of a request by a caller not yet known.
+pub fn context_of(state: &HttpState, request: &HttpRequest, tenant: TenantId) -> Context {
+    let user_agent = request
+        .headers()
+        .get(header::USER_AGENT)
+        .and_then(|v| v.to_str().ok())
+        .map(|text| text.chars().take(USER_AGENT_LENGTH).collect());
+    Context {
+        tenant,
+        correlation: correlation_of(state, request),
+        now: state.app.clock.now(),
+        agent: Agent {
+            address: address_of(state, request).map(|a| a.to_string()),
+            user_agent,
+            ..Agent::default()
+        },
+    }
+}
+
+/// The source address: the peer's, or what a trusted proxy says.
+pub fn address_of(state: &HttpState, request: &HttpRequest) -> Option<IpAddr> {
+    let peer = request.peer_addr()?.ip().to_canonical();
+    if !state.trusted_proxies.contains(&peer) {
+        return Some(peer);
+    }
+    // The last address that no proxy of ours added is the client's.
+    let forwarded = request.headers().get("x-forwarded-for").and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let client = forwarded
+        .rsplit(',')
+        .filter_map(|part| part.trim().parse::<IpAddr>().ok())
+        .map(|a| a.to_canonical())
+        .find(|a| !state.trusted_proxies.contains(a));
+    Some(client.unwrap_or(peer))
+}
+
+/// The caller with a valid access token for the tenant, or the refusal, recorded where a token was sent.
+pub async fn authenticate(state: &HttpState, request: &HttpRequest) -> Result<Caller, AppError> {
+    let tenant = tenant_of(state, request)?;
+    let context = context_of(state, request, tenant.clone());
+    let token = match bearer_token(request) {
+        Ok(token) => token,
+        Err(error) => return Err(error),
+    };
+    let validated = match state.validator.validate(token, &tenant).await {
+        Ok(validated) => validated,
+        Err(error) => return Err(refuse_token(state, &context, &error).await),
+    };
+    let context = context.with_principal(&validated.principal);
+    let caller = Caller { principal: validated.principal.clone(), context, session: None };
+    remember(state, &caller).await?;
+    Ok(caller)
+}
+
+/// The token of the one `Authorization: Bearer` header. Tokens anywhere else are refused, not ignored.
+fn bearer_token(request: &HttpRequest) -> Result<&str, AppError> {
+    let unauthenticated = |text: &str| AppError::new(Class::Unauthenticated, Reason::Unauthenticated, text);
+    let query = request.query_string();
+    if query.split('&').any(|pair| pair.split('=').next() == Some("access_token")) {
+        return Err(AppError::new(
+            Class::Unauthenticated,
+            Reason::TokenInvalid,
+            "an access token must not be in the URL; send it in the Authorization header",
+        ));
+    }
+    let mut values = authorization(request.headers());
+    let Some(value) = values.next() else {
+        return Err(unauthenticated(crate::app::error::explain(Reason::Unauthenticated)));
+    };
+    if values.next().is_some() {
+        return Err(AppError::new(
+            Class::Unauthenticated,
+            Reason::TokenInvalid,
+            "more than one Authorization header was sent; send one",
+        ));
+    }
+    let text = value.to_str().unwrap_or_default();
+    match text.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() => {
+            Ok(token.trim())
+        }
+        _ => Err(AppError::new(
+            Class::Unauthenticated,
+            Reason::TokenInvalid,
+            "only `Authorization: Bearer` with an access token is accepted",
+        )),
+    }
+}
+
+fn authorization(headers: &HeaderMap) -> impl Iterator<Item = &header::HeaderValue> {
+    headers.get_all(header::AUTHORIZATION)
+}
+
+async fn refuse_token(state: &HttpState, context: &Context, error: &TokenError) -> AppError {
+    tracing::info!(correlation = %context.correlation, detail = error.detail(), "access token refused");
+    if error.retry_after_seconds().is_some() {
+        return AppError::new(
+            Class::Unavailable,
+            Reason::StorageUnavailable,
+            "the identity provider can't be reached to check the token; try again shortly",
+        );
+    }
+    let row = context.row(Event::RequestDenied, Outcome::Denied, Reason::TokenInvalid);
+    let refusal =
+        AppError::new(Class::Unauthenticated, Reason::TokenInvalid, error.public()).recorded(row);
+    state.app.record_denial(&context.tenant, refusal).await
+}
+
+/// Writes down in which teams the actor is: a fact that handing on a Task within a team relies on.
+async fn remember(state: &HttpState, caller: &Caller) -> Result<(), AppError> {
+    let teams: Vec<String> = caller.principal.teams.iter().cloned().collect();
+    let (tenant, actor, now) = (caller.tenant().clone(), caller.principal.actor.clone(), caller.context.now);
+    if teams.is_empty() || state.seen.is_fresh(&tenant, &actor, &teams, now) {
+        return Ok(());
+    }
+    let (unit_tenant, unit_actor, unit_teams) = (tenant.clone(), actor.clone(), teams.clone());
+    ports::write(state.app.store.as_ref(), move |tx| {
+        tx.remember_actor(&unit_tenant, &unit_actor, &unit_teams, now)
+    })
+    .await
+    .map_err(AppError::from)?;
+    state.seen.note(&tenant, &actor, teams, now);
+    Ok(())
+}

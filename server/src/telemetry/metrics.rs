@@ -1,0 +1,222 @@
+//! Counters and histograms of this process, and their Prometheus text.
+//! Labels are templates, codes and numbers of a fixed set: never an id, an address or a name.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use handoff_domain::reason::Reason;
+
+/// Upper bounds of the request histogram, in seconds.
+const BOUNDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+#[derive(Default)]
+struct Requests {
+    /// Per bucket, not summed up; the last is past every bound.
+    buckets: [u64; BOUNDS.len() + 1],
+    seconds: f64,
+    count: u64,
+}
+
+/// A counter by some labels.
+struct Labelled<const N: usize>(Mutex<BTreeMap<[&'static str; N], u64>>);
+
+impl<const N: usize> Labelled<N> {
+    const fn new() -> Self {
+        Self(Mutex::new(BTreeMap::new()))
+    }
+
+    fn count(&self, labels: [&'static str; N]) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(labels).or_default();
+        *count = count.saturating_add(1);
+    }
+}
+
+type Route = (&'static str, &'static str);
+
+static REQUESTS: Mutex<BTreeMap<Route, Requests>> = Mutex::new(BTreeMap::new());
+static ANSWERS: Mutex<BTreeMap<(&'static str, &'static str, u16), u64>> = Mutex::new(BTreeMap::new());
+static REDEMPTIONS: Labelled<2> = Labelled::new();
+static GRANTS: Labelled<1> = Labelled::new();
+static DATABASE_ERRORS: Labelled<1> = Labelled::new();
+static JOB_FAILURES: Labelled<1> = Labelled::new();
+static BYTES_SENT: AtomicU64 = AtomicU64::new(0);
+static STREAMS_OPEN: AtomicI64 = AtomicI64::new(0);
+
+/// The methods that get a label of their own; a client can't make up others.
+fn known_method(method: &str) -> &'static str {
+    ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+        .into_iter()
+        .find(|known| *known == method)
+        .unwrap_or("OTHER")
+}
+
+/// One answered request. `route` is the template (`/fhir/Task/{id}`), never the path itself.
+pub fn http_request(route: &'static str, method: &str, status: u16, took: Duration) {
+    let method = known_method(method);
+    let seconds = took.as_secs_f64();
+    {
+        let mut requests = REQUESTS.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = requests.entry((route, method)).or_default();
+        let place = BOUNDS.iter().position(|bound| seconds <= *bound).unwrap_or(BOUNDS.len());
+        if let Some(bucket) = entry.buckets.get_mut(place) {
+            *bucket = bucket.saturating_add(1);
+        }
+        entry.seconds += seconds;
+        entry.count = entry.count.saturating_add(1);
+    }
+    let mut answers = ANSWERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let count = answers.entry((route, method, status)).or_default();
+    *count = count.saturating_add(1);
+}
+
+/// One redemption decided or ended: `authorized`, `denied`, `completed`, `interrupted`, `cut-off`, …
+pub fn redemption(outcome: &'static str, reason: Reason) {
+    REDEMPTIONS.count([outcome, reason.as_str()]);
+}
+
+/// One grant changed: `issued`, `bound`, `suspended`, `resumed`, `revoked`, `expired`, `exhausted`.
+pub fn grant(change: &'static str) {
+    GRANTS.count([change]);
+}
+
+/// One failure of the database: `unavailable`, `full`, `broken`, `conflict`.
+pub fn database_error(kind: &'static str) {
+    DATABASE_ERRORS.count([kind]);
+}
+
+/// One run of a background job that failed.
+pub fn job_failure(job: &'static str) {
+    JOB_FAILURES.count([job]);
+}
+
+/// Bytes of content that left.
+pub fn bytes_sent(bytes: u64) {
+    BYTES_SENT.fetch_add(bytes, Ordering::Relaxed);
+}
+
+/// An open stream of content; it counts as open until this is dropped.
+#[derive(Debug)]
+pub struct OpenStream(());
+
+/// Counts one more open stream.
+pub fn stream_opened() -> OpenStream {
+    STREAMS_OPEN.fetch_add(1, Ordering::Relaxed);
+    OpenStream(())
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        STREAMS_OPEN.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Everything in the Prometheus text format, version 0.0.4.
+pub fn render() -> String {
+    let mut out = String::with_capacity(8 * 1024);
+    // Writing to a String can't fail.
+    let _infallible = write_all(&mut out);
+    out
+}
+
+fn head(out: &mut String, name: &str, kind: &str, help: &str) -> std::fmt::Result {
+    writeln!(out, "# HELP {name} {help}")?;
+    writeln!(out, "# TYPE {name} {kind}")
+}
+
+fn write_labelled<const N: usize>(
+    out: &mut String,
+    name: &str,
+    help: &str,
+    labels: [&str; N],
+    counter: &Labelled<N>,
+) -> std::fmt::Result {
+    head(out, name, "counter", help)?;
+    for (values, count) in counter.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        let pairs: Vec<String> =
+            labels.iter().zip(values).map(|(label, value)| format!("{label}=\"{value}\"")).collect();
+        writeln!(out, "{name}{{{}}} {count}", pairs.join(","))?;
+    }
+    Ok(())
+}
+
+fn write_all(out: &mut String) -> std::fmt::Result {
+    let name = "handoff_http_requests_total";
+    head(out, name, "counter", "Requests answered, by route template, method and status.")?;
+    for ((route, method, status), count) in ANSWERS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        writeln!(out, "{name}{{route=\"{route}\",method=\"{method}\",status=\"{status}\"}} {count}")?;
+    }
+    let name = "handoff_http_request_duration_seconds";
+    head(out, name, "histogram", "Time from a request's head to its answer's head.")?;
+    for ((route, method), requests) in REQUESTS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        let labels = format!("route=\"{route}\",method=\"{method}\"");
+        let mut below = 0u64;
+        for (bound, bucket) in BOUNDS.iter().zip(requests.buckets) {
+            below = below.saturating_add(bucket);
+            writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {below}")?;
+        }
+        writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {}", requests.count)?;
+        writeln!(out, "{name}_sum{{{labels}}} {}", requests.seconds)?;
+        writeln!(out, "{name}_count{{{labels}}} {}", requests.count)?;
+    }
+    write_labelled(
+        out,
+        "handoff_redemptions_total",
+        "Redemptions decided and ended, by outcome and reason code.",
+        ["outcome", "reason"],
+        &REDEMPTIONS,
+    )?;
+    write_labelled(out, "handoff_grants_total", "Changes of grants.", ["change"], &GRANTS)?;
+    write_labelled(
+        out,
+        "handoff_database_errors_total",
+        "Failures of the database, by kind.",
+        ["kind"],
+        &DATABASE_ERRORS,
+    )?;
+    write_labelled(
+        out,
+        "handoff_job_failures_total",
+        "Runs of background jobs that failed.",
+        ["job"],
+        &JOB_FAILURES,
+    )?;
+    let name = "handoff_content_bytes_sent_total";
+    head(out, name, "counter", "Bytes of content handed to connections.")?;
+    writeln!(out, "{name} {}", BYTES_SENT.load(Ordering::Relaxed))?;
+    let name = "handoff_streams_open";
+    head(out, name, "gauge", "Streams of content under way.")?;
+    writeln!(out, "{name} {}", STREAMS_OPEN.load(Ordering::Relaxed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_is_told() {
+        http_request("/test/{id}", "GET", 200, Duration::from_millis(3));
+        http_request("/test/{id}", "BREW", 418, Duration::from_secs(60));
+        redemption("completed", Reason::Permitted);
+        grant("test-change");
+        let stream = stream_opened();
+        let text = render();
+        for line in [
+            "handoff_http_requests_total{route=\"/test/{id}\",method=\"GET\",status=\"200\"} 1",
+            "handoff_http_requests_total{route=\"/test/{id}\",method=\"OTHER\",status=\"418\"} 1",
+            "handoff_http_request_duration_seconds_bucket{route=\"/test/{id}\",method=\"GET\",le=\"0.0025\"} 0",
+            "handoff_http_request_duration_seconds_bucket{route=\"/test/{id}\",method=\"GET\",le=\"0.005\"} 1",
+            "handoff_http_request_duration_seconds_bucket{route=\"/test/{id}\",method=\"OTHER\",le=\"+Inf\"} 1",
+            "handoff_redemptions_total{outcome=\"completed\",reason=\"permitted\"} 1",
+            "handoff_grants_total{change=\"test-change\"} 1",
+            "handoff_streams_open 1",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
+        }
+        drop(stream);
+        assert!(render().contains("handoff_streams_open 0"));
+    }
+}

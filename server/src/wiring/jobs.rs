@@ -1,0 +1,78 @@
+//! What runs beside requests: expiry, cuts of other processes, and cleaning up. Each goes on after a failure.
+
+use std::time::Duration;
+
+use actix_web::rt;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::app::{self, App, AppError};
+use crate::telemetry::metrics;
+
+/// A grant has to be ended within a second of its time, database and all.
+const EXPIRY_EVERY: Duration = Duration::from_millis(200);
+const SWEEP_EVERY: Duration = Duration::from_secs(2);
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
+const BLOB_SWEEP_EVERY: Duration = Duration::from_secs(600);
+/// An upload that has been silent for longer than any limit allows was broken off.
+const BROKEN_OFF_AFTER_SECONDS: u64 = 6 * 3600;
+
+/// Starts every job on the present thread.
+pub(super) fn start(app: &App) -> Vec<JoinHandle<()>> {
+    vec![
+        every("expiry", EXPIRY_EVERY, app, async |app| {
+            app::expiry::run_once(app).await.map(drop).map_err(|error| explain(&error))
+        }),
+        every("sweep", SWEEP_EVERY, app, async |app| {
+            app::finish::sweep_abandoned(app).await.map(drop).map_err(|error| explain(&error))
+        }),
+        every("heartbeat", HEARTBEAT_EVERY, app, async |app| {
+            let beat = app.store.heartbeat(&app.settings.process, app.clock.now());
+            beat.await.map_err(|error| error.to_string())
+        }),
+        every("blob-sweep", BLOB_SWEEP_EVERY, app, async |app| {
+            let removed =
+                app.blobs.sweep(BROKEN_OFF_AFTER_SECONDS).await.map_err(|error| error.to_string())?;
+            if removed > 0 {
+                tracing::info!(removed, "removed what broken uploads had left");
+            }
+            Ok(())
+        }),
+        rt::spawn(app::streams::follow_cuts(app.clone())),
+    ]
+}
+
+/// Runs a job again and again. Its failure is told when it begins and when it ends, and counted each time.
+fn every<F>(name: &'static str, period: Duration, app: &App, run: F) -> JoinHandle<()>
+where
+    F: AsyncFn(&App) -> Result<(), String> + 'static,
+{
+    let app = app.clone();
+    rt::spawn(async move {
+        let mut ticks = interval(period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut failing = false;
+        loop {
+            ticks.tick().await;
+            match run(&app).await {
+                Ok(()) if failing => {
+                    failing = false;
+                    tracing::info!(job = name, "job works again");
+                }
+                Ok(()) => {}
+                Err(cause) => {
+                    metrics::job_failure(name);
+                    if !failing {
+                        failing = true;
+                        tracing::error!(job = name, cause, "job fails, and will be tried again");
+                    }
+                }
+            }
+        }
+    })
+}
+
+/// What went wrong, for the log.
+fn explain(error: &AppError) -> String {
+    error.cause.clone().unwrap_or_else(|| error.reason.as_str().to_owned())
+}

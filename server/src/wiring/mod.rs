@@ -1,0 +1,316 @@
+//! Puts the server together and runs it: the only place that names concrete adapters.
+//! The command line and the tests both start it here, so that tests run what is shipped.
+
+mod jobs;
+mod listen;
+mod options;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread;
+
+use actix_web::dev::ServerHandle;
+use actix_web::rt::System;
+use actix_web::{App as HttpApp, HttpServer};
+use handoff_domain::ids::{ActorRef, TenantId};
+use handoff_domain::ports::{self, BlobError, Clock, Entropy, Store, StoreError};
+use handoff_domain::time::Timestamp;
+use handoff_identity::dev_issuer::{DevIssuer, Realm};
+use handoff_identity::{IssuerConfig, IssuerConfigError, TokenValidator};
+use handoff_policies::BuiltIn;
+use handoff_store::StoreConfig;
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+use crate::adapters::{MeasuredStore, OsEntropy, SystemClock};
+use crate::app::streams::Streams;
+use crate::app::{App, Rules, Settings};
+use crate::config::Timeouts;
+use crate::demo::DevIssuers;
+use crate::http::HttpState;
+use crate::{admin, http};
+
+pub use options::{Identity, Options};
+
+/// Why the server did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The address can't be listened on.
+    #[error("can't listen on `{address}`: {cause}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// The database does not answer.
+    #[error("the database can't be opened: {0}")]
+    Store(#[from] StoreError),
+    /// The database is of an older version.
+    #[error("the database lacks {0} migrations; run `handoff migrate` first")]
+    Migrations(usize),
+    /// The content store does not answer, or is not private.
+    #[error("the content store can't be used: {0}")]
+    Blobs(#[from] BlobError),
+    /// The issuers can't be used.
+    #[error("the issuers can't be used: {0}")]
+    Issuers(#[from] IssuerConfigError),
+    /// The development issuer can't be made.
+    #[error("the development issuer can't be made: {0}")]
+    DevIssuer(String),
+    /// A thread or a runtime could not be started.
+    #[error("the server's threads can't be started: {0}")]
+    Threads(String),
+}
+
+/// A server that runs. Dropping it stops it without waiting; [`Running::stop`] lets requests end first.
+pub struct Running {
+    /// Where it is reached: `http://127.0.0.1:8080`, whatever the public URL says.
+    pub base_url: String,
+    /// Where health and metrics are.
+    pub admin_url: String,
+    /// What its requests work with.
+    pub app: App,
+    servers: [ServerHandle; 2],
+    ended: Option<oneshot::Receiver<io::Result<()>>>,
+}
+
+impl Running {
+    /// Lets requests under way end, within the time set for it, and stops.
+    pub async fn stop(mut self) {
+        for server in &self.servers {
+            server.stop(true).await;
+        }
+        self.wait().await;
+    }
+
+    /// Waits until the server has ended for whatever reason.
+    pub async fn wait(&mut self) {
+        if let Some(ended) = self.ended.take()
+            && let Ok(Err(error)) = ended.await
+        {
+            tracing::error!(%error, "the server ended with an error");
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        for server in &self.servers {
+            // The order is given at once; only its completion would have to be waited for.
+            drop(server.stop(false));
+        }
+    }
+}
+
+/// Starts a server, which answers from when this returns.
+pub async fn start(options: Options) -> Result<Running, StartError> {
+    let clock: Arc<dyn Clock> = options.clock.clone().unwrap_or_else(|| Arc::new(SystemClock));
+    let entropy: Arc<dyn Entropy> = options.entropy.clone().unwrap_or_else(|| Arc::new(OsEntropy::new()));
+    let store = open_store(&options.store, options.migrate).await?;
+    let blobs = handoff_blobs::open(&options.blobs).await?;
+    blobs.ready().await?;
+
+    let (listener, address) = listen(options.listen)?;
+    let (admin_listener, admin_address) = listen(options.admin_listen)?;
+    let base_url = format!("http://{address}");
+    let public_base = options.public_url.clone().unwrap_or_else(|| base_url.clone());
+
+    let (issuers, dev) = issuers(&options.identity, &base_url, address, &clock, &entropy)?;
+    let validator = TokenValidator::new(issuers, &options.issuer_http, Arc::clone(&clock))?;
+    if let Some(dev) = &dev {
+        for issuer in dev.all() {
+            validator.preload(issuer.issuer(), &issuer.jwks());
+        }
+    }
+    if matches!(options.identity, Identity::Demo { .. }) {
+        introduce_cast(store.as_ref(), clock.now()).await?;
+    }
+
+    let app = App {
+        store,
+        blobs,
+        clock,
+        rules: Arc::new(Rules { policy: Arc::new(BuiltIn), workflows: options.workflows.clone() }),
+        streams: Arc::new(Streams::default()),
+        settings: Arc::new(Settings {
+            public_base,
+            process: entropy.fresh_id(),
+            max_binary: options.limits.max_binary,
+            max_inline: options.limits.max_inline,
+            max_entries: options.limits.max_entries,
+        }),
+        entropy,
+    };
+    // Before the first stream, so that no other process takes it for an orphan's.
+    app.store.heartbeat(&app.settings.process, app.clock.now()).await?;
+
+    let parts = Parts {
+        state: HttpState {
+            app: app.clone(),
+            validator: Arc::new(validator),
+            limits: options.limits,
+            timeouts: options.timeouts,
+            trusted_proxies: options.trusted_proxies.into(),
+        },
+        dev,
+        workers: options.workers.max(1),
+        timeouts: options.timeouts,
+        listener,
+        admin_listener,
+    };
+    let (servers, ended) = run(parts).await?;
+    Ok(Running { base_url, admin_url: format!("http://{admin_address}"), app, servers, ended: Some(ended) })
+}
+
+async fn open_store(config: &StoreConfig, migrate: bool) -> Result<Arc<dyn Store>, StartError> {
+    let config = config.clone();
+    let opened = tokio::task::spawn_blocking(move || {
+        if migrate {
+            handoff_store::migrate(&config)?;
+        } else {
+            let pending = handoff_store::pending(&config)?;
+            if !pending.is_empty() {
+                return Err(StartError::Migrations(pending.len()));
+            }
+        }
+        Ok(handoff_store::open(&config)?)
+    });
+    let store = opened.await.map_err(|error| StartError::Threads(error.to_string()))??;
+    Ok(Arc::new(MeasuredStore::new(Arc::new(store))))
+}
+
+fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let refused = |cause| StartError::Listen { address, cause };
+    let listener = listen::bind(address).map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
+    Ok((listener, address))
+}
+
+/// Whose tokens are accepted, and the development issuers that we serve ourselves.
+fn issuers(
+    identity: &Identity,
+    base_url: &str,
+    address: SocketAddr,
+    clock: &Arc<dyn Clock>,
+    entropy: &Arc<dyn Entropy>,
+) -> Result<(Vec<IssuerConfig>, Option<DevIssuers>), StartError> {
+    let issuer_of = match identity {
+        Identity::Issuers(issuers) => return Ok((issuers.clone(), None)),
+        Identity::Demo { issuer_of } => issuer_of,
+    };
+    let base = issuer_of.as_deref().unwrap_or(base_url);
+    let mut accepted = Vec::new();
+    for realm in Realm::ALL {
+        let tenant =
+            TenantId::parse(realm.tenant()).map_err(|error| StartError::DevIssuer(error.to_string()))?;
+        accepted.push(DevIssuer::issuer_config(base, realm, tenant));
+    }
+    let dev = match issuer_of {
+        Some(_) => None,
+        None => Some(
+            DevIssuers::new(base_url, address.port(), clock, entropy)
+                .map_err(|error| StartError::DevIssuer(error.to_string()))?,
+        ),
+    };
+    Ok((accepted, dev))
+}
+
+/// Stores in which teams the demo's cast is, as if all of them had signed in just now.
+async fn introduce_cast(store: &dyn Store, now: Timestamp) -> Result<(), StoreError> {
+    let mut cast = Vec::new();
+    for realm in Realm::ALL {
+        for member in realm.cast().iter().filter(|member| !member.teams.is_empty()) {
+            if let (Ok(tenant), Ok(actor)) =
+                (TenantId::parse(realm.tenant()), ActorRef::parse(member.fhir_user))
+            {
+                let teams: Vec<String> = member.teams.iter().map(|team| (*team).to_owned()).collect();
+                cast.push((tenant, actor, teams));
+            }
+        }
+    }
+    ports::write(store, move |tx| {
+        for (tenant, actor, teams) in &cast {
+            tx.remember_actor(tenant, actor, teams, now)?;
+        }
+        Ok::<(), StoreError>(())
+    })
+    .await
+}
+
+/// What the server's own thread needs.
+struct Parts {
+    state: HttpState,
+    dev: Option<DevIssuers>,
+    workers: usize,
+    timeouts: Timeouts,
+    listener: TcpListener,
+    admin_listener: TcpListener,
+}
+
+type Ended = oneshot::Receiver<io::Result<()>>;
+
+/// Runs both listeners and the jobs on a thread of their own, so that the caller may have any runtime.
+async fn run(parts: Parts) -> Result<([ServerHandle; 2], Ended), StartError> {
+    let (started, when_started) = oneshot::channel();
+    let (ended, when_ended) = oneshot::channel();
+    thread::Builder::new()
+        .name("handoff-server".to_owned())
+        .spawn(move || {
+            let outcome = System::new().block_on(serve(parts, started));
+            // Nobody listens when the server was dropped.
+            let _nobody = ended.send(outcome);
+        })
+        .map_err(|error| StartError::Threads(error.to_string()))?;
+    let servers =
+        when_started.await.map_err(|_| StartError::Threads("the thread ended at once".to_owned()))?;
+    Ok((servers, when_ended))
+}
+
+async fn serve(parts: Parts, started: oneshot::Sender<[ServerHandle; 2]>) -> io::Result<()> {
+    let Parts { state, dev, workers, timeouts, listener, admin_listener } = parts;
+    let app = state.app.clone();
+    let public = HttpServer::new(move || {
+        let (state, dev) = (state.clone(), dev.clone());
+        HttpApp::new()
+            .configure(|config| {
+                if let Some(dev) = dev {
+                    dev.configure(config);
+                }
+            })
+            .configure(|config| http::configure(config, state))
+    })
+    .workers(workers)
+    .client_request_timeout(timeouts.request_header)
+    .client_disconnect_timeout(timeouts.disconnect)
+    .keep_alive(timeouts.keep_alive)
+    .shutdown_timeout(timeouts.shutdown.as_secs())
+    .on_connect(http::connection::on_connect)
+    .disable_signals()
+    .listen(listener)?
+    .run();
+
+    let admin_app = app.clone();
+    let admin = HttpServer::new(move || {
+        let app = admin_app.clone();
+        HttpApp::new().configure(|config| admin::configure(config, app))
+    })
+    .workers(1)
+    .client_request_timeout(timeouts.request_header)
+    .shutdown_timeout(1)
+    .disable_signals()
+    .listen(admin_listener)?
+    .run();
+
+    let jobs = jobs::start(&app);
+    // The caller may have gone; then its end of the servers is dropped, which stops them.
+    if let Err([public, admin]) = started.send([public.handle(), admin.handle()]) {
+        drop((public.stop(false), admin.stop(false)));
+    }
+    let outcome = tokio::try_join!(public, admin);
+    for job in jobs {
+        job.abort();
+    }
+    outcome.map(|_| ())
+}

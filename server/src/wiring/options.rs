@@ -1,0 +1,125 @@
+//! What a server is started with, from a configuration, from the demo's flags or from a test.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use handoff_blobs::BlobConfig;
+use handoff_domain::ports::{Clock, Entropy};
+use handoff_domain::workflow::Workflows;
+use handoff_identity::{HttpSettings, IssuerConfig};
+use handoff_store::StoreConfig;
+use secrecy::ExposeSecret;
+
+use crate::config::{AddressRange, Config, Limits, Timeouts};
+
+/// Whose tokens are accepted.
+#[derive(Debug, Clone)]
+pub enum Identity {
+    /// Those of configured issuers.
+    Issuers(Vec<IssuerConfig>),
+    /// Those of a development issuer, and the demo's cast is known from the start.
+    Demo {
+        /// The base URL of the demo whose issuer it is; our own, served by us, where `None`.
+        issuer_of: Option<String>,
+    },
+}
+
+/// Everything that a server is started with.
+#[derive(Clone)]
+pub struct Options {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where to serve health and metrics; port 0 takes a free one.
+    pub admin_listen: SocketAddr,
+    /// The base URL that links are made of; `http://` and the address listened on where `None`.
+    pub public_url: Option<String>,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<AddressRange>,
+    /// Threads that answer requests.
+    pub workers: usize,
+    /// The database.
+    pub store: StoreConfig,
+    /// Whether to apply missing migrations instead of refusing to start.
+    pub migrate: bool,
+    /// The content store.
+    pub blobs: BlobConfig,
+    /// Whose tokens are accepted.
+    pub identity: Identity,
+    /// How issuers are asked.
+    pub issuer_http: HttpSettings,
+    /// What each kind of Task allows.
+    pub workflows: Workflows,
+    /// The largest of everything.
+    pub limits: Limits,
+    /// How long anybody may take.
+    pub timeouts: Timeouts,
+    /// The clock; the system's where `None`.
+    pub clock: Option<Arc<dyn Clock>>,
+    /// The source of ids and secrets; the system's where `None`.
+    pub entropy: Option<Arc<dyn Entropy>>,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("listen", &self.listen)
+            .field("admin_listen", &self.admin_listen)
+            .field("public_url", &self.public_url)
+            .field("store", &self.store)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Options {
+    /// A demo on free loopback ports: the database at `database` is brought up to date, the development issuer
+    /// is served, the shipped workflows apply.
+    pub fn demo(database: impl Into<String>, blobs: BlobConfig) -> Self {
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self {
+            listen: loopback,
+            admin_listen: loopback,
+            public_url: None,
+            trusted_proxies: Vec::new(),
+            workers: 2,
+            store: StoreConfig::new(database),
+            migrate: true,
+            blobs,
+            identity: Identity::Demo { issuer_of: None },
+            issuer_http: HttpSettings::default(),
+            workflows: shipped_workflows(),
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+            clock: None,
+            entropy: None,
+        }
+    }
+
+    /// What `config` says. Migrations are left to `handoff migrate`.
+    pub fn from_config(config: &Config) -> Self {
+        let mut store = StoreConfig::new(config.database.url.expose_secret());
+        store.pool_size = config.database.pool;
+        Self {
+            listen: config.server.listen,
+            admin_listen: config.admin.listen,
+            public_url: Some(config.server.public_url.clone()),
+            trusted_proxies: config.server.trusted_proxies.clone(),
+            workers: config.server.workers,
+            store,
+            migrate: false,
+            blobs: config.blobs.config.clone(),
+            identity: Identity::Issuers(config.issuers.clone()),
+            issuer_http: HttpSettings::default(),
+            workflows: config.policies.workflows.clone().unwrap_or_else(shipped_workflows),
+            limits: config.limits,
+            timeouts: config.timeouts,
+            clock: None,
+            entropy: None,
+        }
+    }
+}
+
+/// The workflows that ship with the server. A test of theirs holds that they can be read.
+fn shipped_workflows() -> Workflows {
+    handoff_policies::parse_workflows(handoff_policies::SHIPPED_WORKFLOWS).unwrap_or_default()
+}

@@ -1,0 +1,273 @@
+//! Rows that are written together when a unit of work commits, in as few round trips as can be: on PostgreSQL
+//! one statement for all that goes and one for all that comes, however many tables there are.
+
+use diesel::pg::Pg;
+use diesel::query_builder::{AstPass, QueryFragment, QueryId};
+use diesel::sql_types::{Array, BigInt, Binary, Bool, Nullable, Text};
+use diesel::sqlite::Sqlite;
+use diesel::{PgConnection, QueryResult, RunQueryDsl, SqliteConnection};
+
+use super::AnyConnection;
+use crate::statement::{Statement, Value};
+
+/// The type of a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Column {
+    /// `TEXT`.
+    Text,
+    /// `BIGINT`.
+    Int,
+    /// `BYTEA` or `BLOB`.
+    Bytes,
+    /// `BOOLEAN`.
+    Flag,
+}
+
+/// A table that rows can be added to: its name, and its columns as far as they are given and not generated.
+#[derive(Debug)]
+pub(crate) struct Table {
+    /// The name.
+    pub(crate) name: &'static str,
+    /// Names and types, in the order of a row's values.
+    pub(crate) columns: &'static [(&'static str, Column)],
+}
+
+/// What is to be written.
+#[derive(Debug, Default)]
+pub(crate) struct Bulk {
+    gone: Vec<(&'static str, Vec<(&'static str, Value)>)>,
+    new: Vec<(&'static Table, Vec<Vec<Value>>)>,
+}
+
+impl Bulk {
+    /// Whether there is nothing to write.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.gone.is_empty() && self.new.is_empty()
+    }
+
+    /// Whether rows are to be added to this table.
+    pub(crate) fn holds(&self, table: &Table) -> bool {
+        self.new.iter().any(|(other, _)| other.name == table.name)
+    }
+
+    /// Adds a row; its values are in the order of the table's columns.
+    pub(crate) fn add(&mut self, table: &'static Table, row: Vec<Value>) {
+        debug_assert_eq!(row.len(), table.columns.len(), "{}", table.name);
+        match self.new.iter_mut().find(|(other, _)| other.name == table.name) {
+            Some((_, rows)) => rows.push(row),
+            None => self.new.push((table, vec![row])),
+        }
+    }
+
+    /// Removes the rows of a table whose columns have these values. Removals come before additions.
+    pub(crate) fn remove(&mut self, table: &'static Table, key: Vec<(&'static str, Value)>) {
+        self.gone.push((table.name, key));
+    }
+
+    /// Writes everything, and is empty then.
+    pub(crate) fn write(&mut self, connection: &mut AnyConnection) -> QueryResult<()> {
+        let gone = std::mem::take(&mut self.gone);
+        let mut new = std::mem::take(&mut self.new);
+        // The same tables in the same order make the same statement, which is prepared once.
+        new.sort_by_key(|(table, _)| table.name);
+        match connection {
+            AnyConnection::Postgres(_) => {
+                if !gone.is_empty() {
+                    remove_together(gone).run(connection)?;
+                }
+            }
+            AnyConnection::Sqlite(_) => {
+                for (table, key) in gone {
+                    removal(Statement::new(""), table, key).run(connection)?;
+                }
+            }
+        }
+        match connection {
+            AnyConnection::Postgres(connection) => add_together(connection, new),
+            AnyConnection::Sqlite(connection) => {
+                for (table, rows) in new {
+                    for row in rows {
+                        RowInsert { table, row }.execute(connection)?;
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn removal(
+    statement: Statement,
+    table: &'static str,
+    key: Vec<(&'static str, Value)>,
+) -> Statement {
+    let mut statement = statement.sql("DELETE FROM ").sql(table);
+    let mut word = " WHERE ";
+    for (column, value) in key {
+        statement = statement.sql(word).sql(column).sql(" = ").bind(value);
+        word = " AND ";
+    }
+    statement
+}
+
+/// One statement of as many common table expressions as there are removals but one.
+fn remove_together(mut gone: Vec<(&'static str, Vec<(&'static str, Value)>)>) -> Statement {
+    gone.sort_by_key(|(table, _)| *table);
+    let last = gone.pop();
+    let mut statement = Statement::new("");
+    for (number, (table, key)) in gone.into_iter().enumerate() {
+        let open = if number == 0 { "WITH g0 AS (".to_owned() } else { format!(", g{number} AS (") };
+        statement = removal(statement.sql(open), table, key).sql(")");
+    }
+    match last {
+        Some((table, key)) => removal(statement.sql(" "), table, key),
+        None => statement,
+    }
+}
+
+/// A column of many rows.
+enum Values {
+    Text(Vec<Option<String>>),
+    Int(Vec<Option<i64>>),
+    Bytes(Vec<Option<Vec<u8>>>),
+    Flag(Vec<bool>),
+}
+
+impl Values {
+    fn push(&mut self, value: Value) {
+        match (self, value) {
+            (Self::Text(values), Value::Text(value)) => values.push(value),
+            (Self::Int(values), Value::Int(value)) => values.push(value),
+            (Self::Bytes(values), Value::Bytes(value)) => values.push(value),
+            (Self::Flag(values), Value::Flag(value)) => values.push(value),
+            // A value of another type than its column: the lengths differ then, and PostgreSQL fills with
+            // NULL what no column may be.
+            (_, value) => debug_assert!(false, "{value:?} in a column of another type"),
+        }
+    }
+}
+
+/// Rows of several tables in one statement, each table's rows as one array per column: the text does not
+/// depend on how many rows there are.
+struct TogetherInsert(Vec<(&'static Table, Vec<Values>)>);
+
+fn add_together(
+    connection: &mut PgConnection,
+    new: Vec<(&'static Table, Vec<Vec<Value>>)>,
+) -> QueryResult<()> {
+    if new.is_empty() {
+        return Ok(());
+    }
+    let tables = new.into_iter().map(|(table, rows)| (table, by_column(table, rows))).collect();
+    TogetherInsert(tables).execute(connection)?;
+    Ok(())
+}
+
+fn by_column(table: &Table, rows: Vec<Vec<Value>>) -> Vec<Values> {
+    let mut columns: Vec<Values> = table
+        .columns
+        .iter()
+        .map(|(_, kind)| match kind {
+            Column::Text => Values::Text(Vec::with_capacity(rows.len())),
+            Column::Int => Values::Int(Vec::with_capacity(rows.len())),
+            Column::Bytes => Values::Bytes(Vec::with_capacity(rows.len())),
+            Column::Flag => Values::Flag(Vec::with_capacity(rows.len())),
+        })
+        .collect();
+    for row in rows {
+        for (column, value) in columns.iter_mut().zip(row) {
+            column.push(value);
+        }
+    }
+    columns
+}
+
+fn push_columns(table: &Table, mut push: impl FnMut(&str) -> QueryResult<()>) -> QueryResult<()> {
+    let mut before = " (";
+    for (column, _) in table.columns {
+        push(before)?;
+        push(column)?;
+        before = ", ";
+    }
+    push(")")
+}
+
+impl QueryFragment<Pg> for TogetherInsert {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        let last = self.0.len().saturating_sub(1);
+        for (number, (table, columns)) in self.0.iter().enumerate() {
+            if number < last {
+                out.push_sql(if number == 0 { "WITH " } else { ", " });
+                out.push_sql("i");
+                out.push_sql(&number.to_string());
+                out.push_sql(" AS (");
+            }
+            out.push_sql(" INSERT INTO ");
+            out.push_sql(table.name);
+            push_columns(table, |sql| {
+                out.push_sql(sql);
+                Ok(())
+            })?;
+            let mut before = " SELECT * FROM unnest(";
+            for column in columns {
+                out.push_sql(before);
+                before = ", ";
+                match column {
+                    Values::Text(values) => out.push_bind_param::<Array<Nullable<Text>>, _>(values)?,
+                    Values::Int(values) => out.push_bind_param::<Array<Nullable<BigInt>>, _>(values)?,
+                    Values::Bytes(values) => out.push_bind_param::<Array<Nullable<Binary>>, _>(values)?,
+                    Values::Flag(values) => out.push_bind_param::<Array<Bool>, _>(values)?,
+                }
+            }
+            out.push_sql(if number < last { "))" } else { ")" });
+        }
+        Ok(())
+    }
+}
+
+impl QueryId for TogetherInsert {
+    type QueryId = ();
+
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl RunQueryDsl<PgConnection> for TogetherInsert {}
+
+/// One row. In the same process a round trip costs nothing; a statement that is prepared already does not
+/// cost much either.
+struct RowInsert {
+    table: &'static Table,
+    row: Vec<Value>,
+}
+
+impl QueryFragment<Sqlite> for RowInsert {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
+        out.push_sql("INSERT INTO ");
+        out.push_sql(self.table.name);
+        push_columns(self.table, |sql| {
+            out.push_sql(sql);
+            Ok(())
+        })?;
+        let mut before = " VALUES (";
+        for value in &self.row {
+            out.push_sql(before);
+            before = ", ";
+            match value {
+                Value::Text(text) => out.push_bind_param::<Nullable<Text>, _>(text)?,
+                Value::Int(number) => out.push_bind_param::<Nullable<BigInt>, _>(number)?,
+                Value::Bytes(bytes) => out.push_bind_param::<Nullable<Binary>, _>(bytes)?,
+                Value::Flag(flag) => out.push_bind_param::<Bool, _>(flag)?,
+            }
+        }
+        out.push_sql(")");
+        Ok(())
+    }
+}
+
+impl QueryId for RowInsert {
+    type QueryId = ();
+
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl RunQueryDsl<SqliteConnection> for RowInsert {}

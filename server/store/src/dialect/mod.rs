@@ -1,0 +1,150 @@
+//! The only place that asks which database it is: how rows are locked, written in bulk, and how a connection
+//! is made. Knows nothing of what the rows mean.
+
+mod bulk;
+
+use std::time::Duration;
+
+use diesel::connection::{AnsiTransactionManager, CacheSize, SimpleConnection, TransactionManager};
+use diesel::{Connection, MultiConnection, PgConnection, QueryResult, SqliteConnection};
+use handoff_domain::ports::StoreError;
+
+use crate::config::{Database, StoreConfig};
+use crate::error::{OrRefused, unreachable};
+use crate::statement::Statement;
+
+pub(crate) use bulk::{Bulk, Column, Table};
+
+/// A connection to either database.
+#[derive(MultiConnection)]
+pub(crate) enum AnyConnection {
+    /// To PostgreSQL.
+    Postgres(PgConnection),
+    /// To SQLite.
+    Sqlite(SqliteConnection),
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Everything (SQLite: only one of them at a time).
+    Write,
+    /// Reading only.
+    Read,
+}
+
+/// How strongly rows are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// Others may read and hold it so too, not change it.
+    Shared,
+    /// Nobody else may hold or change it.
+    Exclusive,
+}
+
+/// The channel that tells other processes of cuts.
+pub(crate) const CUT_CHANNEL: &str = "handoff_cut";
+
+impl AnyConnection {
+    /// Connects, and sets what every connection has set.
+    pub(crate) fn open(config: &StoreConfig, purpose: Purpose) -> Result<Self, StoreError> {
+        match config.database() {
+            Database::Postgres => open_postgres(config).map(Self::Postgres),
+            Database::Sqlite(path) => {
+                let path = path.to_string_lossy();
+                let mut connection =
+                    SqliteConnection::establish(&path).map_err(|error| unreachable(&error, &config.url))?;
+                connection.set_prepared_statement_cache_size(CacheSize::Unbounded);
+                connection.batch_execute(&sqlite_settings(config, purpose)).or_refused()?;
+                Ok(Self::Sqlite(connection))
+            }
+        }
+    }
+
+    /// Begins the transaction that everything else is nested in.
+    pub(crate) fn begin_outer(&mut self) -> QueryResult<()> {
+        match self {
+            Self::Postgres(connection) => AnsiTransactionManager::begin_transaction(connection),
+            // At once as a writer: one that reads first and then finds that others wrote could not go on.
+            Self::Sqlite(connection) => {
+                AnsiTransactionManager::begin_transaction_sql(connection, "BEGIN IMMEDIATE")
+            }
+        }
+    }
+
+    /// Whether nothing more can be done with it.
+    pub(crate) fn is_broken(&mut self) -> bool {
+        match self {
+            Self::Postgres(connection) => {
+                AnsiTransactionManager::is_broken_transaction_manager(connection)
+                    || <AnsiTransactionManager as TransactionManager<PgConnection>>::transaction_manager_status_mut(connection)
+                        .transaction_depth()
+                        .map_or(true, |depth| depth.is_some())
+            }
+            Self::Sqlite(connection) => {
+                AnsiTransactionManager::is_broken_transaction_manager(connection)
+                    || <AnsiTransactionManager as TransactionManager<SqliteConnection>>::transaction_manager_status_mut(connection)
+                        .transaction_depth()
+                        .map_or(true, |depth| depth.is_some())
+            }
+        }
+    }
+
+    /// The words at the end of a SELECT that hold its rows until the transaction ends. SQLite has one writer,
+    /// which holds everything.
+    pub(crate) const fn holding(&self, hold: Hold) -> &'static str {
+        match (self, hold) {
+            (Self::Postgres(_), Hold::Shared) => " FOR SHARE",
+            (Self::Postgres(_), Hold::Exclusive) => " FOR NO KEY UPDATE",
+            (Self::Sqlite(_), _) => "",
+        }
+    }
+
+    /// Tells other processes, when this transaction commits, that there are cuts. With SQLite there are none.
+    pub(crate) fn notify_of_cuts(&mut self) -> QueryResult<()> {
+        if matches!(self, Self::Postgres(_)) {
+            Statement::<()>::new("SELECT pg_notify(").bind(CUT_CHANNEL).sql(", '')").run(self)?;
+        }
+        Ok(())
+    }
+}
+
+/// Connects to PostgreSQL.
+pub(crate) fn open_postgres(config: &StoreConfig) -> Result<PgConnection, StoreError> {
+    let mut connection =
+        PgConnection::establish(&config.url).map_err(|error| unreachable(&error, &config.url))?;
+    connection.set_prepared_statement_cache_size(CacheSize::Unbounded);
+    // Errors are told apart by their text in places, so it should be English. Only some roles may ask for that.
+    if connection.batch_execute("SET lc_messages TO 'C'").is_err() {
+        tracing::debug!("the database role may not set `lc_messages`; errors are told in the server's language");
+    }
+    connection
+        .batch_execute(&format!(
+            "SET statement_timeout TO {}; SET lock_timeout TO {}; \
+             SET idle_in_transaction_session_timeout TO 60000; \
+             SET jit TO off; SET client_min_messages TO warning; SET TIME ZONE 'UTC'",
+            milliseconds(config.statement_timeout),
+            milliseconds(config.lock_timeout),
+        ))
+        .or_refused()?;
+    Ok(connection)
+}
+
+fn milliseconds(duration: Duration) -> u128 {
+    duration.as_millis().max(1)
+}
+
+fn sqlite_settings(config: &StoreConfig, purpose: Purpose) -> String {
+    // Durable at every commit: grants and the ledger need it. The writer groups commits to make up for it.
+    let mut settings = "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+                        PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; PRAGMA temp_store = MEMORY; \
+                        PRAGMA cache_size = -8192;"
+        .to_owned();
+    if let Some(pages) = config.sqlite_max_pages {
+        settings.push_str(&format!(" PRAGMA max_page_count = {pages};"));
+    }
+    if purpose == Purpose::Read {
+        settings.push_str(" PRAGMA query_only = ON;");
+    }
+    settings
+}

@@ -1,0 +1,139 @@
+//! Documents: the present state of each DocumentReference. Knows nothing of the bytes.
+
+use diesel::prelude::*;
+use diesel::sql_types::Text;
+use handoff_domain::document::Document;
+use handoff_domain::ports::{Kind, SearchIndex, StoreError};
+use handoff_domain::{DocumentId, TenantId};
+
+use crate::dialect::{Column, AnyConnection, Hold, Table};
+use crate::error::{OrRefused, exactly_one, unreadable};
+use crate::schema::documents;
+use crate::statement::Statement;
+use crate::unit::Unit;
+use crate::{history, search};
+
+static DOCUMENTS: Table = Table {
+    name: "documents",
+    columns: &[
+        ("tenant", Column::Text),
+        ("id", Column::Text),
+        ("version", Column::Int),
+        ("last_updated", Column::Int),
+        ("status", Column::Text),
+        ("patient", Column::Text),
+        ("created_by", Column::Text),
+        ("deleted", Column::Flag),
+        ("state", Column::Text),
+    ],
+};
+
+fn parse(state: &str) -> Result<Document, StoreError> {
+    serde_json::from_str(state).map_err(|_| unreadable("document"))
+}
+
+fn state(document: &Document) -> Result<String, StoreError> {
+    serde_json::to_string(document).map_err(|_| StoreError::Broken("a document can't be stored".to_owned()))
+}
+
+/// The document, a deleted one too.
+pub(crate) fn document(
+    connection: &mut AnyConnection,
+    tenant: &TenantId,
+    id: &DocumentId,
+) -> Result<Option<Document>, StoreError> {
+    documents::table
+        .find((tenant.as_str(), id.as_str()))
+        .select(documents::state)
+        .first::<String>(connection)
+        .optional()
+        .or_refused()?
+        .map(|state| parse(&state))
+        .transpose()
+}
+
+/// The documents, held until the transaction ends.
+pub(crate) fn lock(
+    unit: &mut Unit<'_>,
+    tenant: &TenantId,
+    ids: &[DocumentId],
+    hold: Hold,
+) -> Result<Vec<Document>, StoreError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    if unit.bulk.holds(&DOCUMENTS) {
+        unit.settle()?;
+    }
+    let states: Vec<String> = Statement::<Text>::new("SELECT state FROM documents WHERE tenant = ")
+        .bind(tenant.as_str())
+        .sql(" AND id")
+        .one_of(ids.iter().map(DocumentId::as_str))
+        .sql(" ORDER BY id")
+        .sql(unit.connection.holding(hold))
+        .load(unit.connection)
+        .or_refused()?;
+    states.iter().map(|state| parse(state)).collect()
+}
+
+/// Stores a new document.
+pub(crate) fn insert(
+    unit: &mut Unit<'_>,
+    tenant: &TenantId,
+    document: &Document,
+    body: &[u8],
+    index: &SearchIndex,
+) -> Result<(), StoreError> {
+    let id = document.id.as_str();
+    unit.touch(tenant, Kind::Document, id)?;
+    unit.bulk.add(
+        &DOCUMENTS,
+        vec![
+            tenant.as_str().into(),
+            id.into(),
+            document.version.into(),
+            document.last_updated.0.into(),
+            document.facts.status.as_str().into(),
+            search::first_reference(index, &["subject", "patient"]).into(),
+            document.created_by.as_str().into(),
+            document.deleted.into(),
+            state(document)?.into(),
+        ],
+    );
+    search::add(&mut unit.bulk, tenant, Kind::Document, id, index);
+    history::add(&mut unit.bulk, tenant, Kind::Document, id, document.version, document.last_updated, body);
+    Ok(())
+}
+
+/// Stores the next version of a document.
+pub(crate) fn update(
+    unit: &mut Unit<'_>,
+    tenant: &TenantId,
+    document: &Document,
+    body: &[u8],
+    index: Option<&SearchIndex>,
+) -> Result<(), StoreError> {
+    let id = document.id.as_str();
+    unit.touch(tenant, Kind::Document, id)?;
+    let changed = diesel::update(documents::table.find((tenant.as_str(), id)))
+        .filter(documents::version.eq(document.version.saturating_sub(1)))
+        .set((
+            documents::version.eq(document.version),
+            documents::last_updated.eq(document.last_updated.0),
+            documents::status.eq(document.facts.status.as_str()),
+            documents::deleted.eq(document.deleted),
+            documents::state.eq(state(document)?),
+            index.map(|index| documents::patient.eq(search::first_reference(index, &["subject", "patient"]))),
+        ))
+        .execute(unit.connection)
+        .or_refused()?;
+    exactly_one(changed)?;
+    if document.deleted {
+        search::remove(&mut unit.bulk, tenant, Kind::Document, id);
+    } else if let Some(index) = index {
+        search::remove(&mut unit.bulk, tenant, Kind::Document, id);
+        search::add(&mut unit.bulk, tenant, Kind::Document, id, index);
+    }
+    history::add(&mut unit.bulk, tenant, Kind::Document, id, document.version, document.last_updated, body);
+    Ok(())
+}

@@ -1,0 +1,117 @@
+//! Connections that are lent out, one user at a time, and replaced when they break. Knows no SQL but the
+//! question whether a connection still lives.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use handoff_domain::ports::StoreError;
+use tokio::sync::Semaphore;
+
+use super::panic_text;
+use crate::config::StoreConfig;
+use crate::dialect::{AnyConnection, Purpose};
+use crate::statement::Statement;
+
+/// A connection that was not used for so long is asked whether it still lives.
+const UNHEARD: Duration = Duration::from_millis(500);
+
+struct Idle {
+    connection: AnyConnection,
+    since: Instant,
+}
+
+struct Shared {
+    config: StoreConfig,
+    purpose: Purpose,
+    idle: Mutex<Vec<Idle>>,
+}
+
+/// A bounded number of connections.
+#[derive(Clone)]
+pub(crate) struct Pool {
+    shared: Arc<Shared>,
+    places: Arc<Semaphore>,
+}
+
+impl Pool {
+    /// A pool that opens connections as they are needed.
+    pub(crate) fn new(config: &StoreConfig, purpose: Purpose) -> Self {
+        let places = usize::try_from(config.pool_size.max(1)).unwrap_or(1);
+        Self {
+            shared: Arc::new(Shared { config: config.clone(), purpose, idle: Mutex::default() }),
+            places: Arc::new(Semaphore::new(places)),
+        }
+    }
+
+    /// Runs a job with a connection on a blocking thread. A job that was begun is finished, even if nobody
+    /// waits for it any more.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Lease) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let place = tokio::time::timeout(self.shared.config.pool_wait, Arc::clone(&self.places).acquire_owned())
+            .await
+            .map_err(|_| StoreError::Unavailable("every connection is in use".to_owned()))?
+            .map_err(|_| StoreError::Unavailable("the pool is closed".to_owned()))?;
+        let shared = Arc::clone(&self.shared);
+        let task = tokio::task::spawn_blocking(move || {
+            let mut lease = Lease { shared, connection: None };
+            let answer = catch_unwind(AssertUnwindSafe(|| job(&mut lease)));
+            if answer.is_err() {
+                lease.discard();
+            }
+            drop(lease);
+            drop(place);
+            answer.unwrap_or_else(|panic| Err(StoreError::Broken(panic_text(panic.as_ref()))))
+        });
+        task.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the server is stopping".to_owned())))
+    }
+}
+
+/// A place in the pool, with a connection once one is asked for. Gives it back when dropped, unless it broke.
+pub(crate) struct Lease {
+    shared: Arc<Shared>,
+    connection: Option<AnyConnection>,
+}
+
+impl Lease {
+    /// The connection: one that waits in the pool, or a new one.
+    pub(crate) fn connection(&mut self) -> Result<&mut AnyConnection, StoreError> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => match self.waiting() {
+                Some(connection) => connection,
+                None => AnyConnection::open(&self.shared.config, self.shared.purpose)?,
+            },
+        };
+        Ok(self.connection.insert(connection))
+    }
+
+    /// Throws the connection away, and all that wait: what broke one has mostly broken the others.
+    pub(crate) fn discard(&mut self) {
+        self.connection = None;
+        self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn waiting(&self) -> Option<AnyConnection> {
+        loop {
+            let idle = self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            let mut connection = idle.connection;
+            if idle.since.elapsed() < UNHEARD || Statement::<()>::new("SELECT 1").run(&mut connection).is_ok() {
+                return Some(connection);
+            }
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(mut connection) = self.connection.take()
+            && !connection.is_broken()
+        {
+            let idle = Idle { connection, since: Instant::now() };
+            self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner).push(idle);
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The store: `handoff_domain::ports::Store` over PostgreSQL and over SQLite, by Diesel.
+//!
+//! One file per aggregate; [`dialect`] is the only place that asks which database it is. Knows rows and
+//! transactions; knows nothing of HTTP, and decides nothing about who may do what.
+
+mod actors;
+mod audit;
+mod binaries;
+mod config;
+mod dialect;
+mod documents;
+mod engine;
+mod error;
+mod grants;
+mod history;
+mod leases;
+mod migrations;
+mod outbox;
+mod redemptions;
+mod schema;
+mod search;
+mod statement;
+mod store;
+mod tasks;
+mod unit;
+
+pub use config::{Database, StoreConfig};
+pub use migrations::{migrate, pending};
+pub use store::{DieselStore, Statistics, open};
+
+// Linked for what they bring, not called: the databases' client libraries, built from source.
+use libsqlite3_sys as _;
+use openssl_sys as _;
+use pq_sys as _;

@@ -1,0 +1,272 @@
+//! The tables as both databases have them; a test compares this file with what each database says of itself.
+//! Knows nothing of what the rows mean.
+
+diesel::table! {
+    /// One row per Task: its present state, and the columns that searches and the clock need.
+    tasks (tenant, id) {
+        tenant -> Text,
+        id -> Text,
+        version -> BigInt,
+        last_updated -> BigInt,
+        status -> Text,
+        owner -> Nullable<Text>,
+        patient -> Nullable<Text>,
+        created_by -> Text,
+        due -> Nullable<BigInt>,
+        deleted -> Bool,
+        state -> Text,
+    }
+}
+
+diesel::table! {
+    /// Who may see a Task: its people by reference, its teams as `team:CODE`.
+    task_viewers (tenant, viewer, task) {
+        tenant -> Text,
+        viewer -> Text,
+        task -> Text,
+    }
+}
+
+diesel::table! {
+    /// The documents whose reference from a Task took effect.
+    task_documents (tenant, document, task) {
+        tenant -> Text,
+        document -> Text,
+        task -> Text,
+    }
+}
+
+diesel::table! {
+    /// Which Tasks are part of which.
+    task_parents (tenant, parent, task) {
+        tenant -> Text,
+        parent -> Text,
+        task -> Text,
+    }
+}
+
+diesel::table! {
+    /// One row per DocumentReference: its present state.
+    documents (tenant, id) {
+        tenant -> Text,
+        id -> Text,
+        version -> BigInt,
+        last_updated -> BigInt,
+        status -> Text,
+        patient -> Nullable<Text>,
+        created_by -> Text,
+        deleted -> Bool,
+        state -> Text,
+    }
+}
+
+diesel::table! {
+    /// Every version of every Task and DocumentReference as it was sent out. Never changed.
+    resource_versions (tenant, kind, id, version) {
+        tenant -> Text,
+        kind -> Text,
+        id -> Text,
+        version -> BigInt,
+        last_updated -> BigInt,
+        method -> Text,
+        body -> Binary,
+    }
+}
+
+diesel::table! {
+    search_tokens (tenant, kind, name, code, id, system) {
+        tenant -> Text,
+        kind -> Text,
+        name -> Text,
+        code -> Text,
+        id -> Text,
+        system -> Text,
+    }
+}
+
+diesel::table! {
+    /// `bare` is the id of a relative target, and the whole of an absolute one.
+    search_references (tenant, kind, name, bare, id, target) {
+        tenant -> Text,
+        kind -> Text,
+        name -> Text,
+        bare -> Text,
+        id -> Text,
+        target -> Text,
+    }
+}
+
+diesel::table! {
+    /// First and last instant of the range that a value means.
+    search_dates (tenant, kind, name, first_at, last_at, id) {
+        tenant -> Text,
+        kind -> Text,
+        name -> Text,
+        first_at -> BigInt,
+        last_at -> BigInt,
+        id -> Text,
+    }
+}
+
+diesel::table! {
+    search_strings (tenant, kind, name, value, id) {
+        tenant -> Text,
+        kind -> Text,
+        name -> Text,
+        value -> Text,
+        id -> Text,
+    }
+}
+
+diesel::table! {
+    /// One row per stored content: what pins and proves it.
+    binaries (tenant, id) {
+        tenant -> Text,
+        id -> Text,
+        created -> BigInt,
+        uploaded_by -> Text,
+        document -> Nullable<Text>,
+        content_type -> Text,
+        security_context -> Nullable<Text>,
+        size -> BigInt,
+        sha1 -> Binary,
+        sha256 -> Binary,
+        blob_key -> Text,
+        blob_version -> Nullable<Text>,
+        blob_etag -> Text,
+        deleted_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    /// SHA-256 of the blocks of a Binary, up to 4096 of them, one after the other, in a row.
+    binary_blocks (tenant, binary, chunk) {
+        tenant -> Text,
+        binary -> Text,
+        chunk -> BigInt,
+        hashes -> Binary,
+    }
+}
+
+diesel::table! {
+    grants (tenant, id) {
+        tenant -> Text,
+        id -> Text,
+        handle -> Text,
+        secret_hash -> Nullable<Binary>,
+        task -> Text,
+        document -> Text,
+        content_version -> BigInt,
+        binary -> Text,
+        sha256 -> Binary,
+        origin -> Text,
+        max_uses -> BigInt,
+        uses -> BigInt,
+        time_window -> BigInt,
+        issued_at -> BigInt,
+        constraints -> Text,
+        status -> Text,
+        grantee -> Nullable<Text>,
+        bound_at -> Nullable<BigInt>,
+        expires_at -> Nullable<BigInt>,
+        ended_at -> Nullable<BigInt>,
+        reason -> Nullable<Text>,
+        task_due -> Nullable<BigInt>,
+        revision -> BigInt,
+    }
+}
+
+diesel::table! {
+    redemptions (tenant, id) {
+        tenant -> Text,
+        id -> Text,
+        grant_id -> Text,
+        grantee -> Text,
+        client -> Text,
+        token_key -> Nullable<Text>,
+        session -> Nullable<Text>,
+        state -> Text,
+        cut_reason -> Nullable<Text>,
+        opened_at -> BigInt,
+        window_end -> BigInt,
+        ended_at -> Nullable<BigInt>,
+        size -> BigInt,
+        bytes_sent -> BigInt,
+        sent_up_to -> BigInt,
+        streams -> BigInt,
+        process -> Nullable<Text>,
+        revision -> BigInt,
+    }
+}
+
+diesel::table! {
+    /// Orders to stop the streams of a grant, read by every process.
+    cuts (tenant, sequence) {
+        tenant -> Text,
+        sequence -> BigInt,
+        grant_id -> Text,
+        reason -> Text,
+        at -> BigInt,
+    }
+}
+
+diesel::table! {
+    /// The ledger. Rows are added, never changed.
+    audit_log (tenant, sequence) {
+        tenant -> Text,
+        sequence -> BigInt,
+        recorded -> BigInt,
+        event -> Text,
+        outcome -> Text,
+        correlation -> Text,
+        actor -> Nullable<Text>,
+        patient -> Nullable<Text>,
+        task -> Nullable<Text>,
+        document -> Nullable<Text>,
+        binary -> Nullable<Text>,
+        grant_id -> Nullable<Text>,
+        redemption -> Nullable<Text>,
+        entry -> Text,
+    }
+}
+
+diesel::table! {
+    /// What subscribers are to be told.
+    outbox (tenant, sequence) {
+        tenant -> Text,
+        sequence -> BigInt,
+        topic -> Text,
+        focus -> Text,
+        version -> BigInt,
+        change -> Text,
+        grant_id -> Nullable<Text>,
+        at -> BigInt,
+    }
+}
+
+diesel::table! {
+    /// In which teams an actor was when its token was last validated.
+    actors (tenant, actor) {
+        tenant -> Text,
+        actor -> Text,
+        teams -> Text,
+        seen -> BigInt,
+    }
+}
+
+diesel::table! {
+    /// Which processes live. Belongs to no tenant.
+    processes (name) {
+        name -> Text,
+        seen -> BigInt,
+    }
+}
+
+diesel::table! {
+    /// Which process does a job that only one may do. Belongs to no tenant.
+    leases (name) {
+        name -> Text,
+        process -> Text,
+        until -> BigInt,
+    }
+}

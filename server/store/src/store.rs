@@ -1,0 +1,144 @@
+//! The store itself: units of work to the engine, reads to the pool, and the news of cuts to who waits for it.
+
+mod cuts;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use handoff_domain::Timestamp;
+use handoff_domain::ports::{BoxFuture, Reading, Store, StoreError, Verdict, Work};
+
+use crate::config::{Database, StoreConfig};
+use crate::dialect::Purpose;
+use crate::engine::{Counters, Done, Engine, Pool};
+use crate::leases;
+use crate::migrations::missing;
+use crate::unit::{self, Session};
+use cuts::CutNews;
+
+/// Opens the database, which must have been migrated: see [`crate::migrate`].
+pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(DieselStore::open(config).await?)
+}
+
+/// A database behind the port.
+pub struct DieselStore {
+    engine: Engine,
+    reads: Pool,
+    news: CutNews,
+    counters: Arc<Counters>,
+}
+
+/// How much was done since the store was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Units of work that were run.
+    pub units: u64,
+    /// Commits that made them durable.
+    pub commits: u64,
+    /// Times that one was run again because others came first.
+    pub retries: u64,
+}
+
+impl DieselStore {
+    /// Opens the database.
+    pub async fn open(config: &StoreConfig) -> Result<Arc<Self>, StoreError> {
+        let config = config.clone();
+        tokio::task::spawn_blocking(move || Self::connect(&config))
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Unavailable("the server is stopping".to_owned())))
+    }
+
+    fn connect(config: &StoreConfig) -> Result<Arc<Self>, StoreError> {
+        let counters = Arc::new(Counters::default());
+        let purpose = match config.database() {
+            Database::Postgres => Purpose::Write,
+            Database::Sqlite(_) => Purpose::Read,
+        };
+        let reads = Pool::new(config, purpose);
+        let engine = Engine::open(config, &reads, &counters)?;
+        let news = CutNews::start(config)?;
+        Ok(Arc::new(Self { engine, reads, news, counters }))
+    }
+
+    /// How much was done since the store was opened.
+    pub fn statistics(&self) -> Statistics {
+        Statistics {
+            units: self.counters.units.load(Ordering::Relaxed),
+            commits: self.counters.commits.load(Ordering::Relaxed),
+            retries: self.counters.retries.load(Ordering::Relaxed),
+        }
+    }
+}
+
+const COMMIT: Done = Done { verdict: Verdict::Commit, cut: false };
+
+impl Store for DieselStore {
+    fn write(&self, mut work: Work) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            let done = self.engine.run(Box::new(move |connection| unit::run(connection, &mut work))).await?;
+            if done.cut {
+                self.news.tell();
+            }
+            Ok(())
+        })
+    }
+
+    fn read(&self, reading: Reading) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.reads.run(move |lease| {
+            let result = lease.connection().and_then(|connection| reading(&mut Session { connection }));
+            if matches!(result, Err(StoreError::Unavailable(_))) {
+                lease.discard();
+            }
+            result
+        }))
+    }
+
+    fn heartbeat(&self, process: &str, now: Timestamp) -> BoxFuture<'_, Result<(), StoreError>> {
+        let process = process.to_owned();
+        Box::pin(async move {
+            self.engine
+                .run(Box::new(move |connection| leases::beat(connection, &process, now).map(|()| COMMIT)))
+                .await
+                .map(drop)
+        })
+    }
+
+    fn lease(
+        &self,
+        name: &str,
+        process: &str,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> BoxFuture<'_, Result<bool, StoreError>> {
+        let (name, process) = (name.to_owned(), process.to_owned());
+        Box::pin(async move {
+            let done = self
+                .engine
+                .run(Box::new(move |connection| {
+                    let ours = leases::take(connection, &name, &process, now, until)?;
+                    Ok(Done { verdict: if ours { Verdict::Commit } else { Verdict::Rollback }, cut: false })
+                }))
+                .await?;
+            Ok(done.verdict == Verdict::Commit)
+        })
+    }
+
+    fn await_cut(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.news.wait())
+    }
+
+    fn ready(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.reads.run(|lease| {
+            let answer = lease.connection().and_then(missing);
+            match answer {
+                Ok(names) if names.is_empty() => Ok(()),
+                Ok(names) => Err(StoreError::Unavailable(format!("{} migrations are missing", names.len()))),
+                Err(error) => {
+                    lease.discard();
+                    Err(error)
+                }
+            }
+        }))
+    }
+}

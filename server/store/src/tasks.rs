@@ -1,0 +1,300 @@
+//! Tasks: their present state, and the rows by which they are found from people, documents and parents.
+//! Knows nothing of what a status means.
+
+use std::collections::BTreeSet;
+
+use diesel::prelude::*;
+use diesel::sql_types::Text;
+use handoff_domain::ports::{Kind, SearchIndex, StoreError};
+use handoff_domain::task::Task;
+use handoff_domain::{DocumentId, TaskId, TenantId};
+
+use crate::dialect::{Column, AnyConnection, Hold, Table};
+use crate::error::{OrRefused, exactly_one, unreadable};
+use crate::schema::{grants, task_documents, task_parents, tasks};
+use crate::statement::Statement;
+use crate::unit::{Seen, Unit};
+use crate::{history, search};
+
+static TASKS: Table = Table {
+    name: "tasks",
+    columns: &[
+        ("tenant", Column::Text),
+        ("id", Column::Text),
+        ("version", Column::Int),
+        ("last_updated", Column::Int),
+        ("status", Column::Text),
+        ("owner", Column::Text),
+        ("patient", Column::Text),
+        ("created_by", Column::Text),
+        ("due", Column::Int),
+        ("deleted", Column::Flag),
+        ("state", Column::Text),
+    ],
+};
+
+static VIEWERS: Table = Table {
+    name: "task_viewers",
+    columns: &[("tenant", Column::Text), ("viewer", Column::Text), ("task", Column::Text)],
+};
+
+static DOCUMENTS: Table = Table {
+    name: "task_documents",
+    columns: &[("tenant", Column::Text), ("document", Column::Text), ("task", Column::Text)],
+};
+
+static PARENTS: Table = Table {
+    name: "task_parents",
+    columns: &[("tenant", Column::Text), ("parent", Column::Text), ("task", Column::Text)],
+};
+
+/// What a Task's rows in other tables say. A deleted Task has none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Links {
+    viewers: BTreeSet<String>,
+    documents: BTreeSet<String>,
+    parents: BTreeSet<String>,
+}
+
+impl Links {
+    fn of(task: &Task) -> Self {
+        if task.deleted {
+            return Self::default();
+        }
+        let facts = &task.facts;
+        let people = std::iter::once(task.created_by.clone())
+            .chain(facts.requester_actor())
+            .chain(facts.owner_actor())
+            .chain(facts.recipient_actors())
+            .chain(task.former_owners.iter().cloned())
+            .map(String::from);
+        Self {
+            viewers: people.chain(facts.teams().iter().map(|team| team_viewer(team))).collect(),
+            documents: task.documents.iter().map(|id| id.as_str().to_owned()).collect(),
+            parents: facts.parents().into_iter().map(String::from).collect(),
+        }
+    }
+
+    fn tables(&self) -> [(&'static Table, &BTreeSet<String>); 3] {
+        [(&VIEWERS, &self.viewers), (&DOCUMENTS, &self.documents), (&PARENTS, &self.parents)]
+    }
+}
+
+/// How a team is named among the viewers; no reference to a person looks like this.
+pub(crate) fn team_viewer(code: &str) -> String {
+    format!("team:{code}")
+}
+
+fn parse(state: &str) -> Result<Task, StoreError> {
+    serde_json::from_str(state).map_err(|_| unreadable("Task"))
+}
+
+/// The Task, a deleted one too.
+pub(crate) fn task(
+    connection: &mut AnyConnection,
+    tenant: &TenantId,
+    id: &TaskId,
+) -> Result<Option<Task>, StoreError> {
+    tasks::table
+        .find((tenant.as_str(), id.as_str()))
+        .select(tasks::state)
+        .first::<String>(connection)
+        .optional()
+        .or_refused()?
+        .map(|state| parse(&state))
+        .transpose()
+}
+
+/// Tasks in which a document's reference took effect.
+pub(crate) fn of_document(
+    connection: &mut AnyConnection,
+    tenant: &TenantId,
+    document: &DocumentId,
+) -> Result<Vec<TaskId>, StoreError> {
+    let ids: Vec<String> = task_documents::table
+        .filter(task_documents::tenant.eq(tenant.as_str()))
+        .filter(task_documents::document.eq(document.as_str()))
+        .order(task_documents::task)
+        .select(task_documents::task)
+        .load(connection)
+        .or_refused()?;
+    task_ids(ids)
+}
+
+/// Tasks that are part of this one.
+pub(crate) fn children(
+    connection: &mut AnyConnection,
+    tenant: &TenantId,
+    task: &TaskId,
+) -> Result<Vec<TaskId>, StoreError> {
+    let ids: Vec<String> = task_parents::table
+        .filter(task_parents::tenant.eq(tenant.as_str()))
+        .filter(task_parents::parent.eq(task.as_str()))
+        .order(task_parents::task)
+        .select(task_parents::task)
+        .load(connection)
+        .or_refused()?;
+    task_ids(ids)
+}
+
+fn task_ids(ids: Vec<String>) -> Result<Vec<TaskId>, StoreError> {
+    ids.into_iter().map(|id| TaskId::parse(id).map_err(|_| unreadable("Task id"))).collect()
+}
+
+/// The Tasks, held until the transaction ends.
+pub(crate) fn lock(unit: &mut Unit<'_>, tenant: &TenantId, ids: &[TaskId]) -> Result<Vec<Task>, StoreError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    if unit.bulk.holds(&TASKS) {
+        unit.settle()?;
+    }
+    let states: Vec<String> = Statement::<Text>::new("SELECT state FROM tasks WHERE tenant = ")
+        .bind(tenant.as_str())
+        .sql(" AND id")
+        .one_of(ids.iter().map(TaskId::as_str))
+        .sql(" ORDER BY id")
+        .sql(unit.connection.holding(Hold::Exclusive))
+        .load(unit.connection)
+        .or_refused()?;
+    let tasks = states.iter().map(|state| parse(state)).collect::<Result<Vec<_>, _>>()?;
+    for task in &tasks {
+        see(unit, tenant, task);
+    }
+    Ok(tasks)
+}
+
+fn see(unit: &mut Unit<'_>, tenant: &TenantId, task: &Task) -> Option<Seen> {
+    let seen = Seen { links: Links::of(task), due: task.facts.due };
+    unit.seen.insert((tenant.clone(), task.id.clone()), seen)
+}
+
+/// Stores a new Task.
+pub(crate) fn insert(
+    unit: &mut Unit<'_>,
+    tenant: &TenantId,
+    task: &Task,
+    body: &[u8],
+    index: &SearchIndex,
+) -> Result<(), StoreError> {
+    unit.touch(tenant, Kind::Task, task.id.as_str())?;
+    let facts = &task.facts;
+    unit.bulk.add(
+        &TASKS,
+        vec![
+            tenant.as_str().into(),
+            task.id.as_str().into(),
+            task.version.into(),
+            task.last_updated.0.into(),
+            facts.status.as_str().into(),
+            search::first_reference(index, &["owner"]).into(),
+            search::first_reference(index, &["subject", "patient"]).into(),
+            task.created_by.as_str().into(),
+            facts.due.map(|due| due.0).into(),
+            task.deleted.into(),
+            state(task)?.into(),
+        ],
+    );
+    see(unit, tenant, task);
+    for (table, values) in Links::of(task).tables() {
+        for value in values {
+            unit.bulk.add(table, vec![tenant.as_str().into(), value.as_str().into(), task.id.as_str().into()]);
+        }
+    }
+    search::add(&mut unit.bulk, tenant, Kind::Task, task.id.as_str(), index);
+    history::add(&mut unit.bulk, tenant, Kind::Task, task.id.as_str(), task.version, task.last_updated, body);
+    Ok(())
+}
+
+/// Stores the next version of a Task.
+pub(crate) fn update(
+    unit: &mut Unit<'_>,
+    tenant: &TenantId,
+    task: &Task,
+    body: &[u8],
+    index: Option<&SearchIndex>,
+) -> Result<(), StoreError> {
+    unit.touch(tenant, Kind::Task, task.id.as_str())?;
+    let facts = &task.facts;
+    let found_by = index.map(|index| {
+        (
+            tasks::owner.eq(search::first_reference(index, &["owner"])),
+            tasks::patient.eq(search::first_reference(index, &["subject", "patient"])),
+        )
+    });
+    let changed = diesel::update(tasks::table.find((tenant.as_str(), task.id.as_str())))
+        .filter(tasks::version.eq(task.version.saturating_sub(1)))
+        .set((
+            tasks::version.eq(task.version),
+            tasks::last_updated.eq(task.last_updated.0),
+            tasks::status.eq(facts.status.as_str()),
+            tasks::due.eq(facts.due.map(|due| due.0)),
+            tasks::deleted.eq(task.deleted),
+            tasks::state.eq(state(task)?),
+            found_by,
+        ))
+        .execute(unit.connection)
+        .or_refused()?;
+    exactly_one(changed)?;
+    let before = see(unit, tenant, task);
+    if before.as_ref().is_none_or(|seen| seen.due != facts.due) {
+        tell_grants_when_due(unit, tenant, task)?;
+    }
+    link(unit, tenant, task, before.map(|seen| seen.links));
+    if task.deleted {
+        search::remove(&mut unit.bulk, tenant, Kind::Task, task.id.as_str());
+    } else if let Some(index) = index {
+        search::remove(&mut unit.bulk, tenant, Kind::Task, task.id.as_str());
+        search::add(&mut unit.bulk, tenant, Kind::Task, task.id.as_str(), index);
+    }
+    history::add(&mut unit.bulk, tenant, Kind::Task, task.id.as_str(), task.version, task.last_updated, body);
+    Ok(())
+}
+
+/// Replaces the rows in other tables where they say something else now.
+fn link(unit: &mut Unit<'_>, tenant: &TenantId, task: &Task, before: Option<Links>) {
+    let now = Links::of(task);
+    let known = before.is_some();
+    let before = before.unwrap_or_default();
+    for ((table, new), (_, old)) in now.tables().into_iter().zip(before.tables()) {
+        if known && new == old {
+            continue;
+        }
+        unit.bulk
+            .remove(table, vec![("tenant", tenant.as_str().into()), ("task", task.id.as_str().into())]);
+        for value in new {
+            unit.bulk.add(table, vec![tenant.as_str().into(), value.as_str().into(), task.id.as_str().into()]);
+        }
+    }
+}
+
+/// Open grants carry the due date of their Task, so that those past it are found without asking every Task.
+fn tell_grants_when_due(unit: &mut Unit<'_>, tenant: &TenantId, task: &Task) -> Result<(), StoreError> {
+    unit.settle_grants()?;
+    diesel::update(grants::table)
+        .filter(grants::tenant.eq(tenant.as_str()))
+        .filter(grants::task.eq(task.id.as_str()))
+        .filter(grants::ended_at.is_null())
+        .set(grants::task_due.eq(task.facts.due.map(|due| due.0)))
+        .execute(unit.connection)
+        .or_refused()?;
+    Ok(())
+}
+
+fn state(task: &Task) -> Result<String, StoreError> {
+    serde_json::to_string(task).map_err(|_| StoreError::Broken("a Task can't be stored".to_owned()))
+}
+
+/// The due date of a Task, as far as this unit knows or can find out.
+pub(crate) fn due(unit: &mut Unit<'_>, tenant: &TenantId, id: &TaskId) -> Result<Option<i64>, StoreError> {
+    if let Some(seen) = unit.seen.get(&(tenant.clone(), id.clone())) {
+        return Ok(seen.due.map(|due| due.0));
+    }
+    let due: Option<Option<i64>> = tasks::table
+        .find((tenant.as_str(), id.as_str()))
+        .select(tasks::due)
+        .first(unit.connection)
+        .optional()
+        .or_refused()?;
+    Ok(due.flatten())
+}

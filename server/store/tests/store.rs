@@ -1,0 +1,23 @@
+//! Every test of the store, on both databases. PostgreSQL is reached at `HANDOFF_TEST_POSTGRES_URL`; without
+//! it these tests fail, they do not skip.
+
+#[path = "store/audit.rs"]
+mod audit;
+#[path = "store/binaries.rs"]
+mod binaries;
+#[path = "store/engine.rs"]
+mod engine;
+#[path = "store/grants.rs"]
+mod grants;
+#[path = "store/processes.rs"]
+mod processes;
+#[path = "store/redemptions.rs"]
+mod redemptions;
+#[path = "store/rig.rs"]
+mod rig;
+#[path = "store/schema.rs"]
+mod schema;
+#[path = "store/search.rs"]
+mod search;
+#[path = "store/tasks.rs"]
+mod tasks;

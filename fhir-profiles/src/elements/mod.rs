@@ -53,7 +53,7 @@ pub struct Type {
 /// One element of a type.
 #[derive(Debug, Clone)]
 pub struct Element {
-    /// The name as in FHIRPath: `value` for `value[x]`.
+    /// The name as in `FHIRPath`: `value` for `value[x]`.
     pub name: &'static str,
     /// Whether it must be present.
     pub required: bool,

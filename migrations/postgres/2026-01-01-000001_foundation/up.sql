@@ -2,7 +2,8 @@
 -- Ids compare byte by byte (COLLATE "C"), as they do in SQLite. There are no foreign keys between the
 -- tables: each belongs to one tenant and is written by one crate, and they can be distributed by tenant.
 
--- One row per Task: its present state, and the columns that searches and the clock need.
+-- One row per Task: its present state, the columns that searches and the clock need, and what its search rows
+-- say (`indexed`), so that only those that change are written.
 CREATE TABLE tasks (
     tenant TEXT COLLATE "C" NOT NULL,
     id TEXT COLLATE "C" NOT NULL,
@@ -15,6 +16,7 @@ CREATE TABLE tasks (
     due BIGINT,
     deleted BOOLEAN NOT NULL,
     state TEXT NOT NULL,
+    indexed TEXT NOT NULL,
     PRIMARY KEY (tenant, id)
 );
 CREATE INDEX tasks_by_owner ON tasks (tenant, owner, status, last_updated, id);
@@ -59,6 +61,7 @@ CREATE TABLE documents (
     created_by TEXT COLLATE "C" NOT NULL,
     deleted BOOLEAN NOT NULL,
     state TEXT NOT NULL,
+    indexed TEXT NOT NULL,
     PRIMARY KEY (tenant, id)
 );
 CREATE INDEX documents_by_patient ON documents (tenant, patient, last_updated, id) WHERE patient IS NOT NULL;

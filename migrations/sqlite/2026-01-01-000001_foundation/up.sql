@@ -1,7 +1,8 @@
 -- The same tables as in the other tree. Where PostgreSQL has a sequence, the sequence is the row id here,
 -- because only that is never given out twice (AUTOINCREMENT).
 
--- One row per Task: its present state, and the columns that searches and the clock need.
+-- One row per Task: its present state, the columns that searches and the clock need, and what its search rows
+-- say (`indexed`), so that only those that change are written.
 CREATE TABLE tasks (
     tenant TEXT NOT NULL,
     id TEXT NOT NULL,
@@ -14,6 +15,7 @@ CREATE TABLE tasks (
     due BIGINT,
     deleted BOOLEAN NOT NULL,
     state TEXT NOT NULL,
+    indexed TEXT NOT NULL,
     PRIMARY KEY (tenant, id)
 );
 CREATE INDEX tasks_by_owner ON tasks (tenant, owner, status, last_updated, id);
@@ -58,6 +60,7 @@ CREATE TABLE documents (
     created_by TEXT NOT NULL,
     deleted BOOLEAN NOT NULL,
     state TEXT NOT NULL,
+    indexed TEXT NOT NULL,
     PRIMARY KEY (tenant, id)
 );
 CREATE INDEX documents_by_patient ON documents (tenant, patient, last_updated, id) WHERE patient IS NOT NULL;

@@ -2,6 +2,8 @@
 //! required codes, references. What several elements must agree on is in [`crate::invariants`].
 //! Knows the table and nothing of what Handoff does with a resource.
 
+use std::collections::HashMap;
+
 use handoff_fhir_profiles::elements::{Element, Key, Primitive, Shape, Table, Type, table};
 use serde_json::{Map, Value};
 
@@ -42,7 +44,18 @@ pub(crate) struct Checker<'v> {
     issues: Vec<Issue>,
     max_issues: usize,
     /// Id and type of what the resources around this place contain, innermost last.
-    contained: Vec<Vec<(&'v str, &'v str)>>,
+    contained: Vec<HashMap<&'v str, &'v str>>,
+}
+
+/// What an object is the JSON of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// A resource.
+    Resource,
+    /// A datatype, a backbone element, or the companion of a primitive without value.
+    Element,
+    /// The companion of a primitive that has a value.
+    BesideValue,
 }
 
 impl<'v> Checker<'v> {
@@ -87,7 +100,7 @@ impl<'v> Checker<'v> {
             let inner = self.contained_in(map);
             self.contained.push(inner);
         }
-        self.object(map, kind, true);
+        self.object(map, kind, Role::Resource);
         if place != Place::Contained {
             self.contained.pop();
         }
@@ -96,8 +109,9 @@ impl<'v> Checker<'v> {
         }
     }
 
-    fn contained_in(&mut self, map: &'v Map<String, Value>) -> Vec<(&'v str, &'v str)> {
-        let mut found: Vec<(&str, &str)> = Vec::new();
+    /// The type of each contained resource by its id.
+    fn contained_in(&mut self, map: &'v Map<String, Value>) -> HashMap<&'v str, &'v str> {
+        let mut found = HashMap::new();
         let items = map
             .get("contained")
             .and_then(Value::as_array)
@@ -105,7 +119,10 @@ impl<'v> Checker<'v> {
         for (index, item) in items.iter().enumerate() {
             let text = |name| item.get(name).and_then(Value::as_str);
             let Some(id) = text("id") else { continue };
-            if found.iter().any(|(other, _)| *other == id) {
+            if found
+                .insert(id, text("resourceType").unwrap_or_default())
+                .is_some()
+            {
                 let at = format!("contained[{index}].id");
                 self.report_child(
                     &at,
@@ -113,14 +130,16 @@ impl<'v> Checker<'v> {
                     "two contained resources have the same id",
                 );
             }
-            found.push((id, text("resourceType").unwrap_or_default()));
         }
         found
     }
 
-    fn object(&mut self, map: &'v Map<String, Value>, kind: &'static Type, is_resource: bool) {
+    fn object(&mut self, map: &'v Map<String, Value>, kind: &'static Type, role: Role) {
         if map.is_empty() {
             return self.report(IssueType::Structure, "an object may not be empty");
+        }
+        if role == Role::Element && map.len() == 1 && map.contains_key("id") {
+            return self.report(IssueType::Invariant, "ele-1: an element needs more than its id");
         }
         let mut seen = 0u128;
         let mut chosen: Vec<(&str, u16)> = Vec::new();
@@ -128,7 +147,7 @@ impl<'v> Checker<'v> {
             if self.is_full() {
                 return;
             }
-            if is_resource && name == "resourceType" {
+            if role == Role::Resource && name == "resourceType" {
                 continue;
             }
             let (plain, is_companion) = match name.strip_prefix('_') {
@@ -220,7 +239,7 @@ impl<'v> Checker<'v> {
             Shape::Resource => self.resource(map, Place::Inside),
             Shape::Complex(id) => {
                 if let Some(kind) = self.table.type_at(id) {
-                    self.object(map, kind, false);
+                    self.object(map, kind, Role::Element);
                     if kind.name == "Reference" {
                         self.reference(map, &key.targets);
                     }
@@ -250,7 +269,7 @@ impl<'v> Checker<'v> {
                 None => {}
             }
             if let Some(companion) = companion {
-                self.companion(companion);
+                self.companion(companion, value.is_some());
             }
             return;
         }
@@ -288,16 +307,21 @@ impl<'v> Checker<'v> {
                 self.primitive_one(value, key, element);
             }
             if let Some(companion) = companion {
-                self.companion(companion);
+                self.companion(companion, value.is_some());
             }
             self.path.pop();
         }
     }
 
     /// The object beside a primitive: an id, extensions, or both.
-    fn companion(&mut self, value: &'v Value) {
+    fn companion(&mut self, value: &'v Value, beside_value: bool) {
+        let role = if beside_value {
+            Role::BesideValue
+        } else {
+            Role::Element
+        };
         match (value, self.table.get("Element")) {
-            (Value::Object(map), Some(kind)) => self.object(map, kind, false),
+            (Value::Object(map), Some(kind)) => self.object(map, kind, role),
             _ => self.report(
                 IssueType::Structure,
                 "an object with `id` or `extension` is expected",
@@ -394,8 +418,7 @@ impl<'v> Checker<'v> {
         let kind = match target {
             Target::Contained("") => None,
             Target::Contained(id) => {
-                let around = self.contained.last().map_or(&[][..], Vec::as_slice);
-                let Some((_, kind)) = around.iter().find(|(other, _)| *other == id) else {
+                let Some(kind) = self.contained.last().and_then(|around| around.get(id)) else {
                     let text = "no contained resource has this id";
                     return self.report_child("reference", IssueType::Invariant, text);
                 };

@@ -42,9 +42,8 @@ pub fn range(text: &str) -> Option<(Timestamp, Timestamp)> {
     let Some(time) = time else {
         return Some((Timestamp(from * DAY), Timestamp(until * DAY)));
     };
-    if day.is_none() {
-        return None;
-    }
+    // A time needs a whole date before it.
+    day?;
     let (start, length) = clock(time)?;
     let first = from * DAY + start;
     Some((Timestamp(first), Timestamp(first + length)))

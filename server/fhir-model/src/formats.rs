@@ -87,7 +87,8 @@ pub(crate) fn has_only_allowed_characters(text: &str) -> bool {
     let control = bytes
         .iter()
         .any(|b| *b < 0x20 && !matches!(b, b'\t' | b'\r' | b'\n'));
-    !control && !(bytes.contains(&0xef) && text.chars().any(|c| matches!(c, '\u{fffe}' | '\u{ffff}')))
+    let noncharacter = bytes.contains(&0xef) && text.chars().any(|c| matches!(c, '\u{fffe}' | '\u{ffff}'));
+    !control && !noncharacter
 }
 
 pub(crate) fn is_id(text: &str) -> bool {
@@ -212,29 +213,13 @@ fn is_date_time(text: &str) -> bool {
 
 /// Whether text is base64 with its padding; white space within is allowed (R4 datatypes, base64Binary).
 pub(crate) fn is_base64(text: &str) -> bool {
-    /// 1 a character of the alphabet, 2 padding, 3 white space, 0 anything else.
-    const CLASS: [u8; 256] = {
-        let mut class = [0u8; 256];
-        let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-        let mut i = 0;
-        while i < alphabet.len() {
-            class[alphabet[i] as usize] = 1;
-            i += 1;
-        }
-        class[b'=' as usize] = 2;
-        class[b' ' as usize] = 3;
-        class[b'\t' as usize] = 3;
-        class[b'\r' as usize] = 3;
-        class[b'\n' as usize] = 3;
-        class
-    };
     let mut letters = 0usize;
     let mut padding = 0usize;
     for byte in text.bytes() {
-        match CLASS.get(usize::from(byte)) {
-            Some(1) if padding == 0 => letters += 1,
-            Some(2) => padding += 1,
-            Some(3) => {}
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'+' | b'/' if padding == 0 => letters += 1,
+            b'=' => padding += 1,
+            b' ' | b'\t' | b'\r' | b'\n' => {}
             _ => return false,
         }
     }

@@ -11,7 +11,7 @@ pub struct Issue {
     pub severity: Severity,
     /// `OperationOutcome.issue.code`.
     pub code: IssueType,
-    /// Where, as FHIRPath (`Task.input[0].type`); `None` where no element can be named.
+    /// Where, as `FHIRPath` (`Task.input[0].type`); `None` where no element can be named.
     pub expression: Option<String>,
     /// What is wrong.
     pub text: String,

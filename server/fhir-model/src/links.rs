@@ -26,7 +26,7 @@ pub enum LinkKind {
 }
 
 impl Resource {
-    /// Shows every link to `visit`: its place as FHIRPath, its kind, and its text, which may be changed.
+    /// Shows every link to `visit`: its place as `FHIRPath`, its kind, and its text, which may be changed.
     pub fn visit_references_mut(&mut self, visit: &mut dyn FnMut(&str, LinkKind, &mut String)) {
         let Some(kind) = table().resource(self.type_name()) else {
             return;
@@ -104,23 +104,33 @@ fn one(
 }
 
 fn in_narrative(text: &mut String, path: &Path, visit: &mut Visit<'_>) {
-    // From the end, so that the places before stay where they are.
-    for place in narrative::links(text).into_iter().rev() {
+    let mut out = String::new();
+    let mut done = 0;
+    for place in narrative::links(text) {
         let Some(written) = text.get(place.clone()) else {
             continue;
         };
-        let mut link = written.replace("&amp;", "&");
-        let before = link.clone();
+        let before = written.replace("&amp;", "&");
+        let mut link = before.clone();
         visit(&path.to_string(), LinkKind::Narrative, &mut link);
         if link != before {
-            let escaped = link
-                .replace('&', "&amp;")
-                .replace('<', "&lt;")
-                .replace('"', "&quot;")
-                .replace('\'', "&apos;");
-            text.replace_range(place, &escaped);
+            out.push_str(text.get(done..place.start).unwrap_or_default());
+            out.push_str(&escaped(&link));
+            done = place.end;
         }
     }
+    if done > 0 {
+        out.push_str(text.get(done..).unwrap_or_default());
+        *text = out;
+    }
+}
+
+/// Text as it is written in an attribute of XML.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('"', "&quot;")
+        .replace('\'', "&apos;")
 }
 
 #[cfg(test)]
@@ -154,12 +164,12 @@ mod tests {
         assert_eq!(
             seen,
             [
-                ("Task.text.div", LinkKind::Narrative, "y?a=1&b=2"),
                 (
                     "Task.text.div",
                     LinkKind::Narrative,
                     "urn:uuid:c757873d-ec9a-4326-a141-556f43239520"
                 ),
+                ("Task.text.div", LinkKind::Narrative, "y?a=1&b=2"),
                 (
                     "Task.contained[0].managingOrganization.reference",
                     LinkKind::Reference,

@@ -284,9 +284,8 @@ impl<'a> Reader<'a> {
     }
 
     fn quoted(&mut self) -> Result<Range<usize>, Fault> {
-        let quote = match self.rest().chars().next() {
-            Some(q @ ('"' | '\'')) => q,
-            _ => return Err("a tag in the narrative is not well formed"),
+        let Some(quote @ ('"' | '\'')) = self.rest().chars().next() else {
+            return Err("a tag in the narrative is not well formed");
         };
         let start = self.at + 1;
         let Some(len) = self.text.get(start..).and_then(|rest| rest.find(quote)) else {

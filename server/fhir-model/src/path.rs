@@ -1,6 +1,6 @@
-//! Where in a resource a walk is: names and indices, written out as FHIRPath only when something is to be said.
+//! Where in a resource a walk is: names and indices, written out as `FHIRPath` only when something is to be said.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use crate::json::Step;
 
@@ -58,7 +58,7 @@ pub(crate) fn may_be_shown(name: &str) -> bool {
     (1..=40).contains(&letters.len()) && letters.bytes().all(|b| b.is_ascii_alphabetic())
 }
 
-/// The path of a JSON reader as FHIRPath under `root`; ends where a name cannot be shown.
+/// The path of a JSON reader as `FHIRPath` under `root`; ends where a name cannot be shown.
 pub(crate) fn written(root: &str, steps: &[Step]) -> String {
     let mut text = root.to_owned();
     for step in steps {
@@ -69,7 +69,8 @@ pub(crate) fn written(root: &str, steps: &[Step]) -> String {
             }
             Step::Property(_) => break,
             Step::Index(index) => {
-                text.push_str(&format!("[{index}]"));
+                // Writing to a `String` cannot fail.
+                let _ = write!(text, "[{index}]");
             }
         }
     }

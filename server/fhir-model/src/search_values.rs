@@ -35,7 +35,12 @@ pub fn search_index(resource: &Resource, base: &str) -> SearchIndex {
         "DocumentReference" => index.document(value),
         _ => {}
     }
-    index.index
+    let mut index = index.index;
+    index.tokens.sort_unstable();
+    index.tokens.dedup();
+    index.references.sort_unstable();
+    index.references.dedup();
+    index
 }
 
 /// Text as it is compared: lower case, without accents, white space evened out.
@@ -243,17 +248,13 @@ impl Indexer<'_> {
             Some(Target::Relative { kind, id, .. }) => format!("{kind}/{id}"),
             _ => local.to_owned(),
         };
-        let entry = (name.to_owned(), target);
-        if !self.index.references.contains(&entry) {
-            self.index.references.push(entry);
-        }
+        self.index.references.push((name.to_owned(), target));
     }
 
     fn token(&mut self, name: &str, system: &str, code: &str) {
-        let entry = (name.to_owned(), system.to_owned(), code.to_owned());
-        if !self.index.tokens.contains(&entry) {
-            self.index.tokens.push(entry);
-        }
+        self.index
+            .tokens
+            .push((name.to_owned(), system.to_owned(), code.to_owned()));
     }
 
     fn code(&mut self, name: &str, system: &str, code: Option<&str>) {

@@ -1,5 +1,12 @@
 //! What is refused, each with the place that the sender is told. One valid Task is changed in one way per row.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::needless_pass_by_value,
+    reason = "tests"
+)]
+
 use handoff_fhir_model::{Issue, IssueType, ParseOptions, parse};
 use serde_json::{Value, json};
 
@@ -138,7 +145,7 @@ fn null_stands_only_where_its_companion_does() {
         }
         json!({"resourceType": "Patient", "name": [name]})
     };
-    let id = json!({"id": "a"});
+    let id = json!({"id": "a", "extension": [{"url": "http://x/e", "valueCode": "b"}]});
     assert_eq!(
         issues(task(json!(["a", null]), json!([null, id])).to_string().as_bytes()),
         []
@@ -440,7 +447,7 @@ fn text_that_is_not_strict_json_is_refused() {
         "}]}".repeat(40)
     );
     for bad in [
-        "".to_owned(),
+        String::new(),
         "null".to_owned(),
         "[]".to_owned(),
         "\"a\"".to_owned(),

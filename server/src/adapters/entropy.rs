@@ -10,7 +10,10 @@ pub struct OsEntropy(SystemRandom);
 
 impl OsEntropy {
     /// The generator.
-    #[expect(clippy::disallowed_methods, reason = "the one place that asks the system for randomness")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that asks the system for randomness"
+    )]
     pub fn new() -> Self {
         Self(SystemRandom::new())
     }
@@ -29,11 +32,9 @@ impl fmt::Debug for OsEntropy {
 }
 
 impl Entropy for OsEntropy {
-    #[expect(clippy::panic, reason = "a secret that can be guessed is worse than no answer")]
     fn fill(&self, bytes: &mut [u8]) {
-        if self.0.fill(bytes).is_err() {
-            panic!("the operating system gives no randomness");
-        }
+        // A secret that can be guessed is worse than no answer.
+        assert!(self.0.fill(bytes).is_ok(), "the operating system gives no randomness");
     }
 }
 

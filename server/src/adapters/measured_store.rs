@@ -1,25 +1,29 @@
-//! A store that counts its failures, so that they are seen whoever met them.
+//! A store that counts its failures, and what its committed audit rows say of grants and redemptions.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use handoff_domain::ports::{BoxFuture, Reading, Store, StoreError, Work};
+use handoff_domain::audit::Event;
+use handoff_domain::ports::{BoxFuture, Reading, Store, StoreError, Verdict, Work};
+use handoff_domain::reason::Reason;
 use handoff_domain::time::Timestamp;
 
+use super::measured_tx::MeasuredTx;
 use crate::telemetry::metrics;
 
-/// Another store, with its failures counted.
+/// What the audit rows of a unit of work say, until it is committed.
+type Committing = Arc<Mutex<Vec<(Event, Reason)>>>;
+
+/// Another store, with its failures and committed events counted.
 pub struct MeasuredStore(Arc<dyn Store>);
 
 impl MeasuredStore {
-    /// Counts the failures of `store`.
+    /// Counts what happens in `store`.
     pub fn new(store: Arc<dyn Store>) -> Self {
         Self(store)
     }
 }
 
-fn counted<'a, T: 'a>(
-    answer: BoxFuture<'a, Result<T, StoreError>>,
-) -> BoxFuture<'a, Result<T, StoreError>> {
+fn counted<'a, T: 'a>(answer: BoxFuture<'a, Result<T, StoreError>>) -> BoxFuture<'a, Result<T, StoreError>> {
     Box::pin(async move {
         let answer = answer.await;
         if let Err(error) = &answer {
@@ -35,8 +39,31 @@ fn counted<'a, T: 'a>(
 }
 
 impl Store for MeasuredStore {
-    fn write(&self, work: Work) -> BoxFuture<'_, Result<(), StoreError>> {
-        counted(self.0.write(work))
+    fn write(&self, mut work: Work) -> BoxFuture<'_, Result<(), StoreError>> {
+        let committing: Committing = Arc::default();
+        let noted = Arc::clone(&committing);
+        let measured: Work = Box::new(move |tx| {
+            let mut recorded = Vec::new();
+            let verdict = work(&mut MeasuredTx::new(tx, &mut recorded))?;
+            // Of several runs the last one counts, and only where it is kept.
+            if verdict == Verdict::Rollback {
+                recorded.clear();
+            }
+            *noted.lock().unwrap_or_else(PoisonError::into_inner) = recorded;
+            Ok(verdict)
+        });
+        let answer = counted(self.0.write(measured));
+        Box::pin(async move {
+            answer.await?;
+            for (event, reason) in committing
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .drain(..)
+            {
+                metrics::audited(event, reason);
+            }
+            Ok(())
+        })
     }
 
     fn read(&self, reading: Reading) -> BoxFuture<'_, Result<(), StoreError>> {

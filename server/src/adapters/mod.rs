@@ -4,6 +4,7 @@
 mod clock;
 mod entropy;
 mod measured_store;
+mod measured_tx;
 
 pub use clock::SystemClock;
 pub use entropy::OsEntropy;

@@ -31,7 +31,11 @@ impl Part {
     }
 
     fn to_json(self) -> serde_json::Value {
-        if self.up { json!({ "status": "up" }) } else { json!({ "status": "down", "detail": self.detail }) }
+        if self.up {
+            json!({ "status": "up" })
+        } else {
+            json!({ "status": "down", "detail": self.detail })
+        }
     }
 }
 
@@ -42,11 +46,15 @@ pub fn configure(config: &mut web::ServiceConfig, app: App) {
         .route("/health/live", web::get().to(live))
         .route("/health/ready", web::get().to(ready))
         .route("/metrics", web::get().to(show_metrics))
-        .default_service(web::to(|| async { HttpResponse::NotFound().json(json!({ "error": "not found" })) }));
+        .default_service(web::to(|| async {
+            HttpResponse::NotFound().json(json!({ "error": "not found" }))
+        }));
 }
 
 async fn live() -> HttpResponse {
-    HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(json!({ "status": "up" }))
+    HttpResponse::Ok()
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .json(json!({ "status": "up" }))
 }
 
 async fn ready(app: web::Data<App>) -> HttpResponse {
@@ -88,7 +96,11 @@ const fn blob_detail(error: &BlobError) -> &'static str {
 
 fn answer(database: Part, blobs: Part) -> HttpResponse {
     let up = database.up && blobs.up;
-    let status = if up { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if up {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     let mut response = HttpResponse::build(status);
     response.insert_header((CACHE_CONTROL, "no-store"));
     if !up {
@@ -101,7 +113,9 @@ fn answer(database: Part, blobs: Part) -> HttpResponse {
 }
 
 async fn show_metrics() -> HttpResponse {
-    HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(metrics::render())
+    HttpResponse::Ok()
+        .content_type("text/plain; version=0.0.4; charset=utf-8")
+        .body(metrics::render())
 }
 
 #[cfg(test)]
@@ -112,7 +126,10 @@ mod tests {
 
     async fn told(database: Part, blobs: Part) -> (u16, bool, String) {
         let response = answer(database, blobs);
-        let (status, retry) = (response.status().as_u16(), response.headers().contains_key(RETRY_AFTER));
+        let (status, retry) = (
+            response.status().as_u16(),
+            response.headers().contains_key(RETRY_AFTER),
+        );
         let body = to_bytes(response.into_body()).await.unwrap();
         (status, retry, String::from_utf8(body.to_vec()).unwrap())
     }

@@ -65,7 +65,7 @@ pub struct AppError {
     pub cause: Option<String>,
     /// The redemption whose own earlier stream stands in the way, which may be ended and asked again.
     pub busy: Option<handoff_domain::ids::RedemptionId>,
-    store: Option<StoreError>,
+    pub(crate) store: Option<StoreError>,
 }
 
 impl AppError {

@@ -4,7 +4,7 @@
 use handoff_domain::ports::StoreError;
 use handoff_domain::task::{Priority, TaskStatus};
 use handoff_domain::time::Timestamp;
-use handoff_fhir_model::{ParseOptions, Resource};
+use handoff_fhir_model::Resource;
 use handoff_fhir_profiles::canonical::BUSINESS_STATUS_SYSTEM;
 use handoff_fhir_profiles::terminology;
 use serde_json::{Value, json};
@@ -46,10 +46,10 @@ pub struct TaskEdit {
 
 /// The stored resource, ready for a change.
 pub fn open(body: &[u8]) -> Result<Resource, AppError> {
-    let broken = |what: String| AppError::from(StoreError::Broken(format!("a stored resource is not valid: {what}")));
-    let value: Value = serde_json::from_slice(body).map_err(|e| broken(e.to_string()))?;
-    handoff_fhir_model::from_value(value, &ParseOptions::default())
-        .map_err(|issues| broken(issues.first().map_or_else(String::new, |i| i.text.clone())))
+    handoff_fhir_model::parse_stored(body).map_err(|issues| {
+        let what = issues.first().map_or_else(String::new, |i| i.text.clone());
+        AppError::from(StoreError::Broken(format!("a stored resource is not valid: {what}")))
+    })
 }
 
 fn set(resource: &mut Resource, element: &str, value: Value) {

@@ -318,8 +318,7 @@ fn check_mover(tx: &mut dyn Tx, scope: &Scope, before: &Task, facts: &TaskFacts)
         Some(target) => shares_team(tx, scope, target)?,
         None => false,
     };
-    let workflow = scope.rules.workflows.of(&before.facts.code);
-    may_move(&scope.caller.principal, before, facts, shares_team, workflow).map_err(|refused| {
+    may_move(&scope.caller.principal, before, facts, shares_team).map_err(|refused| {
         let row = scope
             .row(Event::TaskUpdated, Outcome::Denied, refused.reason)
             .about(about_task(before))

@@ -23,10 +23,10 @@ pub(super) struct DemoFlags {
     /// Where database and files are kept; a fresh directory that goes away in the end, unless given
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Another database, on loopback: postgres://… or sqlite:PATH
+    /// Another database, on loopback: `postgres://…` or `sqlite:PATH`
     #[arg(long, value_name = "URL")]
     database: Option<String>,
-    /// Another content store, on loopback: file:///DIR or http://127.0.0.1:PORT/devstoreaccount1/CONTAINER
+    /// Another content store, on loopback: `file:///DIR` or `http://127.0.0.1:PORT/devstoreaccount1/CONTAINER`
     #[arg(long, value_name = "URL")]
     blob: Option<String>,
     /// Serve only
@@ -36,13 +36,13 @@ pub(super) struct DemoFlags {
     #[arg(long)]
     once: bool,
     /// Accept the tokens of another demo's issuer instead of serving one, as a second replica:
-    /// <http://127.0.0.1:8080/dev-issuer>
+    /// `http://127.0.0.1:8080/dev-issuer`
     #[arg(long, value_name = "URL")]
     issuer: Option<String>,
 }
 
 /// Plays, and serves until somebody asks the process to end.
-pub(super) fn run(flags: DemoFlags) -> Result<(), Failed> {
+pub(super) fn run(flags: &DemoFlags) -> Result<(), Failed> {
     let log = Log {
         format: LogFormat::Auto,
         // Lines of a log would stand between those of the story.
@@ -50,14 +50,16 @@ pub(super) fn run(flags: DemoFlags) -> Result<(), Failed> {
     };
     crate::telemetry::start(&log);
     let data = Data::prepare(flags.data.as_deref())?;
-    let options = options(&flags, data.path())?;
+    let options = options(flags, data.path())?;
     block_on(async {
         let issuer_of = match &options.identity {
             Identity::Demo { issuer_of } => issuer_of.clone(),
             Identity::Issuers(_) => None,
         };
         let mut running = start(options).await.map_err(|error| match error {
-            StartError::Listen { .. } => Failed(format!("{error}; try another port with `--port`, 0 takes any")),
+            StartError::Listen { .. } => {
+                Failed(format!("{error}; try another port with `--port`, 0 takes any"))
+            }
             other => Failed::from(other),
         })?;
         let stage = Stage {
@@ -65,7 +67,10 @@ pub(super) fn run(flags: DemoFlags) -> Result<(), Failed> {
             base: running.base_url.clone(),
             now: running.app.clock.now(),
         };
-        let told = tell(&flags, &stage, &running, data.path()).await;
+        let told = tokio::select! {
+            told = tell(flags, &stage, &running, data.path()) => told,
+            asked = asked_to_end() => asked.map_err(Failed::from).and(Err(Failed("interrupted".to_owned()))),
+        };
         if told.is_ok() && !flags.once {
             tokio::select! {
                 asked = asked_to_end() => asked?,
@@ -80,7 +85,11 @@ pub(super) fn run(flags: DemoFlags) -> Result<(), Failed> {
 /// Plays, and says how to go on.
 async fn tell(flags: &DemoFlags, stage: &Stage, running: &Running, data: &Path) -> Result<(), Failed> {
     let mut teller = Teller::on_stdout();
-    let played = if flags.no_play { None } else { Some(play(stage, &mut teller).await) };
+    let played = if flags.no_play {
+        None
+    } else {
+        Some(play(stage, &mut teller).await)
+    };
     let played = match played {
         Some(Err(error)) => {
             teller.gap()?;
@@ -96,9 +105,18 @@ async fn tell(flags: &DemoFlags, stage: &Stage, running: &Running, data: &Path) 
     }
     teller.gap()?;
     teller.line("Serving until Ctrl-C", Tone::Strong)?;
-    teller.remark(&format!("FHIR base     {}/fhir   (tenant b: {}/t/b/fhir)", stage.base, stage.base))?;
-    teller.remark(&format!("issuer        {}/{DEV_ISSUER_SEGMENT}", stage.issuer_base))?;
-    teller.remark(&format!("admin         {}/health/ready and /metrics", running.admin_url))?;
+    teller.remark(&format!(
+        "FHIR base     {}/fhir   (tenant b: {}/t/b/fhir)",
+        stage.base, stage.base
+    ))?;
+    teller.remark(&format!(
+        "issuer        {}/{DEV_ISSUER_SEGMENT}",
+        stage.issuer_base
+    ))?;
+    teller.remark(&format!(
+        "admin         {}/health/ready and /metrics",
+        running.admin_url
+    ))?;
     teller.remark(&format!("data          {}", data.display()))?;
     if let Some(props) = &played {
         teller.remark(&format!("played link   {}", props.link))?;
@@ -124,7 +142,9 @@ enum Data {
 impl Data {
     fn prepare(given: Option<&Path>) -> Result<Self, Failed> {
         match given {
-            None => Ok(Self::Fresh(tempfile::Builder::new().prefix("handoff-demo.").tempdir()?)),
+            None => Ok(Self::Fresh(
+                tempfile::Builder::new().prefix("handoff-demo.").tempdir()?,
+            )),
             Some(path) => {
                 let refused = |error| Failed(format!("`{}` can't be used: {error}", path.display()));
                 fs::create_dir_all(path).map_err(refused)?;
@@ -150,13 +170,17 @@ fn options(flags: &DemoFlags, data: &Path) -> Result<Options, Failed> {
         }
     };
     let blobs = match &flags.blob {
-        None => BlobConfig::Directory { path: data.join("blobs") },
+        None => BlobConfig::Directory {
+            path: data.join("blobs"),
+        },
         Some(url) => {
             let config = BlobConfig::parse(url)?;
             if let BlobConfig::Azure(azure) = &config
                 && !is_loopback(&azure.account_url)
             {
-                return Err(Failed("`--blob` must be on loopback: the demo is for this machine alone".to_owned()));
+                return Err(Failed(
+                    "`--blob` must be on loopback: the demo is for this machine alone".to_owned(),
+                ));
             }
             config
         }
@@ -164,7 +188,9 @@ fn options(flags: &DemoFlags, data: &Path) -> Result<Options, Failed> {
     let mut options = Options::demo(database, blobs);
     options.listen = SocketAddr::from(([127, 0, 0, 1], flags.port));
     if let Some(issuer) = &flags.issuer {
-        options.identity = Identity::Demo { issuer_of: Some(issuer_base(issuer)?) };
+        options.identity = Identity::Demo {
+            issuer_of: Some(issuer_base(issuer)?),
+        };
     }
     Ok(options)
 }
@@ -174,23 +200,38 @@ fn check_database(url: &str) -> Result<(), Failed> {
     if StoreConfig::new(url).database() != Database::Postgres {
         return Ok(());
     }
-    let refused = || Failed("`--database` must name a host on loopback: the demo is for this machine alone".to_owned());
+    let refused =
+        || Failed("`--database` must name a host on loopback: the demo is for this machine alone".to_owned());
     let parsed = Url::parse(url).map_err(|_| refused())?;
     // These would lead elsewhere than the host that stands in the URL.
-    let is_led_away =
-        parsed.query_pairs().any(|(name, _)| matches!(name.as_ref(), "host" | "hostaddr" | "service"));
-    if is_loopback(&parsed) && !is_led_away { Ok(()) } else { Err(refused()) }
+    let is_led_away = parsed
+        .query_pairs()
+        .any(|(name, _)| matches!(name.as_ref(), "host" | "hostaddr" | "service"));
+    if is_loopback(&parsed) && !is_led_away {
+        Ok(())
+    } else {
+        Err(refused())
+    }
 }
 
 /// The base URL of the demo whose issuer `url` is.
 fn issuer_base(url: &str) -> Result<String, Failed> {
     let refused = || {
-        Failed(format!("`--issuer` must be another demo's issuer, like `http://127.0.0.1:8080/{DEV_ISSUER_SEGMENT}`"))
+        Failed(format!(
+            "`--issuer` must be another demo's issuer, like `http://127.0.0.1:8080/{DEV_ISSUER_SEGMENT}`"
+        ))
     };
     let parsed = Url::parse(url).map_err(|_| refused())?;
-    let base = url.trim_end_matches('/').strip_suffix(&format!("/{DEV_ISSUER_SEGMENT}")).ok_or_else(refused)?;
+    let base = url
+        .trim_end_matches('/')
+        .strip_suffix(&format!("/{DEV_ISSUER_SEGMENT}"))
+        .ok_or_else(refused)?;
     let is_plain = parsed.scheme() == "http" && parsed.query().is_none() && parsed.username().is_empty();
-    if is_plain && is_loopback(&parsed) { Ok(base.to_owned()) } else { Err(refused()) }
+    if is_plain && is_loopback(&parsed) {
+        Ok(base.to_owned())
+    } else {
+        Err(refused())
+    }
 }
 
 #[cfg(test)]
@@ -199,7 +240,12 @@ mod tests {
 
     #[test]
     fn the_demo_uses_databases_of_this_machine_only() {
-        for url in ["sqlite:/tmp/x.db", "postgres://u:p@127.0.0.1:5432/db", "postgresql://localhost/db", "postgres://[::1]/db"] {
+        for url in [
+            "sqlite:/tmp/x.db",
+            "postgres://u:p@127.0.0.1:5432/db",
+            "postgresql://localhost/db",
+            "postgres://[::1]/db",
+        ] {
             assert!(check_database(url).is_ok(), "{url}");
         }
         for url in [
@@ -215,9 +261,15 @@ mod tests {
 
     #[test]
     fn an_issuer_is_another_demos() {
-        let base = issuer_base("http://127.0.0.1:8080/dev-issuer").unwrap_or_else(|Failed(text)| panic!("{text}"));
+        let base =
+            issuer_base("http://127.0.0.1:8080/dev-issuer").unwrap_or_else(|Failed(text)| panic!("{text}"));
         assert_eq!(base, "http://127.0.0.1:8080");
-        for url in ["http://127.0.0.1:8080", "https://login.example.org/dev-issuer", "http://10.0.0.1/dev-issuer", "x"] {
+        for url in [
+            "http://127.0.0.1:8080",
+            "https://login.example.org/dev-issuer",
+            "http://10.0.0.1/dev-issuer",
+            "x",
+        ] {
             assert!(issuer_base(url).is_err(), "{url}");
         }
     }

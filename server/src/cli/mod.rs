@@ -73,7 +73,7 @@ enum ConfigCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct ConfigFile {
-    /// The TOML file; each key also as HANDOFF__SECTION__KEY in the environment, which has the last word
+    /// The TOML file; each key also as `HANDOFF__SECTION__KEY` in the environment, which has the last word
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -81,11 +81,14 @@ pub(crate) struct ConfigFile {
 impl ConfigFile {
     fn load(&self) -> Result<Config, Failed> {
         // A variable that is not text can't be one of ours.
-        let environment =
-            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         load(self.config.as_deref(), environment).map_err(|error| {
             let many = if error.0.len() == 1 { "problem" } else { "problems" };
-            Failed(format!("the configuration has {} {many}:\n{error}", error.0.len()))
+            Failed(format!(
+                "the configuration has {} {many}:\n{error}",
+                error.0.len()
+            ))
         })
     }
 }
@@ -102,7 +105,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let done = match cli.command {
         Command::Serve(file) => serve::run(&file),
-        Command::Demo(flags) => demo::run(flags),
+        Command::Demo(flags) => demo::run(&flags),
         Command::Migrate(file) => migrate::run(&file),
         Command::Config(ConfigCommand::Check(file)) => config::check(&file),
         Command::Config(ConfigCommand::Show(file)) => config::show(&file),
@@ -125,7 +128,11 @@ fn say(text: &str) -> Result<(), Failed> {
 
 /// Runs `work` on a runtime of its own.
 fn block_on<T>(work: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
-    Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(work)
+    Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?
+        .block_on(work)
 }
 
 /// Waits until somebody asks the process to end.

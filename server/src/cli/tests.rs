@@ -5,7 +5,9 @@ use clap::CommandFactory as _;
 use super::*;
 
 fn code(arguments: &[&str]) -> String {
-    let arguments = std::iter::once("handoff").chain(arguments.iter().copied()).map(OsString::from);
+    let arguments = std::iter::once("handoff")
+        .chain(arguments.iter().copied())
+        .map(OsString::from);
     format!("{:?}", run(arguments))
 }
 
@@ -29,10 +31,19 @@ fn every_command_has_help_with_an_example() {
 #[test]
 fn a_wrong_command_line_ends_with_2_and_a_failure_with_1() {
     let two = format!("{:?}", ExitCode::from(2));
-    for wrong in [&["fly"][..], &[], &["serve", "--colour"], &["demo", "--port", "many"], &["demo", "--once", "--no-play"]] {
+    for wrong in [
+        &["fly"][..],
+        &[],
+        &["serve", "--colour"],
+        &["demo", "--port", "many"],
+        &["demo", "--once", "--no-play"],
+    ] {
         assert_eq!(code(wrong), two, "{wrong:?}");
     }
-    assert_eq!(code(&["config", "check", "--config", "/nowhere/at/all.toml"]), format!("{:?}", ExitCode::from(1)));
+    assert_eq!(
+        code(&["config", "check", "--config", "/nowhere/at/all.toml"]),
+        format!("{:?}", ExitCode::from(1))
+    );
     assert_eq!(code(&["--help"]), format!("{:?}", ExitCode::SUCCESS));
     assert_eq!(code(&["--version"]), format!("{:?}", ExitCode::SUCCESS));
 }

@@ -47,10 +47,17 @@ impl FromStr for AddressRange {
         let network: IpAddr = address.parse().map_err(|_| AddressRangeError)?;
         let (_, width) = bits_of(network);
         let bits = match bits {
-            Some(bits) => bits.parse().ok().filter(|b| *b <= width).ok_or(AddressRangeError)?,
+            Some(bits) => bits
+                .parse()
+                .ok()
+                .filter(|b| *b <= width)
+                .ok_or(AddressRangeError)?,
             None => width,
         };
-        Ok(Self { network: network.to_canonical(), bits })
+        Ok(Self {
+            network: network.to_canonical(),
+            bits,
+        })
     }
 }
 
@@ -65,7 +72,10 @@ mod tests {
     use super::*;
 
     fn holds(range: &str, address: &str) -> bool {
-        range.parse::<AddressRange>().unwrap().contains(address.parse().unwrap())
+        range
+            .parse::<AddressRange>()
+            .unwrap()
+            .contains(address.parse().unwrap())
     }
 
     #[test]

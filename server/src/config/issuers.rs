@@ -47,7 +47,11 @@ pub(super) fn read(root: &mut Table, problems: &mut Vec<Problem>) -> Vec<IssuerC
         if let Some(issuer) = &issuer
             && issuers.iter().any(|other| other.issuer == issuer.issuer)
         {
-            section.problem("issuer", format!("`{}` is there twice", issuer.issuer), "keep one of them");
+            section.problem(
+                "issuer",
+                format!("`{}` is there twice", issuer.issuer),
+                "keep one of them",
+            );
         }
         section.finish();
         issuers.extend(issuer);
@@ -65,7 +69,11 @@ fn one(section: &mut Section<'_>) -> Option<IssuerConfig> {
     });
     let audience = section.texts("audience").unwrap_or_default();
     if audience.is_empty() {
-        section.problem("audience", "is missing", "name the `aud` that its tokens carry for this server");
+        section.problem(
+            "audience",
+            "is missing",
+            "name the `aud` that its tokens carry for this server",
+        );
     }
     let defaults = IssuerConfig::new(
         name.clone().unwrap_or_default(),
@@ -82,15 +90,12 @@ fn one(section: &mut Section<'_>) -> Option<IssuerConfig> {
     };
     let mut role_map = defaults.role_map;
     for (external, canonical) in section.pairs("roles").unwrap_or_default() {
-        match Role::parse(&canonical) {
-            Some(role) => {
-                role_map.insert(external, role);
-            }
-            None => {
-                let known = Role::ALL.map(Role::as_str).join(", ");
-                let text = format!("`{external}` is mapped to `{canonical}`, which is no role");
-                section.problem("roles", text, format!("map it to one of {known}"));
-            }
+        if let Some(role) = Role::parse(&canonical) {
+            role_map.insert(external, role);
+        } else {
+            let known = Role::ALL.map(Role::as_str).join(", ");
+            let text = format!("`{external}` is mapped to `{canonical}`, which is no role");
+            section.problem("roles", text, format!("map it to one of {known}"));
         }
     }
     let mut algorithms = Vec::new();
@@ -124,7 +129,11 @@ fn one(section: &mut Section<'_>) -> Option<IssuerConfig> {
         audience: defaults.audience,
     };
     if name.is_none() {
-        section.problem("issuer", "is missing", "set it to the issuer's URL, exactly as tokens write `iss`");
+        section.problem(
+            "issuer",
+            "is missing",
+            "set it to the issuer's URL, exactly as tokens write `iss`",
+        );
         return None;
     }
     Some(issuer)
@@ -133,16 +142,28 @@ fn one(section: &mut Section<'_>) -> Option<IssuerConfig> {
 /// Says what is unsafe about an issuer's name.
 fn check_name(section: &mut Section<'_>, name: &str) {
     match Url::parse(name) {
-        Err(_) => section.problem("issuer", format!("`{name}` is not a URL"), "set it to the issuer's URL"),
+        Err(_) => section.problem(
+            "issuer",
+            format!("`{name}` is not a URL"),
+            "set it to the issuer's URL",
+        ),
         Ok(url) => {
             if !super::load::is_safe_base(&url) {
                 let text = format!("`{name}` is reached in the clear");
                 section.problem("issuer", text, "use https; plain http is for loopback alone");
             }
             if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() {
-                section.problem("issuer", "has a query, a fragment or a user", "remove it from the URL");
+                section.problem(
+                    "issuer",
+                    "has a query, a fragment or a user",
+                    "remove it from the URL",
+                );
             }
-            if url.path().split('/').any(|part| part == crate::demo::DEV_ISSUER_SEGMENT) {
+            if url
+                .path()
+                .split('/')
+                .any(|part| part == crate::demo::DEV_ISSUER_SEGMENT)
+            {
                 let text = format!("`{name}` is a development issuer, which signs for anybody");
                 section.problem("issuer", text, "use a real issuer, or run `handoff demo`");
             }

@@ -18,8 +18,9 @@ use super::{
 /// What every variable of ours begins with.
 const ENV_PREFIX: &str = "HANDOFF__";
 /// The sections, for those who mistype one.
-const SECTIONS: [&str; 9] =
-    ["server", "admin", "database", "blobs", "issuers", "policies", "limits", "timeouts", "log"];
+const SECTIONS: [&str; 9] = [
+    "server", "admin", "database", "blobs", "issuers", "policies", "limits", "timeouts", "log",
+];
 
 /// The configuration of `file`, if one is given, and of the environment, which has the last word.
 pub fn load(
@@ -58,14 +59,20 @@ pub fn parse(
         });
         Table::new()
     });
-    let mut variables: Vec<(String, String)> =
-        environment.into_iter().filter(|(name, _)| name.starts_with(ENV_PREFIX)).collect();
+    let mut variables: Vec<(String, String)> = environment
+        .into_iter()
+        .filter(|(name, _)| name.starts_with(ENV_PREFIX))
+        .collect();
     // Lists are filled from the front, so 0 comes before 1.
     variables.sort();
     for (name, value) in variables {
-        let path: Vec<String> =
-            name.trim_start_matches(ENV_PREFIX).split("__").map(str::to_ascii_lowercase).collect();
-        if !set(&mut root, &path, value) {
+        let path: Vec<String> = name
+            .trim_start_matches(ENV_PREFIX)
+            .split("__")
+            .map(str::to_ascii_lowercase)
+            .collect();
+        // A name without a section would put a value where a section belongs.
+        if path.len() < 2 || !set(&mut root, &path, value) {
             problems.push(Problem {
                 key: name,
                 text: "names no key".to_owned(),
@@ -75,7 +82,11 @@ pub fn parse(
         }
     }
     let config = read(&mut root, &mut problems);
-    if problems.is_empty() { Ok(config) } else { Err(ConfigError(problems)) }
+    if problems.is_empty() {
+        Ok(config)
+    } else {
+        Err(ConfigError(problems))
+    }
 }
 
 /// Puts a variable's value where the file would have it.
@@ -91,7 +102,11 @@ fn set(table: &mut Table, path: &[String], value: String) -> bool {
         }
         [section, rest @ ..] => {
             let numbered = rest.first().and_then(|first| first.parse::<usize>().ok());
-            let fresh = if numbered.is_some() { Value::Array(Vec::new()) } else { Value::Table(Table::new()) };
+            let fresh = if numbered.is_some() {
+                Value::Array(Vec::new())
+            } else {
+                Value::Table(Table::new())
+            };
             match (table.entry(section.clone()).or_insert(fresh), numbered) {
                 (Value::Table(inner), None) => set(inner, rest, value),
                 (Value::Array(entries), Some(index)) => {
@@ -145,7 +160,11 @@ fn read(root: &mut Table, problems: &mut Vec<Problem>) -> Config {
 /// An address to listen on.
 fn listen(section: &mut Section<'_>, default: SocketAddr) -> SocketAddr {
     section
-        .parsed("listen", "set it to an address and a port like `0.0.0.0:8080`", |text| text.parse().ok())
+        .parsed(
+            "listen",
+            "set it to an address and a port like `0.0.0.0:8080`",
+            |text| text.parse().ok(),
+        )
         .unwrap_or(default)
 }
 
@@ -223,7 +242,9 @@ pub fn is_loopback(url: &Url) -> bool {
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => address.is_loopback(),
         // A URL of a scheme that is not special has a name where it has an address.
-        Some(Host::Domain(name)) => name == "localhost" || name.parse().is_ok_and(|a: std::net::IpAddr| a.is_loopback()),
+        Some(Host::Domain(name)) => {
+            name == "localhost" || name.parse().is_ok_and(|a: std::net::IpAddr| a.is_loopback())
+        }
         None => false,
     }
 }
@@ -232,7 +253,11 @@ fn read_admin(root: &mut Table, problems: &mut Vec<Problem>, public: SocketAddr)
     let mut section = Section::take(root, "admin", problems);
     let listen = listen(&mut section, SocketAddr::from(([127, 0, 0, 1], 9090)));
     if listen == public && listen.port() != 0 {
-        section.problem("listen", "is the public listener's address too", "give it a port of its own");
+        section.problem(
+            "listen",
+            "is the public listener's address too",
+            "give it a port of its own",
+        );
     }
     section.finish();
     Admin { listen }
@@ -243,15 +268,14 @@ fn read_database(root: &mut Table, problems: &mut Vec<Problem>, replicas: u32) -
     let remedy = "set it to `sqlite:///var/lib/handoff/handoff.db` or `postgres://USER:PASSWORD@HOST/NAME`";
     let absent = section.is_absent("url") && section.is_absent("url_file");
     let url = section.secret("url", "url_file");
-    match url.as_ref().map(|url| url.expose_secret()) {
+    match url.as_ref().map(ExposeSecret::expose_secret) {
         None if absent => section.problem("url", "is missing", remedy),
         None => {}
-        Some(url) if url.starts_with("sqlite:") => {
-            if replicas > 1 {
-                let text = format!("SQLite serves one process, and `server.replicas` is {replicas}");
-                section.problem("url", text, "use PostgreSQL, or one replica");
-            }
+        Some(url) if url.starts_with("sqlite:") && replicas > 1 => {
+            let text = format!("SQLite serves one process, and `server.replicas` is {replicas}");
+            section.problem("url", text, "use PostgreSQL, or one replica");
         }
+        Some(url) if url.starts_with("sqlite:") => {}
         Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {}
         Some(_) => section.problem("url", "is of no database that is known here", remedy),
     }
@@ -278,7 +302,10 @@ fn read_blobs(root: &mut Table, problems: &mut Vec<Problem>) -> Blobs {
     if url.is_none() && absent {
         section.problem("url", "is missing", remedy);
     }
-    let shown = url.as_ref().map(|url| super::redact_url(url.expose_secret())).unwrap_or_default();
+    let shown = url
+        .as_ref()
+        .map(|url| super::redact_url(url.expose_secret()))
+        .unwrap_or_default();
     let named_plainly = url.as_ref().is_some_and(|url| !url.expose_secret().contains('?'));
     let parsed = url.and_then(|url| match BlobConfig::parse(url.expose_secret()) {
         Ok(config) => Some(config),
@@ -310,7 +337,11 @@ fn read_blobs(root: &mut Table, problems: &mut Vec<Problem>) -> Blobs {
         }
         other => {
             if key.is_some() || sas.is_some() {
-                section.problem("url", "is no Azure container, and there is a key or signature for one", remedy);
+                section.problem(
+                    "url",
+                    "is no Azure container, and there is a key or signature for one",
+                    remedy,
+                );
             }
             other.unwrap_or_else(|| BlobConfig::Directory { path: PathBuf::new() })
         }
@@ -327,7 +358,11 @@ fn read_policies(root: &mut Table, problems: &mut Vec<Problem>) -> Policies {
         let remedy = "name a workflow file as `policies/README.md` describes it";
         match fs::read_to_string(path) {
             Err(error) => {
-                section.problem("workflow", format!("`{}` can't be read: {error}", path.display()), remedy);
+                section.problem(
+                    "workflow",
+                    format!("`{}` can't be read: {error}", path.display()),
+                    remedy,
+                );
             }
             Ok(text) => match handoff_policies::parse_workflows(&text) {
                 Ok(parsed) => workflows = Some(parsed),
@@ -346,9 +381,8 @@ fn read_policies(root: &mut Table, problems: &mut Vec<Problem>) -> Policies {
 fn read_limits(root: &mut Table, problems: &mut Vec<Problem>) -> Limits {
     let defaults = Limits::default();
     let mut section = Section::take(root, "limits", problems);
-    let mut small = |key, default: usize| {
-        usize::try_from(section.size(key, default as u64)).unwrap_or(default)
-    };
+    let mut small =
+        |key, default: usize| usize::try_from(section.size(key, default as u64)).unwrap_or(default);
     let max_bundle = small("max_bundle", defaults.max_bundle);
     let max_resource = small("max_resource", defaults.max_resource);
     let max_body = small("max_body", defaults.max_body);
@@ -383,13 +417,17 @@ fn read_log(root: &mut Table, problems: &mut Vec<Problem>) -> Log {
     let mut section = Section::take(root, "log", problems);
     let format = section
         .parsed("format", "set it to `auto`, `human` or `json`", |text| {
-            [LogFormat::Auto, LogFormat::Human, LogFormat::Json].into_iter().find(|f| f.as_str() == text)
+            [LogFormat::Auto, LogFormat::Human, LogFormat::Json]
+                .into_iter()
+                .find(|f| f.as_str() == text)
         })
         .unwrap_or_default();
     let filter = section
-        .parsed("filter", "set it to a level like `info`, or `info,handoff_store=debug`", |text| {
-            crate::telemetry::is_filter(text).then(|| text.to_owned())
-        })
+        .parsed(
+            "filter",
+            "set it to a level like `info`, or `info,handoff_store=debug`",
+            |text| crate::telemetry::is_filter(text).then(|| text.to_owned()),
+        )
         .unwrap_or(Log::default().filter);
     section.finish();
     Log { format, filter }

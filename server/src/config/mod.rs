@@ -48,7 +48,11 @@ impl fmt::Display for Problem {
 pub struct ConfigError(pub Vec<Problem>);
 
 fn list(problems: &[Problem]) -> String {
-    problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+    problems
+        .iter()
+        .map(Problem::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// Everything that is set, checked and fit to serve with.
@@ -191,7 +195,10 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: LogFormat::Auto, filter: "info".to_owned() }
+        Self {
+            format: LogFormat::Auto,
+            filter: "info".to_owned(),
+        }
     }
 }
 

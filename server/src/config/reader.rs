@@ -41,13 +41,22 @@ impl<'a> Section<'a> {
 
     /// A section that is at hand already.
     pub(super) fn of(path: &str, table: Table, problems: &'a mut Vec<Problem>) -> Self {
-        Self { path: path.to_owned(), table, known: Vec::new(), problems }
+        Self {
+            path: path.to_owned(),
+            table,
+            known: Vec::new(),
+            problems,
+        }
     }
 
     /// Notes a problem with `key`.
     pub(super) fn problem(&mut self, key: &str, text: impl Into<String>, remedy: impl Into<String>) {
         let key = format!("{}.{key}", self.path);
-        self.problems.push(Problem { key, text: text.into(), remedy: remedy.into() });
+        self.problems.push(Problem {
+            key,
+            text: text.into(),
+            remedy: remedy.into(),
+        });
     }
 
     /// Whether nothing stands under `key`, rather than something that does not fit.
@@ -123,18 +132,26 @@ impl<'a> Section<'a> {
     /// Bytes: a number, or a text like `5 GiB`.
     pub(super) fn size(&mut self, key: &'static str, default: u64) -> u64 {
         let value = self.value(key);
-        self.measured(key, value, default, "set it to bytes, at least 1, like `10 MiB`", |text| {
-            parse_size(text).filter(|n| *n > 0 && i64::try_from(*n).is_ok())
-        })
+        self.measured(
+            key,
+            value,
+            default,
+            "set it to bytes, at least 1, like `10 MiB`",
+            |text| parse_size(text).filter(|n| *n > 0 && i64::try_from(*n).is_ok()),
+        )
     }
 
     /// A length of time: seconds, or a text like `30 s`.
     pub(super) fn duration(&mut self, key: &'static str, default: Duration) -> Duration {
         let value = self.value(key);
-        let day = Duration::from_secs(86_400);
-        self.measured(key, value, default, "set it to a time from `1 ms` to `24 h`, like `30 s`", |text| {
-            parse_duration(text).filter(|d| !d.is_zero() && *d <= day)
-        })
+        let day = Duration::from_hours(24);
+        self.measured(
+            key,
+            value,
+            default,
+            "set it to a time from `1 ms` to `24 h`, like `30 s`",
+            |text| parse_duration(text).filter(|d| !d.is_zero() && *d <= day),
+        )
     }
 
     fn measured<T>(
@@ -175,16 +192,30 @@ impl<'a> Section<'a> {
     pub(super) fn texts(&mut self, key: &'static str) -> Option<Vec<String>> {
         match self.value(key)? {
             Value::String(text) => Some(
-                text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect(),
+                text.split(',')
+                    .map(str::trim)
+                    .filter(|part| !part.is_empty())
+                    .map(str::to_owned)
+                    .collect(),
             ),
             Value::Array(values) => {
                 let count = values.len();
                 let texts: Vec<String> = values
                     .into_iter()
-                    .filter_map(|v| if let Value::String(text) = v { Some(text) } else { None })
+                    .filter_map(|v| {
+                        if let Value::String(text) = v {
+                            Some(text)
+                        } else {
+                            None
+                        }
+                    })
                     .collect();
                 if texts.len() < count {
-                    self.problem(key, "holds something that is no text", "put every entry in quotes");
+                    self.problem(
+                        key,
+                        "holds something that is no text",
+                        "put every entry in quotes",
+                    );
                 }
                 Some(texts)
             }
@@ -316,7 +347,10 @@ mod tests {
     #[test]
     fn a_slip_of_the_finger_is_told_what_was_meant() {
         assert_eq!(closest("lisen", &["listen", "public_url"]), Some("listen"));
-        assert_eq!(closest("publicurl", &["listen", "public_url"]), Some("public_url"));
+        assert_eq!(
+            closest("publicurl", &["listen", "public_url"]),
+            Some("public_url")
+        );
         assert_eq!(closest("colour", &["listen", "public_url"]), None);
     }
 }

@@ -14,13 +14,17 @@ const HIDDEN: &str = "(hidden)";
 
 /// `text` with every part that may be secret hidden: the password, and the value of every query parameter.
 pub fn redact_url(text: &str) -> String {
-    let Ok(mut url) = Url::parse(text) else { return HIDDEN.to_owned() };
+    let Ok(mut url) = Url::parse(text) else {
+        return HIDDEN.to_owned();
+    };
     if url.password().is_some() && url.set_password(Some("hidden")).is_err() {
         return HIDDEN.to_owned();
     }
     let names: Vec<String> = url.query_pairs().map(|(name, _)| name.into_owned()).collect();
     if !names.is_empty() {
-        url.query_pairs_mut().clear().extend_pairs(names.iter().map(|name| (name, "hidden")));
+        url.query_pairs_mut()
+            .clear()
+            .extend_pairs(names.iter().map(|name| (name, "hidden")));
     }
     url.set_fragment(None);
     url.to_string()
@@ -59,15 +63,26 @@ impl Config {
         section("timeouts", timeouts(&self.timeouts));
         section(
             "log",
-            vec![("format", text(&self.log.format.as_str())), ("filter", text(&self.log.filter))],
+            vec![
+                ("format", text(&self.log.format.as_str())),
+                ("filter", text(&self.log.filter)),
+            ],
         );
-        root.insert("issuers".to_owned(), Value::Array(self.issuers.iter().map(issuer).collect()));
+        root.insert(
+            "issuers".to_owned(),
+            Value::Array(self.issuers.iter().map(issuer).collect()),
+        );
         root.to_string()
     }
 }
 
 fn table(entries: Vec<(&str, Value)>) -> Value {
-    Value::Table(entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+    Value::Table(
+        entries
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect(),
+    )
 }
 
 fn text(value: &impl ToString) -> Value {
@@ -119,8 +134,11 @@ fn timeouts(timeouts: &Timeouts) -> Vec<(&'static str, Value)> {
 }
 
 fn issuer(issuer: &IssuerConfig) -> Value {
-    let mut roles: Vec<(&str, Value)> =
-        issuer.role_map.iter().map(|(name, role)| (name.as_str(), text(&role.as_str()))).collect();
+    let mut roles: Vec<(&str, Value)> = issuer
+        .role_map
+        .iter()
+        .map(|(name, role)| (name.as_str(), text(&role.as_str())))
+        .collect();
     roles.sort_by_key(|(name, _)| *name);
     let algorithms: Vec<&str> = issuer.algorithms.iter().map(|alg| alg.as_str()).collect();
     let mut entries = vec![

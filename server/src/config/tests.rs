@@ -33,7 +33,12 @@ const GOOD: &str = r#"
 "#;
 
 fn with_env(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
-    parse(text, variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+    parse(
+        text,
+        variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+    )
 }
 
 fn good() -> Config {
@@ -52,7 +57,13 @@ fn a_good_file_is_taken_with_defaults_for_the_rest() {
     let config = good();
     assert_eq!(config.server.listen.port(), 8443);
     assert_eq!(config.server.public_url, "https://handoff.example.org");
-    assert_eq!(config.limits, Limits { max_binary: 1 << 30, ..Limits::default() });
+    assert_eq!(
+        config.limits,
+        Limits {
+            max_binary: 1 << 30,
+            ..Limits::default()
+        }
+    );
     assert_eq!(config.timeouts.body_idle, Duration::from_secs(45));
     assert_eq!(config.timeouts.request_header, Duration::from_secs(5));
     assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9090");
@@ -92,7 +103,10 @@ fn a_server_can_be_configured_by_the_environment_alone() {
             ("HANDOFF__DATABASE__URL", "sqlite:///var/lib/handoff/handoff.db"),
             ("HANDOFF__BLOBS__URL", "file:///var/lib/handoff/blobs"),
             ("HANDOFF__ISSUERS__0__ISSUER", "https://login.example.org"),
-            ("HANDOFF__ISSUERS__0__AUDIENCE", "https://handoff.example.org/fhir"),
+            (
+                "HANDOFF__ISSUERS__0__AUDIENCE",
+                "https://handoff.example.org/fhir",
+            ),
         ],
     )
     .unwrap();
@@ -125,6 +139,7 @@ fn every_problem_is_named_at_once_with_its_key() {
     .unwrap_err();
     let keys: Vec<&str> = error.0.iter().map(|p| p.key.as_str()).collect();
     for key in [
+        "HANDOFF__SERVER",
         "colour",
         "demo",
         "server.lisen",
@@ -145,13 +160,22 @@ fn every_problem_is_named_at_once_with_its_key() {
 fn nothing_at_all_names_what_is_needed() {
     let error = with_env("", &[]).unwrap_err();
     let keys: Vec<&str> = error.0.iter().map(|p| p.key.as_str()).collect();
-    assert_eq!(keys, ["server.public_url", "database.url", "blobs.url", "issuers"]);
+    assert_eq!(
+        keys,
+        ["server.public_url", "database.url", "blobs.url", "issuers"]
+    );
 }
 
 #[test]
 fn plain_http_is_refused_off_loopback_and_taken_on_it() {
-    assert_eq!(problems_with("https://handoff.example.org/\"", "http://handoff.example.org\"").len(), 1);
-    assert_eq!(problems_with("https://login.example.org", "http://login.example.org").len(), 1);
+    assert_eq!(
+        problems_with("https://handoff.example.org/\"", "http://handoff.example.org\"").len(),
+        1
+    );
+    assert_eq!(
+        problems_with("https://login.example.org", "http://login.example.org").len(),
+        1
+    );
     let text = GOOD
         .replace("https://handoff.example.org/\"", "http://127.0.0.1:8080\"")
         .replace("https://login.example.org", "http://localhost:9/x");
@@ -160,7 +184,10 @@ fn plain_http_is_refused_off_loopback_and_taken_on_it() {
 
 #[test]
 fn sqlite_is_refused_with_replicas() {
-    let sqlite = GOOD.replace("postgres://handoff:s3cret@db.example.org/handoff?sslmode=require", "sqlite:/x.db");
+    let sqlite = GOOD.replace(
+        "postgres://handoff:s3cret@db.example.org/handoff?sslmode=require",
+        "sqlite:/x.db",
+    );
     assert!(with_env(&sqlite, &[]).is_ok());
     let error = with_env(&sqlite, &[("HANDOFF__SERVER__REPLICAS", "2")]).unwrap_err();
     assert_eq!(error.0.len(), 1);
@@ -170,7 +197,10 @@ fn sqlite_is_refused_with_replicas() {
 
 #[test]
 fn a_development_issuer_is_refused() {
-    let problems = problems_with("https://login.example.org", "https://demo.example.org/dev-issuer/b");
+    let problems = problems_with(
+        "https://login.example.org",
+        "https://demo.example.org/dev-issuer/b",
+    );
     assert!(problems[0].contains("development issuer"), "{problems:?}");
 }
 
@@ -189,7 +219,10 @@ fn a_secret_is_read_from_its_file() {
         &format!("url_file = {:?}", file.path()),
     );
     let config = with_env(&text, &[]).unwrap();
-    assert_eq!(config.database.url.expose_secret(), "postgres://handoff:fr0mfile@db/handoff");
+    assert_eq!(
+        config.database.url.expose_secret(),
+        "postgres://handoff:fr0mfile@db/handoff"
+    );
     let error = with_env(&text, &[("HANDOFF__DATABASE__URL", "sqlite:/x.db")]).unwrap_err();
     assert_eq!(error.0[0].key, "database.url_file");
     let error = with_env(&text, &[("HANDOFF__DATABASE__URL_FILE", "/nowhere/at/all")]).unwrap_err();
@@ -217,7 +250,9 @@ fn what_is_shown_can_be_configured_again() {
 
 #[test]
 fn a_syntax_error_names_the_line_and_not_what_stands_there() {
-    let error = with_env("[server]\nlisten = s3cret oops\n", &[]).unwrap_err().to_string();
+    let error = with_env("[server]\nlisten = s3cret oops\n", &[])
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("line 2"), "{error}");
     assert!(!error.contains("s3cret"), "{error}");
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 /// The number and the unit of `text`.
 fn split(text: &str) -> Option<(u64, &str)> {
     let text = text.trim();
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '_')
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at_checked(end)?;
     Some((number.replace('_', "").parse().ok()?, unit.trim()))
 }
@@ -66,7 +68,14 @@ mod tests {
         assert_eq!(parse_size("5 GiB"), Some(5 << 30));
         assert_eq!(parse_size("10MiB"), Some(10 << 20));
         assert_eq!(parse_size("1_000"), Some(1000));
-        for bad in ["", "GiB", "5 gigs", "-1", "99999999999999999999", "18446744073709551615 GiB"] {
+        for bad in [
+            "",
+            "GiB",
+            "5 gigs",
+            "-1",
+            "99999999999999999999",
+            "18446744073709551615 GiB",
+        ] {
             assert_eq!(parse_size(bad), None, "{bad}");
         }
     }
@@ -75,7 +84,7 @@ mod tests {
     fn a_length_of_time_is_read_as_people_write_it() {
         assert_eq!(parse_duration("30 s"), Some(Duration::from_secs(30)));
         assert_eq!(parse_duration("250ms"), Some(Duration::from_millis(250)));
-        assert_eq!(parse_duration("2 min"), Some(Duration::from_secs(120)));
+        assert_eq!(parse_duration("2 min"), Some(Duration::from_mins(2)));
         assert_eq!(parse_duration("soon"), None);
     }
 

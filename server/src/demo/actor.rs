@@ -37,11 +37,16 @@ impl Answer {
     /// What a refusal says in words.
     pub(super) fn words(&self) -> Option<String> {
         let body = self.json();
-        ["/issue/0/details/text", "/issue/0/diagnostics", "/detail", "/title"]
-            .iter()
-            .find_map(|place| body.pointer(place))
-            .and_then(Value::as_str)
-            .map(str::to_owned)
+        [
+            "/issue/0/details/text",
+            "/issue/0/diagnostics",
+            "/detail",
+            "/title",
+        ]
+        .iter()
+        .find_map(|place| body.pointer(place))
+        .and_then(Value::as_str)
+        .map(str::to_owned)
     }
 
     /// The resource's id, from its body or from where it is said to be.
@@ -58,7 +63,11 @@ impl Answer {
 
 /// The wire: a client that keeps to what it is told and follows no redirect by itself.
 pub(super) fn client() -> Result<Client, PlayError> {
-    let built = Client::builder().redirect(Policy::none()).no_proxy().timeout(Duration::from_secs(30)).build();
+    let built = Client::builder()
+        .redirect(Policy::none())
+        .no_proxy()
+        .timeout(Duration::from_secs(30))
+        .build();
     built.map_err(|error| PlayError::Wire(error.to_string()))
 }
 
@@ -85,10 +94,19 @@ impl Actor {
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(format!("grant_type=client_credentials&client_id={client_id}"));
         let answer = send(request).await?;
-        let token = answer.json().get("access_token").and_then(Value::as_str).map(SecretString::from);
-        let token = token
-            .ok_or_else(|| PlayError::Wire(format!("no token for `{client_id}`: {}", answer.status)))?;
-        Ok(Self { name, client: client.clone(), base: base.to_owned(), token })
+        let token = answer
+            .json()
+            .get("access_token")
+            .and_then(Value::as_str)
+            .map(SecretString::from);
+        let token =
+            token.ok_or_else(|| PlayError::Wire(format!("no token for `{client_id}`: {}", answer.status)))?;
+        Ok(Self {
+            name,
+            client: client.clone(),
+            base: base.to_owned(),
+            token,
+        })
     }
 
     /// Asks for `path` with a body of `content_type`, or without one where that is empty.
@@ -99,8 +117,15 @@ impl Actor {
         content_type: &str,
         body: Vec<u8>,
     ) -> Result<Answer, PlayError> {
-        let url = if path.starts_with("http://") { path.to_owned() } else { format!("{}{path}", self.base) };
-        let mut request = self.client.request(method, url).bearer_auth(self.token.expose_secret());
+        let url = if path.starts_with("http://") {
+            path.to_owned()
+        } else {
+            format!("{}{path}", self.base)
+        };
+        let mut request = self
+            .client
+            .request(method, url)
+            .bearer_auth(self.token.expose_secret());
         if !content_type.is_empty() {
             request = request.header(CONTENT_TYPE, content_type).body(body);
         }
@@ -112,13 +137,23 @@ async fn send(request: RequestBuilder) -> Result<Answer, PlayError> {
     let wire = |error: reqwest::Error| PlayError::Wire(error.without_url().to_string());
     let response = request.send().await.map_err(wire)?;
     let header = |name| {
-        response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+        response
+            .headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned)
     };
     let (location, etag) = (header(LOCATION), header(ETAG));
     let content_type = header(CONTENT_TYPE).unwrap_or_default();
     let status = response.status().as_u16();
     let body = response.bytes().await.map_err(wire)?.to_vec();
-    Ok(Answer { status, location, etag, content_type, body })
+    Ok(Answer {
+        status,
+        location,
+        etag,
+        content_type,
+        body,
+    })
 }
 
 #[cfg(test)]
@@ -152,6 +187,9 @@ mod tests {
         assert_eq!(answer(&json!({"id": "a"}), None).id().as_deref(), Some("a"));
         let location = "http://h/fhir/Binary/b/_history/1";
         assert_eq!(answer(&json!({}), Some(location)).id().as_deref(), Some("b"));
-        assert_eq!(answer(&json!({}), Some("/redemptions/c")).id().as_deref(), Some("c"));
+        assert_eq!(
+            answer(&json!({}), Some("/redemptions/c")).id().as_deref(),
+            Some("c")
+        );
     }
 }

@@ -12,7 +12,12 @@ pub fn curl_lines(stage: &Stage, props: &Props) -> Vec<(&'static str, String)> {
             stage.issuer_base
         )
     };
-    let resource = task(&props.document, "ready", Some("Practitioner/lane"), &stage.now.to_instant());
+    let resource = task(
+        &props.document,
+        "ready",
+        Some("Practitioner/lane"),
+        &stage.now.to_instant(),
+    );
     let create = format!(
         "{} -H 'Content-Type: application/fhir+json' -d '{resource}' {base}/fhir/Task",
         bearer("ehr")
@@ -20,10 +25,16 @@ pub fn curl_lines(stage: &Stage, props: &Props) -> Vec<(&'static str, String)> {
     let created_id =
         format!("curl -sS -o /dev/null -D - {create} | sed -n 's#^[Ll]ocation:.*/Task/\\([^/]*\\)/.*#\\1#p'");
     vec![
-        ("what this server can do", format!("curl -sS {base}/fhir/metadata")),
+        (
+            "what this server can do",
+            format!("curl -sS {base}/fhir/metadata"),
+        ),
         (
             "Dr. Lane's Tasks",
-            format!("curl -sS {} '{base}/fhir/Task?owner=Practitioner/lane&_sort=-_lastUpdated'", bearer("lane")),
+            format!(
+                "curl -sS {} '{base}/fhir/Task?owner=Practitioner/lane&_sort=-_lastUpdated'",
+                bearer("lane")
+            ),
         ),
         (
             "a fresh Task for the same letter, and the letter fetched under it",
@@ -45,7 +56,11 @@ pub fn curl_lines(stage: &Stage, props: &Props) -> Vec<(&'static str, String)> {
         ),
         (
             "the trail of the play",
-            format!("curl -sS {} '{base}/fhir/AuditEvent?entity=Task/{}'", bearer("auditor"), props.task),
+            format!(
+                "curl -sS {} '{base}/fhir/AuditEvent?entity=Task/{}'",
+                bearer("auditor"),
+                props.task
+            ),
         ),
     ]
 }
@@ -71,7 +86,10 @@ mod tests {
         };
         for (what, line) in curl_lines(&stage, &props) {
             assert!(line.starts_with("curl ") && !line.contains('\n'), "{what}");
-            let read = std::process::Command::new("sh").args(["-n", "-c", &line]).status().unwrap();
+            let read = std::process::Command::new("sh")
+                .args(["-n", "-c", &line])
+                .status()
+                .unwrap();
             assert!(read.success(), "{what}: {line}");
         }
     }

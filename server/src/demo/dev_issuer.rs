@@ -15,9 +15,7 @@ use actix_web::http::header::{
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{Error, HttpRequest, HttpResponse, web};
 use handoff_domain::ports::{Clock, Entropy};
-use handoff_identity::dev_issuer::{
-    AuthorizeRequest, DevIssuer, DevIssuerError, DevKey, DevKeyError, Realm,
-};
+use handoff_identity::dev_issuer::{AuthorizeRequest, DevIssuer, DevIssuerError, DevKey, DevKeyError, Realm};
 use secrecy::ExposeSecret;
 use serde_json::json;
 use url::{Url, form_urlencoded};
@@ -49,7 +47,11 @@ impl DevIssuers {
         let other = key.duplicate()?;
         let issuer = |realm, key| Arc::new(DevIssuer::new(base_url, realm, key, Arc::clone(entropy)));
         let realms = [issuer(Realm::B, key), issuer(Realm::Default, other)];
-        Ok(Self { realms, clock: Arc::clone(clock), port })
+        Ok(Self {
+            realms,
+            clock: Arc::clone(clock),
+            port,
+        })
     }
 
     /// All of them.
@@ -107,7 +109,10 @@ impl Visitors {
 
     fn admit(&self, headers: &HeaderMap) -> bool {
         let mut names = headers.get_all(HOST);
-        let host = names.next().and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let host = names
+            .next()
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
         let host_is_ours =
             names.next().is_none() && self.hosts.iter().any(|ours| ours.eq_ignore_ascii_case(host));
         let origins_are_ours = headers.get_all(ORIGIN).all(|origin| {
@@ -124,7 +129,9 @@ async fn refuse_strangers(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
-    let admitted = request.app_data::<web::Data<Place>>().is_some_and(|p| p.visitors.admit(request.headers()));
+    let admitted = request
+        .app_data::<web::Data<Place>>()
+        .is_some_and(|p| p.visitors.admit(request.headers()));
     if admitted {
         return Ok(next.call(request).await?.map_into_boxed_body());
     }
@@ -150,7 +157,9 @@ impl Parameters {
     fn parse(encoded: &[u8]) -> Self {
         let mut found = HashMap::new();
         for (name, value) in form_urlencoded::parse(encoded) {
-            found.entry(name.into_owned()).or_insert_with(|| value.into_owned());
+            found
+                .entry(name.into_owned())
+                .or_insert_with(|| value.into_owned());
         }
         Self(found)
     }
@@ -187,7 +196,9 @@ impl Parameters {
         let Ok(mut url) = Url::parse(self.text("redirect_uri")) else {
             return HttpResponse::BadRequest().finish();
         };
-        url.query_pairs_mut().extend_pairs(answer).append_pair("iss", issuer.issuer());
+        url.query_pairs_mut()
+            .extend_pairs(answer)
+            .append_pair("iss", issuer.issuer());
         if let Some(state) = self.get("state") {
             url.query_pairs_mut().append_pair("state", state);
         }
@@ -199,7 +210,10 @@ impl Parameters {
     }
 
     fn refused(&self, issuer: &DevIssuer, error: DevIssuerError) -> HttpResponse {
-        self.back(issuer, &[("error", error.code), ("error_description", error.description)])
+        self.back(
+            issuer,
+            &[("error", error.code), ("error_description", error.description)],
+        )
     }
 }
 
@@ -226,8 +240,11 @@ async fn sign_in_page(place: web::Data<Place>, request: HttpRequest) -> HttpResp
     for name in hidden {
         if let Some(value) = parameters.get(name) {
             // Writing to a String can't fail.
-            let _infallible =
-                write!(body, "<input type=\"hidden\" name=\"{name}\" value=\"{}\">", escaped(value));
+            let _infallible = write!(
+                body,
+                "<input type=\"hidden\" name=\"{name}\" value=\"{}\">",
+                escaped(value)
+            );
         }
     }
     for person in place.issuer.people() {
@@ -245,8 +262,11 @@ async fn sign_in_page(place: web::Data<Place>, request: HttpRequest) -> HttpResp
 
 async fn sign_in(place: web::Data<Place>, form: web::Bytes) -> HttpResponse {
     let parameters = Parameters::parse(&form);
-    let answer =
-        place.issuer.authorize(&parameters.authorize_request(), parameters.text("person"), place.clock.now());
+    let answer = place.issuer.authorize(
+        &parameters.authorize_request(),
+        parameters.text("person"),
+        place.clock.now(),
+    );
     match answer {
         Ok(code) => parameters.back(&place.issuer, &[("code", code.expose_secret())]),
         Err(error) => parameters.refused(&place.issuer, error),
@@ -257,9 +277,12 @@ async fn token(place: web::Data<Place>, form: web::Bytes) -> HttpResponse {
     let asked = Parameters::parse(&form);
     let now = place.clock.now();
     let answer = match asked.text("grant_type") {
-        "client_credentials" => {
-            place.issuer.issue(asked.text("client_id"), asked.get("scope"), asked.get("patient"), now)
-        }
+        "client_credentials" => place.issuer.issue(
+            asked.text("client_id"),
+            asked.get("scope"),
+            asked.get("patient"),
+            now,
+        ),
         "authorization_code" => place.issuer.exchange(
             asked.text("code"),
             asked.text("code_verifier"),

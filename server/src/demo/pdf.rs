@@ -95,14 +95,29 @@ mod tests {
     fn every_entry_of_the_table_points_at_its_object() {
         let pdf = String::from_utf8(referral_letter("2026-03-01")).unwrap();
         assert!(pdf.starts_with("%PDF-1.4\n") && pdf.ends_with("%%EOF\n"));
-        let start: usize = pdf.rsplit("startxref\n").next().unwrap().lines().next().unwrap().parse().unwrap();
+        let start: usize = pdf
+            .rsplit("startxref\n")
+            .next()
+            .unwrap()
+            .lines()
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap();
         assert!(pdf[start..].starts_with("xref\n0 7\n"));
         let entries: Vec<&str> = pdf[start..].lines().skip(2).take(7).collect();
         for (number, entry) in entries.iter().enumerate() {
-            assert_eq!(entry.len(), 19, "an entry is 20 bytes with its line feed: {entry:?}");
+            assert_eq!(
+                entry.len(),
+                19,
+                "an entry is 20 bytes with its line feed: {entry:?}"
+            );
             if number > 0 {
                 let offset: usize = entry[..10].parse().unwrap();
-                assert!(pdf[offset..].starts_with(&format!("{number} 0 obj\n")), "object {number}");
+                assert!(
+                    pdf[offset..].starts_with(&format!("{number} 0 obj\n")),
+                    "object {number}"
+                );
             }
         }
     }
@@ -110,8 +125,15 @@ mod tests {
     #[test]
     fn the_stream_is_as_long_as_it_says() {
         let pdf = String::from_utf8(referral_letter("2026-03-01")).unwrap();
-        let length: usize =
-            pdf.split("/Length ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        let length: usize = pdf
+            .split("/Length ")
+            .nth(1)
+            .unwrap()
+            .split(' ')
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap();
         let stream = pdf.split("stream\n").nth(1).unwrap();
         assert!(stream[length..].starts_with("endstream") || &stream[length - 3..length] == "ET\n");
         assert_eq!(&stream[length - 3..length], "ET\n");

@@ -1,6 +1,7 @@
 //! The play: one specialist referral over real HTTP, from the EHR's upload to the refusal after the Task is done.
 //! Every answer is looked at; one that is not as it should be ends the play.
 
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -73,7 +74,10 @@ pub async fn play<W: Write>(stage: &Stage, teller: &mut Teller<W>) -> Result<Pro
     let otis = enter("otis", "Dr. Otis (oncology)").await?;
     let auditor = enter("auditor", "The auditor").await?;
 
-    teller.line("A referral is handed over: one letter, one specialist, one time.", Tone::Strong)?;
+    teller.line(
+        "A referral is handed over: one letter, one specialist, one time.",
+        Tone::Strong,
+    )?;
     let (binary, document) = post_letter(&ehr, stage, teller).await?;
     let task = post_task(&ehr, &document, stage, teller).await?;
     accept(&lane, &task, teller).await?;
@@ -86,7 +90,12 @@ pub async fn play<W: Write>(stage: &Stage, teller: &mut Teller<W>) -> Result<Pro
     too_late(&lane, &binary, &task, teller).await?;
     show_trail(&auditor, &task, teller).await?;
     teller.flush()?;
-    Ok(Props { task, document, binary, link })
+    Ok(Props {
+        task,
+        document,
+        binary,
+        link,
+    })
 }
 
 impl Stage {
@@ -106,9 +115,14 @@ async fn post_letter<W: Write>(
 ) -> Result<(String, String), PlayError> {
     let letter = stage.letter();
     teller.scene(ehr.name, "uploads a referral letter, as a PDF that it just made")?;
-    teller.sent(&format!("POST /fhir/Binary   application/pdf, {} bytes", letter.len()))?;
+    teller.sent(&format!(
+        "POST /fhir/Binary   application/pdf, {} bytes",
+        letter.len()
+    ))?;
     let digest = hex(&letter);
-    let answer = ehr.ask(Method::POST, "/fhir/Binary", "application/pdf", letter).await?;
+    let answer = ehr
+        .ask(Method::POST, "/fhir/Binary", "application/pdf", letter)
+        .await?;
     must(ehr, &answer, 201, &[])?;
     let binary = id_of(ehr, &answer)?;
     teller.answered(&format!("201 Created   Binary/{binary}"), Tone::Good)?;
@@ -130,7 +144,9 @@ async fn post_letter<W: Write>(
         }}],
     });
     teller.sent("POST /fhir/DocumentReference   subject Patient/ada, content Binary/…")?;
-    let answer = ehr.ask(Method::POST, "/fhir/DocumentReference", FHIR, bytes(&resource)).await?;
+    let answer = ehr
+        .ask(Method::POST, "/fhir/DocumentReference", FHIR, bytes(&resource))
+        .await?;
     must(ehr, &answer, 201, &[])?;
     let document = id_of(ehr, &answer)?;
     teller.answered(&format!("201 Created   DocumentReference/{document}"), Tone::Good)?;
@@ -143,10 +159,15 @@ async fn post_task<W: Write>(
     stage: &Stage,
     teller: &mut Teller<W>,
 ) -> Result<String, PlayError> {
-    teller.scene(ehr.name, "asks cardiology to look at it: nobody in particular yet")?;
+    teller.scene(
+        ehr.name,
+        "asks cardiology to look at it: nobody in particular yet",
+    )?;
     let resource = task(document, "requested", None, &stage.now.to_instant());
     teller.sent("POST /fhir/Task   requested, performerType cardiology, focus DocumentReference/…")?;
-    let answer = ehr.ask(Method::POST, "/fhir/Task", FHIR, bytes(&resource)).await?;
+    let answer = ehr
+        .ask(Method::POST, "/fhir/Task", FHIR, bytes(&resource))
+        .await?;
     must(ehr, &answer, 201, &[])?;
     let id = id_of(ehr, &answer)?;
     teller.answered(&format!("201 Created   Task/{id}"), Tone::Good)?;
@@ -181,7 +202,8 @@ async fn accept<W: Write>(lane: &Actor, task: &str, teller: &mut Teller<W>) -> R
     let answer = move_task(lane, task, "accepted", Some("Practitioner/lane"), teller).await?;
     must(lane, &answer, 200, &[])?;
     teller.answered(&format!("200 OK   {}", version_of(&answer)), Tone::Good)?;
-    teller.remark("the grant is bound to Practitioner/lane, for 15 minutes and one use")
+    teller
+        .remark("the grant is bound to Practitioner/lane, for 15 minutes and one use")
         .map_err(PlayError::from)
 }
 
@@ -203,8 +225,8 @@ async fn move_task<W: Write>(
             members.insert("owner".to_owned(), json!({ "reference": owner }));
         }
     }
-    let owned = owner.map(|owner| format!(", owner {owner}")).unwrap_or_default();
-    teller.sent(&format!("PUT {path}   {status}{owned}"))?;
+    let and_owner = owner.map(|owner| format!(", owner {owner}")).unwrap_or_default();
+    teller.sent(&format!("PUT {path}   {status}{and_owner}"))?;
     actor.ask(Method::PUT, &path, FHIR, bytes(&resource)).await
 }
 
@@ -225,16 +247,24 @@ async fn ask_for_link<W: Write>(
         "expiresIn": 900,
     });
     teller.sent(&format!("POST {path}   for Practitioner/lane, one use, 900 s"))?;
-    let answer = lane.ask(Method::POST, &path, "application/json", bytes(&body)).await?;
+    let answer = lane
+        .ask(Method::POST, &path, "application/json", bytes(&body))
+        .await?;
     must(lane, &answer, 201, &[])?;
     let told = answer.json();
-    let link = told.get("link").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let link = told
+        .get("link")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
     if !link.contains("/handoff/") || !link.contains('#') {
         return Err(unexpected(lane, "a handoff link", &answer));
     }
     teller.answered("201 Created", Tone::Good)?;
     teller.remark(&link)?;
-    teller.remark("what follows the # is the secret: browsers do not send it, the server keeps only its hash")?;
+    teller.remark(
+        "what follows the # is the secret: browsers do not send it, the server keeps only its hash",
+    )?;
     Ok(link)
 }
 
@@ -244,7 +274,14 @@ async fn show_link(actor: &Actor, link: &str) -> Result<Answer, PlayError> {
     let handle = address.rsplit('/').next().unwrap_or_default();
     // By the server's own address: the public one may lie behind a proxy.
     let path = format!("/handoff/{handle}");
-    actor.ask(Method::POST, &path, "application/json", bytes(&json!({ "secret": secret }))).await
+    actor
+        .ask(
+            Method::POST,
+            &path,
+            "application/json",
+            bytes(&json!({ "secret": secret })),
+        )
+        .await
 }
 
 async fn redeem<W: Write>(
@@ -258,7 +295,9 @@ async fn redeem<W: Write>(
     let answer = show_link(lane, link).await?;
     must(lane, &answer, 303, &[])?;
     let place = answer.location.clone().unwrap_or_default();
-    let path = place.split_once("/redemptions/").map(|(_, rest)| format!("/redemptions/{rest}"));
+    let path = place
+        .split_once("/redemptions/")
+        .map(|(_, rest)| format!("/redemptions/{rest}"));
     let path = path.ok_or_else(|| unexpected(lane, "the way to the content", &answer))?;
     teller.answered("303 See Other   the one use is taken", Tone::Good)?;
     teller.sent(&format!("GET {path}"))?;
@@ -271,7 +310,10 @@ async fn redeem<W: Write>(
         &format!("200 OK   {}, {} bytes", answer.content_type, answer.body.len()),
         Tone::Good,
     )?;
-    teller.remark(&format!("sha-256 {}: byte for byte what the EHR sent", hex(&answer.body)))?;
+    teller.remark(&format!(
+        "sha-256 {}: byte for byte what the EHR sent",
+        hex(&answer.body)
+    ))?;
     Ok(())
 }
 
@@ -284,7 +326,10 @@ async fn hear_of_it<W: Write>(ehr: &Actor, task: &str, teller: &mut Teller<W>) -
         let answer = ehr.ask(Method::GET, &path, "", Vec::new()).await?;
         must(ehr, &answer, 200, &[])?;
         let status = answer.json();
-        let code = status.pointer("/businessStatus/coding/0/code").and_then(Value::as_str).unwrap_or_default();
+        let code = status
+            .pointer("/businessStatus/coding/0/code")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         if code == "accessed" {
             let text = format!("200 OK   businessStatus accessed, {}", version_of(&answer));
             return teller.answered(&text, Tone::Good).map_err(PlayError::from);
@@ -354,23 +399,33 @@ async fn too_late<W: Write>(
     refused(&answer, teller)
 }
 
-async fn show_trail<W: Write>(
-    auditor: &Actor,
-    task: &str,
-    teller: &mut Teller<W>,
-) -> Result<(), PlayError> {
+async fn show_trail<W: Write>(auditor: &Actor, task: &str, teller: &mut Teller<W>) -> Result<(), PlayError> {
     teller.scene(auditor.name, "reads who did what")?;
     let path = format!("/fhir/AuditEvent?entity=Task/{task}&_count=100");
     teller.sent(&format!("GET {path}"))?;
     let answer = auditor.ask(Method::GET, &path, "", Vec::new()).await?;
     must(auditor, &answer, 200, &[])?;
     let bundle = answer.json();
-    let entries = bundle.get("entry").and_then(Value::as_array).cloned().unwrap_or_default();
-    let mut rows: Vec<Vec<String>> =
-        entries.iter().filter_map(|entry| entry.get("resource")).map(super::trail::row).collect();
-    rows.sort();
+    let entries = bundle
+        .get("entry")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    let mut rows: Vec<Vec<String>> = entries
+        .iter()
+        .filter_map(|entry| entry.get("resource"))
+        .map(super::trail::row)
+        .collect();
+    // It comes newest first; of what happened in the same millisecond the order is kept.
+    rows.reverse();
+    rows.sort_by(|a, b| a.first().cmp(&b.first()));
     let has = |event: &str| rows.iter().any(|row| row.iter().any(|cell| cell == event));
-    for event in ["task-created", "grant-bound", "redemption-completed", "redemption-denied"] {
+    for event in [
+        "task-created",
+        "grant-bound",
+        "redemption-completed",
+        "redemption-denied",
+    ] {
         if !has(event) {
             return Err(unexpected(auditor, &format!("`{event}` in the trail"), &answer));
         }
@@ -396,7 +451,11 @@ fn must(actor: &Actor, answer: &Answer, status: u16, reasons: &[&str]) -> Result
     if answer.status == status && (reasons.is_empty() || reasons.contains(&reason.as_str())) {
         return Ok(());
     }
-    let wanted = if reasons.is_empty() { status.to_string() } else { format!("{status} {}", reasons.join(" or ")) };
+    let wanted = if reasons.is_empty() {
+        status.to_string()
+    } else {
+        format!("{status} {}", reasons.join(" or "))
+    };
     Err(unexpected(actor, &wanted, answer))
 }
 
@@ -406,7 +465,11 @@ fn unexpected(actor: &Actor, wanted: &str, answer: &Answer) -> PlayError {
         got.push(' ');
         got.push_str(&part);
     }
-    PlayError::Unexpected { who: actor.name, wanted: wanted.to_owned(), got }
+    PlayError::Unexpected {
+        who: actor.name,
+        wanted: wanted.to_owned(),
+        got,
+    }
 }
 
 fn id_of(actor: &Actor, answer: &Answer) -> Result<String, PlayError> {
@@ -424,5 +487,11 @@ fn bytes(value: &Value) -> Vec<u8> {
 }
 
 fn hex(content: &[u8]) -> String {
-    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(content)
+        .iter()
+        .fold(String::new(), |mut text, byte| {
+            // Writing to a String can't fail.
+            let _infallible = write!(text, "{byte:02x}");
+            text
+        })
 }

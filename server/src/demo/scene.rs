@@ -52,7 +52,11 @@ impl Teller<io::Stdout> {
 impl<W: Write> Teller<W> {
     /// Tells it to `out`.
     pub const fn new(out: W, colours: bool) -> Self {
-        Self { out, colours, scenes: 0 }
+        Self {
+            out,
+            colours,
+            scenes: 0,
+        }
     }
 
     /// One line.
@@ -97,13 +101,21 @@ impl<W: Write> Teller<W> {
     /// Rows in columns as wide as their widest cell.
     pub fn table(&mut self, head: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
         let width = |column: usize| {
-            let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
-            cells.chain(head.get(column).map(|cell| cell.chars().count())).max().unwrap_or(0)
+            let cells = rows
+                .iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count());
+            cells
+                .chain(head.get(column).map(|cell| cell.chars().count()))
+                .max()
+                .unwrap_or(0)
         };
         let widths: Vec<usize> = (0..head.len()).map(width).collect();
         let row_of = |cells: &mut dyn Iterator<Item = &str>| {
-            let padded: Vec<String> =
-                cells.zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+            let padded: Vec<String> = cells
+                .zip(&widths)
+                .map(|(cell, width)| format!("{cell:<width$}"))
+                .collect();
             format!("      {}", padded.join("  ").trim_end())
         };
         let title = row_of(&mut head.iter().copied());
@@ -131,7 +143,9 @@ mod tests {
         let mut teller = Teller::new(&mut out, colours);
         teller.scene("Dr. Lane", "fetches").unwrap();
         teller.answered("200", Tone::Good).unwrap();
-        teller.table(&["what", "who"], &[vec!["grant-issued".into(), "ehr".into()]]).unwrap();
+        teller
+            .table(&["what", "who"], &[vec!["grant-issued".into(), "ehr".into()]])
+            .unwrap();
         String::from_utf8(out).unwrap()
     }
 

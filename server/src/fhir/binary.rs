@@ -51,7 +51,7 @@ async fn create(state: State, request: HttpRequest, payload: web::Payload) -> Ht
         let essence = content_type(&request).unwrap_or_default();
         let wrapped = matches!(essence.as_str(), "application/fhir+json" | "application/json+fhir");
         let answer = if wrapped {
-            let body = read_body(&request, payload, state.limits.other, state.body_idle).await?;
+            let body = read_body(&request, payload, state.limits.max_body, state.timeouts.body_idle).await?;
             // Verbatim content unless it really is a Binary resource (R4 binary).
             match as_binary(&body)? {
                 Some(binary) => {
@@ -71,7 +71,7 @@ async fn create(state: State, request: HttpRequest, payload: web::Payload) -> Ht
             if crate::http::stream::stated_length(&request).is_some_and(|n| n > limit) {
                 return Err(AppError::from(handoff_domain::ports::BlobError::TooLarge { limit }));
             }
-            let content = upload(&request, payload, state.body_idle);
+            let content = upload(&request, payload, state.timeouts.body_idle);
             state.app.create_binary(&caller, sent_type, context, content, limit).await?
         };
         Ok((caller, answer))

@@ -19,7 +19,7 @@ pub async fn run(state: web::Data<HttpState>, request: HttpRequest, payload: web
         let caller = authenticate(&state, &request).await?;
         check_accept(&request)?;
         check_content_type(&request)?;
-        let body = read_body(&request, payload, state.limits.bundle, state.body_idle).await?;
+        let body = read_body(&request, payload, state.limits.max_bundle, state.timeouts.body_idle).await?;
         let resource = parse(&body, &ParseOptions::expecting("Bundle")).map_err(AppError::invalid)?;
         let bundle = bundle(resource).map_err(AppError::invalid)?;
         let kind = bundle.kind.clone();

@@ -166,7 +166,7 @@ async fn grant(state: State, request: HttpRequest, ids: web::Path<Ids>, payload:
         let caller = authenticate(&state, &request).await?;
         check_accept(&request)?;
         check_content_type(&request)?;
-        let body = read_body(&request, payload, BODY_LIMIT, state.body_idle).await?;
+        let body = read_body(&request, payload, BODY_LIMIT, state.timeouts.body_idle).await?;
         let asked = grant_request(&ids.id, &read_parameters(&body)?)?;
         state.app.issue_grant(&caller, asked).await
     };
@@ -204,7 +204,7 @@ async fn revoke(state: State, request: HttpRequest, ids: web::Path<Ids>, payload
         let caller = authenticate(&state, &request).await?;
         check_accept(&request)?;
         check_content_type(&request)?;
-        let body = read_body(&request, payload, BODY_LIMIT, state.body_idle).await?;
+        let body = read_body(&request, payload, BODY_LIMIT, state.timeouts.body_idle).await?;
         let list = read_parameters(&body)?;
         check_names(&list, &["document", "actor", "reason"], &["grantId"])?;
         let grants = list
@@ -242,7 +242,7 @@ async fn validate(
         authenticate(&state, &request).await?;
         check_accept(&request)?;
         check_content_type(&request)?;
-        let body = read_body(&request, payload, state.limits.other, state.body_idle).await?;
+        let body = read_body(&request, payload, state.limits.max_body, state.timeouts.body_idle).await?;
         let asked: Vec<String> = pairs_of(request.query_string().as_bytes())
             .into_iter()
             .filter(|(name, _)| name == "profile")

@@ -119,8 +119,8 @@ async fn create(state: State, kind: web::Data<Kind>, request: HttpRequest, paylo
         negotiate::check_accept(&request)?;
         negotiate::check_content_type(&request)?;
         refuse_conditional(&request, "if-none-exist")?;
-        let body = read_body(&request, payload, state.limits.other, state.body_idle).await?;
-        let resource = checked(&body, kind.as_str(), state.limits.resource)?;
+        let body = read_body(&request, payload, state.limits.max_body, state.timeouts.body_idle).await?;
+        let resource = checked(&body, kind.as_str(), state.limits.max_resource)?;
         let answer = match **kind {
             Kind::Task => state.app.create_task(&caller, resource).await?,
             Kind::Document | Kind::Binary => state.app.create_document(&caller, resource).await?,
@@ -155,8 +155,8 @@ async fn update(
         negotiate::check_content_type(&request)?;
         refuse_conditional(&request, "if-none-match")?;
         let expected = super::conditional::expected(&request)?;
-        let body = read_body(&request, payload, state.limits.other, state.body_idle).await?;
-        let resource = checked(&body, kind.as_str(), state.limits.resource)?;
+        let body = read_body(&request, payload, state.limits.max_body, state.timeouts.body_idle).await?;
+        let resource = checked(&body, kind.as_str(), state.limits.max_resource)?;
         if resource.id() != Some(ids.id.as_str()) {
             let text = "the resource's `id` must be that of the URL";
             let issue = Issue::at(IssueType::Invalid, format!("{}.id", kind.as_str()), text);
@@ -285,7 +285,7 @@ async fn search_by_post(
         );
         return failed(&state, &request, &error);
     }
-    match read_body(&request, payload, SEARCH_BODY, state.body_idle).await {
+    match read_body(&request, payload, SEARCH_BODY, state.timeouts.body_idle).await {
         Ok(body) => {
             pairs.extend(pairs_of(&body));
             answer_search(&state, **kind, &request, pairs).await

@@ -72,7 +72,7 @@ async fn issue(
 ) -> HttpResponse {
     let answer = async {
         let caller = authenticate(&state, &request).await?;
-        let body = read_body(&request, payload, BODY_LIMIT, state.body_idle).await?;
+        let body = read_body(&request, payload, BODY_LIMIT, state.timeouts.body_idle).await?;
         let asked = parse(&body, &id.id)?;
         state.app.issue_grant(&caller, asked).await
     };

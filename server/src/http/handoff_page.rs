@@ -80,7 +80,7 @@ async fn redeem(
 ) -> HttpResponse {
     let answer = async {
         let caller = authenticate(&state, &request).await?;
-        let body = read_body(&request, payload, BODY_LIMIT, state.body_idle).await?;
+        let body = read_body(&request, payload, BODY_LIMIT, state.timeouts.body_idle).await?;
         let code = code_of(&request, &body)?;
         let handle = Handle::parse(path.handle.as_str()).map_err(|_| unknown())?;
         let id = state.app.redeem_link(&caller, handle, &code.secret).await?;

@@ -10,26 +10,15 @@ pub mod request;
 pub mod stream;
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix_web::web;
 use handoff_domain::ids::TenantId;
 use handoff_identity::TokenValidator;
 
 use crate::app::App;
+use crate::config::{AddressRange, Limits, Timeouts};
 
-/// How large a request may be, in bytes.
-#[derive(Debug, Clone, Copy)]
-pub struct BodyLimits {
-    /// A Bundle.
-    pub bundle: usize,
-    /// A resource without its inline `data`.
-    pub resource: usize,
-    /// Any other body.
-    pub other: usize,
-}
 
 /// What every handler works with.
 #[derive(Clone)]
@@ -41,18 +30,18 @@ pub struct HttpState {
     /// The tenants that are served.
     pub tenants: Arc<BTreeSet<TenantId>>,
     /// Proxies whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Arc<Vec<IpAddr>>,
+    pub trusted_proxies: Arc<[AddressRange]>,
     /// How large a request may be.
-    pub limits: BodyLimits,
-    /// How long a body may pause before the request is given up.
-    pub body_idle: Duration,
+    pub limits: Limits,
+    /// How long a request may pause.
+    pub timeouts: Timeouts,
     /// When each actor's teams were last written down, so that it is not done at every request.
     pub seen: Arc<request::Seen>,
 }
 
 /// All routes of the public listener, for the default tenant and under `/t/{tenant}` for the others.
-pub fn configure(cfg: &mut web::ServiceConfig, state: &HttpState) {
-    cfg.app_data(web::Data::new(state.clone()));
+pub fn configure(cfg: &mut web::ServiceConfig, state: HttpState) {
+    cfg.app_data(web::Data::new(state));
     cfg.service(web::scope("/t/{tenant}").configure(routes));
     cfg.configure(routes);
     cfg.default_service(web::to(answer::no_route));

@@ -72,7 +72,7 @@ pub fn correlation_of(state: &HttpState, request: &HttpRequest) -> CorrelationId
         .find_map(|text| CorrelationId::parse(text).ok())
         .or_else(|| CorrelationId::parse(state.app.entropy.fresh_id()).ok());
     // A fresh id always parses; this only avoids a panic in the types.
-    let id = id.unwrap_or_else(|| fallback_id());
+    let id = id.unwrap_or_else(fallback_id);
     request.extensions_mut().insert(Correlation(id.clone()));
     id
 }
@@ -104,7 +104,8 @@ pub fn context_of(state: &HttpState, request: &HttpRequest, tenant: TenantId) ->
 /// The source address: the peer's, or what a trusted proxy says.
 pub fn address_of(state: &HttpState, request: &HttpRequest) -> Option<IpAddr> {
     let peer = request.peer_addr()?.ip().to_canonical();
-    if !state.trusted_proxies.contains(&peer) {
+    let trusted = |a: IpAddr| state.trusted_proxies.iter().any(|range| range.contains(a));
+    if !trusted(peer) {
         return Some(peer);
     }
     // The last address that no proxy of ours added is the client's.
@@ -113,7 +114,7 @@ pub fn address_of(state: &HttpState, request: &HttpRequest) -> Option<IpAddr> {
         .rsplit(',')
         .filter_map(|part| part.trim().parse::<IpAddr>().ok())
         .map(|a| a.to_canonical())
-        .find(|a| !state.trusted_proxies.contains(a));
+        .find(|a| !trusted(*a));
     Some(client.unwrap_or(peer))
 }
 
@@ -121,10 +122,7 @@ pub fn address_of(state: &HttpState, request: &HttpRequest) -> Option<IpAddr> {
 pub async fn authenticate(state: &HttpState, request: &HttpRequest) -> Result<Caller, AppError> {
     let tenant = tenant_of(state, request)?;
     let context = context_of(state, request, tenant.clone());
-    let token = match bearer_token(request) {
-        Ok(token) => token,
-        Err(error) => return Err(error),
-    };
+    let token = bearer_token(request)?;
     let validated = match state.validator.validate(token, &tenant).await {
         Ok(validated) => validated,
         Err(error) => return Err(refuse_token(state, &context, &error).await),

@@ -7,10 +7,13 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use handoff_domain::audit::Event;
 use handoff_domain::reason::Reason;
 
 /// Upper bounds of the request histogram, in seconds.
-const BOUNDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+const BOUNDS: [f64; 12] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0,
+];
 
 #[derive(Default)]
 struct Requests {
@@ -18,6 +21,7 @@ struct Requests {
     buckets: [u64; BOUNDS.len() + 1],
     seconds: f64,
     count: u64,
+    by_status: BTreeMap<u16, u64>,
 }
 
 /// A counter by some labels.
@@ -35,10 +39,10 @@ impl<const N: usize> Labelled<N> {
     }
 }
 
-type Route = (&'static str, &'static str);
+/// By method and route template.
+type ByRoute<T> = BTreeMap<&'static str, BTreeMap<String, T>>;
 
-static REQUESTS: Mutex<BTreeMap<Route, Requests>> = Mutex::new(BTreeMap::new());
-static ANSWERS: Mutex<BTreeMap<(&'static str, &'static str, u16), u64>> = Mutex::new(BTreeMap::new());
+static REQUESTS: Mutex<ByRoute<Requests>> = Mutex::new(BTreeMap::new());
 static REDEMPTIONS: Labelled<2> = Labelled::new();
 static GRANTS: Labelled<1> = Labelled::new();
 static DATABASE_ERRORS: Labelled<1> = Labelled::new();
@@ -47,7 +51,7 @@ static BYTES_SENT: AtomicU64 = AtomicU64::new(0);
 static STREAMS_OPEN: AtomicI64 = AtomicI64::new(0);
 
 /// The methods that get a label of their own; a client can't make up others.
-fn known_method(method: &str) -> &'static str {
+pub(super) fn known_method(method: &str) -> &'static str {
     ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
         .into_iter()
         .find(|known| *known == method)
@@ -55,32 +59,37 @@ fn known_method(method: &str) -> &'static str {
 }
 
 /// One answered request. `route` is the template (`/fhir/Task/{id}`), never the path itself.
-pub fn http_request(route: &'static str, method: &str, status: u16, took: Duration) {
-    let method = known_method(method);
+pub fn http_request(route: &str, method: &str, status: u16, took: Duration) {
     let seconds = took.as_secs_f64();
-    {
-        let mut requests = REQUESTS.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = requests.entry((route, method)).or_default();
-        let place = BOUNDS.iter().position(|bound| seconds <= *bound).unwrap_or(BOUNDS.len());
-        if let Some(bucket) = entry.buckets.get_mut(place) {
-            *bucket = bucket.saturating_add(1);
-        }
-        entry.seconds += seconds;
-        entry.count = entry.count.saturating_add(1);
+    let mut requests = REQUESTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let of_method = requests.entry(known_method(method)).or_default();
+    if !of_method.contains_key(route) {
+        of_method.insert(route.to_owned(), Requests::default());
     }
-    let mut answers = ANSWERS.lock().unwrap_or_else(PoisonError::into_inner);
-    let count = answers.entry((route, method, status)).or_default();
-    *count = count.saturating_add(1);
+    let Some(entry) = of_method.get_mut(route) else {
+        return;
+    };
+    let place = BOUNDS
+        .iter()
+        .position(|bound| seconds <= *bound)
+        .unwrap_or(BOUNDS.len());
+    if let Some(bucket) = entry.buckets.get_mut(place) {
+        *bucket = bucket.saturating_add(1);
+    }
+    entry.seconds += seconds;
+    entry.count = entry.count.saturating_add(1);
+    let answered = entry.by_status.entry(status).or_default();
+    *answered = answered.saturating_add(1);
 }
 
-/// One redemption decided or ended: `authorized`, `denied`, `completed`, `interrupted`, `cut-off`, …
-pub fn redemption(outcome: &'static str, reason: Reason) {
-    REDEMPTIONS.count([outcome, reason.as_str()]);
-}
-
-/// One grant changed: `issued`, `bound`, `suspended`, `resumed`, `revoked`, `expired`, `exhausted`.
-pub fn grant(change: &'static str) {
-    GRANTS.count([change]);
+/// One committed audit row: what it says of grants and redemptions is counted.
+pub fn audited(event: Event, reason: Reason) {
+    let code = event.as_str();
+    if let Some(change) = code.strip_prefix("grant-") {
+        GRANTS.count([change]);
+    } else if let Some(outcome) = code.strip_prefix("redemption-") {
+        REDEMPTIONS.count([outcome, reason.as_str()]);
+    }
 }
 
 /// One failure of the database: `unavailable`, `full`, `broken`, `conflict`.
@@ -136,32 +145,59 @@ fn write_labelled<const N: usize>(
 ) -> std::fmt::Result {
     head(out, name, "counter", help)?;
     for (values, count) in counter.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-        let pairs: Vec<String> =
-            labels.iter().zip(values).map(|(label, value)| format!("{label}=\"{value}\"")).collect();
+        let pairs: Vec<String> = labels
+            .iter()
+            .zip(values)
+            .map(|(label, value)| format!("{label}=\"{value}\""))
+            .collect();
         writeln!(out, "{name}{{{}}} {count}", pairs.join(","))?;
     }
     Ok(())
 }
 
-fn write_all(out: &mut String) -> std::fmt::Result {
+fn write_requests(out: &mut String) -> std::fmt::Result {
+    let requests = REQUESTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let by_route = || {
+        requests.iter().flat_map(|(method, routes)| {
+            routes
+                .iter()
+                .map(move |(route, entry)| (format!("route=\"{route}\",method=\"{method}\""), entry))
+        })
+    };
     let name = "handoff_http_requests_total";
-    head(out, name, "counter", "Requests answered, by route template, method and status.")?;
-    for ((route, method, status), count) in ANSWERS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-        writeln!(out, "{name}{{route=\"{route}\",method=\"{method}\",status=\"{status}\"}} {count}")?;
+    head(
+        out,
+        name,
+        "counter",
+        "Requests answered, by route template, method and status.",
+    )?;
+    for (labels, entry) in by_route() {
+        for (status, count) in &entry.by_status {
+            writeln!(out, "{name}{{{labels},status=\"{status}\"}} {count}")?;
+        }
     }
     let name = "handoff_http_request_duration_seconds";
-    head(out, name, "histogram", "Time from a request's head to its answer's head.")?;
-    for ((route, method), requests) in REQUESTS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-        let labels = format!("route=\"{route}\",method=\"{method}\"");
+    head(
+        out,
+        name,
+        "histogram",
+        "Time from a request's head to its answer's head.",
+    )?;
+    for (labels, entry) in by_route() {
         let mut below = 0u64;
-        for (bound, bucket) in BOUNDS.iter().zip(requests.buckets) {
+        for (bound, bucket) in BOUNDS.iter().zip(entry.buckets) {
             below = below.saturating_add(bucket);
             writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {below}")?;
         }
-        writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {}", requests.count)?;
-        writeln!(out, "{name}_sum{{{labels}}} {}", requests.seconds)?;
-        writeln!(out, "{name}_count{{{labels}}} {}", requests.count)?;
+        writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {}", entry.count)?;
+        writeln!(out, "{name}_sum{{{labels}}} {}", entry.seconds)?;
+        writeln!(out, "{name}_count{{{labels}}} {}", entry.count)?;
     }
+    Ok(())
+}
+
+fn write_all(out: &mut String) -> std::fmt::Result {
+    write_requests(out)?;
     write_labelled(
         out,
         "handoff_redemptions_total",
@@ -169,7 +205,13 @@ fn write_all(out: &mut String) -> std::fmt::Result {
         ["outcome", "reason"],
         &REDEMPTIONS,
     )?;
-    write_labelled(out, "handoff_grants_total", "Changes of grants.", ["change"], &GRANTS)?;
+    write_labelled(
+        out,
+        "handoff_grants_total",
+        "Changes of grants.",
+        ["change"],
+        &GRANTS,
+    )?;
     write_labelled(
         out,
         "handoff_database_errors_total",
@@ -199,9 +241,10 @@ mod tests {
     #[test]
     fn what_was_counted_is_told() {
         http_request("/test/{id}", "GET", 200, Duration::from_millis(3));
-        http_request("/test/{id}", "BREW", 418, Duration::from_secs(60));
-        redemption("completed", Reason::Permitted);
-        grant("test-change");
+        http_request("/test/{id}", "BREW", 418, Duration::from_mins(1));
+        audited(Event::RedemptionCompleted, Reason::Permitted);
+        audited(Event::GrantSuspended, Reason::TaskOnHold);
+        audited(Event::TaskCreated, Reason::Permitted);
         let stream = stream_opened();
         let text = render();
         for line in [
@@ -211,7 +254,7 @@ mod tests {
             "handoff_http_request_duration_seconds_bucket{route=\"/test/{id}\",method=\"GET\",le=\"0.005\"} 1",
             "handoff_http_request_duration_seconds_bucket{route=\"/test/{id}\",method=\"OTHER\",le=\"+Inf\"} 1",
             "handoff_redemptions_total{outcome=\"completed\",reason=\"permitted\"} 1",
-            "handoff_grants_total{change=\"test-change\"} 1",
+            "handoff_grants_total{change=\"suspended\"} 1",
             "handoff_streams_open 1",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");

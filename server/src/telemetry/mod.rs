@@ -4,6 +4,7 @@
 //! bodies, names and identifiers of patients, document titles. Ids of our own making, reason codes, roles,
 //! counts and times are what a line is made of.
 
+pub mod access;
 pub mod metrics;
 
 use std::io::{self, IsTerminal};

@@ -13,7 +13,7 @@ use crate::telemetry::metrics;
 const EXPIRY_EVERY: Duration = Duration::from_millis(200);
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
-const BLOB_SWEEP_EVERY: Duration = Duration::from_secs(600);
+const BLOB_SWEEP_EVERY: Duration = Duration::from_mins(10);
 /// An upload that has been silent for longer than any limit allows was broken off.
 const BROKEN_OFF_AFTER_SECONDS: u64 = 6 * 3600;
 
@@ -21,18 +21,27 @@ const BROKEN_OFF_AFTER_SECONDS: u64 = 6 * 3600;
 pub(super) fn start(app: &App) -> Vec<JoinHandle<()>> {
     vec![
         every("expiry", EXPIRY_EVERY, app, async |app| {
-            app::expiry::run_once(app).await.map(drop).map_err(|error| explain(&error))
+            app::expiry::run_once(app)
+                .await
+                .map(drop)
+                .map_err(|error| explain(&error))
         }),
         every("sweep", SWEEP_EVERY, app, async |app| {
-            app::finish::sweep_abandoned(app).await.map(drop).map_err(|error| explain(&error))
+            app::finish::sweep_abandoned(app)
+                .await
+                .map(drop)
+                .map_err(|error| explain(&error))
         }),
         every("heartbeat", HEARTBEAT_EVERY, app, async |app| {
             let beat = app.store.heartbeat(&app.settings.process, app.clock.now());
             beat.await.map_err(|error| error.to_string())
         }),
         every("blob-sweep", BLOB_SWEEP_EVERY, app, async |app| {
-            let removed =
-                app.blobs.sweep(BROKEN_OFF_AFTER_SECONDS).await.map_err(|error| error.to_string())?;
+            let removed = app
+                .blobs
+                .sweep(BROKEN_OFF_AFTER_SECONDS)
+                .await
+                .map_err(|error| error.to_string())?;
             if removed > 0 {
                 tracing::info!(removed, "removed what broken uploads had left");
             }
@@ -74,5 +83,8 @@ where
 
 /// What went wrong, for the log.
 fn explain(error: &AppError) -> String {
-    error.cause.clone().unwrap_or_else(|| error.reason.as_str().to_owned())
+    error
+        .cause
+        .clone()
+        .unwrap_or_else(|| error.reason.as_str().to_owned())
 }

@@ -1,6 +1,7 @@
 //! Puts the server together and runs it: the only place that names concrete adapters.
 //! The command line and the tests both start it here, so that tests run what is shipped.
 
+mod background;
 mod jobs;
 mod listen;
 mod options;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use std::thread;
 
 use actix_web::dev::ServerHandle;
+use actix_web::middleware::from_fn;
 use actix_web::rt::System;
 use actix_web::{App as HttpApp, HttpServer};
 use handoff_domain::ids::{ActorRef, TenantId};
@@ -29,8 +31,10 @@ use crate::app::{App, Rules, Settings};
 use crate::config::Timeouts;
 use crate::demo::DevIssuers;
 use crate::http::HttpState;
+use crate::telemetry::access;
 use crate::{admin, http};
 
+use background::Background;
 pub use options::{Identity, Options};
 
 /// Why the server did not start.
@@ -118,6 +122,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     let public_base = options.public_url.clone().unwrap_or_else(|| base_url.clone());
 
     let (issuers, dev) = issuers(&options.identity, &base_url, address, &clock, &entropy)?;
+    let tenants = issuers.iter().map(|issuer| issuer.tenant.clone()).collect();
     let validator = TokenValidator::new(issuers, &options.issuer_http, Arc::clone(&clock))?;
     if let Some(dev) = &dev {
         for issuer in dev.all() {
@@ -128,8 +133,10 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         introduce_cast(store.as_ref(), clock.now()).await?;
     }
 
+    let background = Background::start().map_err(|error| StartError::Threads(error.to_string()))?;
     let app = App {
         store,
+        background: background.handle().clone(),
         blobs,
         clock,
         rules: Arc::new(Rules { policy: Arc::new(BuiltIn), workflows: options.workflows.clone() }),
@@ -150,10 +157,13 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         state: HttpState {
             app: app.clone(),
             validator: Arc::new(validator),
+            tenants: Arc::new(tenants),
+            trusted_proxies: options.trusted_proxies.into(),
             limits: options.limits,
             timeouts: options.timeouts,
-            trusted_proxies: options.trusted_proxies.into(),
+            seen: Arc::default(),
         },
+        background,
         dev,
         workers: options.workers.max(1),
         timeouts: options.timeouts,
@@ -165,20 +175,19 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
 }
 
 async fn open_store(config: &StoreConfig, migrate: bool) -> Result<Arc<dyn Store>, StartError> {
-    let config = config.clone();
-    let opened = tokio::task::spawn_blocking(move || {
+    let of_migrations = config.clone();
+    let migrated = tokio::task::spawn_blocking(move || {
         if migrate {
-            handoff_store::migrate(&config)?;
-        } else {
-            let pending = handoff_store::pending(&config)?;
-            if !pending.is_empty() {
-                return Err(StartError::Migrations(pending.len()));
-            }
+            handoff_store::migrate(&of_migrations)?;
+            return Ok(());
         }
-        Ok(handoff_store::open(&config)?)
+        match handoff_store::pending(&of_migrations)?.len() {
+            0 => Ok(()),
+            missing => Err(StartError::Migrations(missing)),
+        }
     });
-    let store = opened.await.map_err(|error| StartError::Threads(error.to_string()))??;
-    Ok(Arc::new(MeasuredStore::new(Arc::new(store))))
+    migrated.await.map_err(|error| StartError::Threads(error.to_string()))??;
+    Ok(Arc::new(MeasuredStore::new(handoff_store::open(config).await?)))
 }
 
 fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
@@ -242,6 +251,7 @@ async fn introduce_cast(store: &dyn Store, now: Timestamp) -> Result<(), StoreEr
 /// What the server's own thread needs.
 struct Parts {
     state: HttpState,
+    background: Background,
     dev: Option<DevIssuers>,
     workers: usize,
     timeouts: Timeouts,
@@ -269,11 +279,12 @@ async fn run(parts: Parts) -> Result<([ServerHandle; 2], Ended), StartError> {
 }
 
 async fn serve(parts: Parts, started: oneshot::Sender<[ServerHandle; 2]>) -> io::Result<()> {
-    let Parts { state, dev, workers, timeouts, listener, admin_listener } = parts;
+    let Parts { state, background, dev, workers, timeouts, listener, admin_listener } = parts;
     let app = state.app.clone();
     let public = HttpServer::new(move || {
         let (state, dev) = (state.clone(), dev.clone());
         HttpApp::new()
+            .wrap(from_fn(access::observe))
             .configure(|config| {
                 if let Some(dev) = dev {
                     dev.configure(config);
@@ -312,5 +323,9 @@ async fn serve(parts: Parts, started: oneshot::Sender<[ServerHandle; 2]>) -> io:
     for job in jobs {
         job.abort();
     }
+    background.settle().await;
     outcome.map(|_| ())
 }
+
+#[cfg(test)]
+mod tests;

@@ -110,7 +110,11 @@ impl Options {
             blobs: config.blobs.config.clone(),
             identity: Identity::Issuers(config.issuers.clone()),
             issuer_http: HttpSettings::default(),
-            workflows: config.policies.workflows.clone().unwrap_or_else(shipped_workflows),
+            workflows: config
+                .policies
+                .workflows
+                .clone()
+                .unwrap_or_else(shipped_workflows),
             limits: config.limits,
             timeouts: config.timeouts,
             clock: None,

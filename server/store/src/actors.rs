@@ -4,7 +4,7 @@ use diesel::prelude::*;
 use handoff_domain::ports::StoreError;
 use handoff_domain::{ActorRef, TenantId, Timestamp};
 
-use crate::dialect::{Column, AnyConnection, Table};
+use crate::dialect::{AnyConnection, Column, Table};
 use crate::error::{OrRefused, unreadable};
 use crate::schema::actors;
 use crate::unit::Unit;
@@ -50,8 +50,8 @@ pub(crate) fn remember(
     if unit.bulk.holds(&ACTORS) {
         unit.settle()?;
     }
-    let teams = serde_json::to_string(teams)
-        .map_err(|_| StoreError::Broken("teams can't be stored".to_owned()))?;
+    let teams =
+        serde_json::to_string(teams).map_err(|_| StoreError::Broken("teams can't be stored".to_owned()))?;
     let known = diesel::update(actors::table.find((tenant.as_str(), actor.as_str())))
         .set((actors::teams.eq(&teams), actors::seen.eq(seen.0)))
         .execute(unit.connection)
@@ -60,7 +60,12 @@ pub(crate) fn remember(
         // Another may be adding the same: one of the two is refused, and finds the row when it tries again.
         unit.bulk.add(
             &ACTORS,
-            vec![tenant.as_str().into(), actor.as_str().into(), teams.into(), seen.0.into()],
+            vec![
+                tenant.as_str().into(),
+                actor.as_str().into(),
+                teams.into(),
+                seen.0.into(),
+            ],
         );
     }
     Ok(())

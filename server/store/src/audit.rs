@@ -7,7 +7,7 @@ use handoff_domain::TenantId;
 use handoff_domain::audit::AuditRow;
 use handoff_domain::ports::{AuditSearch, RecordedRow, StoreError};
 
-use crate::dialect::{Bulk, Column, AnyConnection, Table};
+use crate::dialect::{AnyConnection, Bulk, Column, Table};
 use crate::error::{OrRefused, unreadable};
 use crate::statement::Statement;
 
@@ -62,15 +62,20 @@ pub(crate) fn search(
     tenant: &TenantId,
     search: &AuditSearch,
 ) -> Result<Vec<RecordedRow>, StoreError> {
-    let mut statement = Statement::<(BigInt, Text)>::new("SELECT sequence, entry FROM audit_log WHERE tenant = ")
-        .bind(tenant.as_str());
+    let mut statement =
+        Statement::<(BigInt, Text)>::new("SELECT sequence, entry FROM audit_log WHERE tenant = ")
+            .bind(tenant.as_str());
     if let Some(id) = &search.id {
         // What is no number is the id of no row.
-        let Ok(sequence) = id.parse::<i64>() else { return Ok(Vec::new()) };
+        let Ok(sequence) = id.parse::<i64>() else {
+            return Ok(Vec::new());
+        };
         statement = statement.sql(" AND sequence = ").bind(sequence);
     }
     if !search.events.is_empty() {
-        statement = statement.sql(" AND event").one_of(search.events.iter().map(String::as_str));
+        statement = statement
+            .sql(" AND event")
+            .one_of(search.events.iter().map(String::as_str));
     }
     let exact = [
         (" AND actor = ", &search.actor),
@@ -87,14 +92,26 @@ pub(crate) fn search(
         statement = about(statement, entity);
     }
     if let Some((from, until)) = search.recorded {
-        statement = statement.sql(" AND recorded >= ").bind(from.0).sql(" AND recorded < ").bind(until.0);
+        statement = statement
+            .sql(" AND recorded >= ")
+            .bind(from.0)
+            .sql(" AND recorded < ")
+            .bind(until.0);
     }
     if let Some(after) = search.after {
-        let sql = if search.oldest_first { " AND sequence > " } else { " AND sequence < " };
+        let sql = if search.oldest_first {
+            " AND sequence > "
+        } else {
+            " AND sequence < "
+        };
         statement = statement.sql(sql).bind(after);
     }
     let rows: Vec<(i64, String)> = statement
-        .sql(if search.oldest_first { " ORDER BY sequence" } else { " ORDER BY sequence DESC" })
+        .sql(if search.oldest_first {
+            " ORDER BY sequence"
+        } else {
+            " ORDER BY sequence DESC"
+        })
         .sql(" LIMIT ")
         .bind(i64::from(search.limit))
         .uncached()
@@ -103,7 +120,11 @@ pub(crate) fn search(
     rows.into_iter()
         .map(|(sequence, entry)| {
             let row = serde_json::from_str(&entry).map_err(|_| unreadable("audit row"))?;
-            Ok(RecordedRow { sequence, id: sequence.to_string(), row })
+            Ok(RecordedRow {
+                sequence,
+                id: sequence.to_string(),
+                row,
+            })
         })
         .collect()
 }

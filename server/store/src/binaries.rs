@@ -5,7 +5,7 @@ use handoff_domain::document::{Sha256, StoredBinary};
 use handoff_domain::ports::{BlobPin, Method, StoreError, Version};
 use handoff_domain::{ActorRef, BinaryId, DocumentId, TenantId, Timestamp};
 
-use crate::dialect::{Column, AnyConnection, Table};
+use crate::dialect::{AnyConnection, Column, Table};
 use crate::error::{OrRefused, exactly_one, unreadable};
 use crate::schema::{binaries, binary_blocks};
 use crate::unit::Unit;
@@ -76,7 +76,11 @@ impl Row {
             size: u64::try_from(self.size).ok()?,
             sha1: self.sha1.try_into().ok()?,
             sha256: Sha256(self.sha256.try_into().ok()?),
-            pin: BlobPin { key: self.blob_key, version_id: self.blob_version, etag: self.blob_etag },
+            pin: BlobPin {
+                key: self.blob_key,
+                version_id: self.blob_version,
+                etag: self.blob_etag,
+            },
             deleted: self.deleted_at.is_some(),
         })
     }
@@ -110,7 +114,9 @@ pub(crate) fn versions(
         .first(connection)
         .optional()
         .or_refused()?;
-    let Some((created, deleted_at)) = row else { return Ok(Vec::new()) };
+    let Some((created, deleted_at)) = row else {
+        return Ok(Vec::new());
+    };
     let version = |version, at, method| Version {
         version,
         last_updated: Timestamp(at),
@@ -186,7 +192,12 @@ pub(crate) fn insert(
     for (chunk, hashes) in (0_i64..).zip(blocks.chunks(per_row)) {
         unit.bulk.add(
             &BLOCKS,
-            vec![tenant.as_str().into(), binary.id.as_str().into(), chunk.into(), hashes.concat().into()],
+            vec![
+                tenant.as_str().into(),
+                binary.id.as_str().into(),
+                chunk.into(),
+                hashes.concat().into(),
+            ],
         );
     }
     Ok(())
@@ -204,7 +215,11 @@ pub(crate) fn claim(
     }
     let changed = diesel::update(binaries::table.find((tenant.as_str(), id.as_str())))
         .filter(binaries::deleted_at.is_null())
-        .filter(binaries::document.is_null().or(binaries::document.eq(document.as_str())))
+        .filter(
+            binaries::document
+                .is_null()
+                .or(binaries::document.eq(document.as_str())),
+        )
         .set(binaries::document.eq(document.as_str()))
         .execute(unit.connection)
         .or_refused()?;

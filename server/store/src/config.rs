@@ -39,11 +39,15 @@ impl StoreConfig {
         if self.url.starts_with("postgres://") || self.url.starts_with("postgresql://") {
             return Database::Postgres;
         }
-        let path = self.url.strip_prefix("sqlite://").or_else(|| self.url.strip_prefix("sqlite:"));
+        let path = self
+            .url
+            .strip_prefix("sqlite://")
+            .or_else(|| self.url.strip_prefix("sqlite:"));
         Database::Sqlite(PathBuf::from(path.unwrap_or(&self.url)))
     }
 }
 
+#[expect(clippy::missing_fields_in_debug, reason = "the URL may hold a password")]
 impl fmt::Debug for StoreConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StoreConfig")
@@ -75,8 +79,15 @@ mod tests {
         let config = StoreConfig::new("postgres://handoff:s3cret@db/handoff");
         assert_eq!(config.database(), Database::Postgres);
         assert!(!format!("{config:?}").contains("s3cret"));
-        for url in ["sqlite:///var/handoff.db", "sqlite:/var/handoff.db", "/var/handoff.db"] {
-            assert_eq!(StoreConfig::new(url).database(), Database::Sqlite("/var/handoff.db".into()));
+        for url in [
+            "sqlite:///var/handoff.db",
+            "sqlite:/var/handoff.db",
+            "/var/handoff.db",
+        ] {
+            assert_eq!(
+                StoreConfig::new(url).database(),
+                Database::Sqlite("/var/handoff.db".into())
+            );
         }
     }
 }

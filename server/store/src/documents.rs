@@ -6,9 +6,10 @@ use handoff_domain::document::Document;
 use handoff_domain::ports::{Kind, SearchIndex, StoreError};
 use handoff_domain::{DocumentId, TenantId};
 
-use crate::dialect::{Column, AnyConnection, Hold, Table};
+use crate::dialect::{AnyConnection, Column, Hold, Table};
 use crate::error::{OrRefused, exactly_one, unreadable};
 use crate::schema::documents;
+use crate::search::Digest;
 use crate::statement::Statement;
 use crate::unit::Unit;
 use crate::{history, search};
@@ -25,6 +26,7 @@ static DOCUMENTS: Table = Table {
         ("created_by", Column::Text),
         ("deleted", Column::Flag),
         ("state", Column::Text),
+        ("indexed", Column::Text),
     ],
 };
 
@@ -65,15 +67,22 @@ pub(crate) fn lock(
     if unit.bulk.holds(&DOCUMENTS) {
         unit.settle()?;
     }
-    let states: Vec<String> = Statement::<Text>::new("SELECT state FROM documents WHERE tenant = ")
-        .bind(tenant.as_str())
-        .sql(" AND id")
-        .one_of(ids.iter().map(DocumentId::as_str))
-        .sql(" ORDER BY id")
-        .sql(unit.connection.holding(hold))
-        .load(unit.connection)
-        .or_refused()?;
-    states.iter().map(|state| parse(state)).collect()
+    let rows: Vec<(String, String, String)> =
+        Statement::<(Text, Text, Text)>::new("SELECT id, state, indexed FROM documents WHERE tenant = ")
+            .bind(tenant.as_str())
+            .sql(" AND id")
+            .one_of(ids.iter().map(DocumentId::as_str))
+            .sql(" ORDER BY id")
+            .sql(unit.connection.holding(hold))
+            .load(unit.connection)
+            .or_refused()?;
+    let mut documents = Vec::with_capacity(rows.len());
+    for (id, state, indexed) in rows {
+        documents.push(parse(&state)?);
+        unit.digests
+            .insert((tenant.clone(), Kind::Document, id), Digest::parse(&indexed)?);
+    }
+    Ok(documents)
 }
 
 /// Stores a new document.
@@ -86,6 +95,7 @@ pub(crate) fn insert(
 ) -> Result<(), StoreError> {
     let id = document.id.as_str();
     unit.touch(tenant, Kind::Document, id)?;
+    let indexed = unit.index(tenant, Kind::Document, id, index, &Digest::default())?;
     unit.bulk.add(
         &DOCUMENTS,
         vec![
@@ -98,10 +108,18 @@ pub(crate) fn insert(
             document.created_by.as_str().into(),
             document.deleted.into(),
             state(document)?.into(),
+            indexed.into(),
         ],
     );
-    search::add(&mut unit.bulk, tenant, Kind::Document, id, index);
-    history::add(&mut unit.bulk, tenant, Kind::Document, id, document.version, document.last_updated, body);
+    history::add(
+        &mut unit.bulk,
+        tenant,
+        Kind::Document,
+        id,
+        document.version,
+        document.last_updated,
+        body,
+    );
     Ok(())
 }
 
@@ -115,6 +133,29 @@ pub(crate) fn update(
 ) -> Result<(), StoreError> {
     let id = document.id.as_str();
     unit.touch(tenant, Kind::Document, id)?;
+    let found_by = if document.deleted {
+        search::remove(&mut unit.bulk, tenant, Kind::Document, id);
+        Some((
+            None,
+            unit.index(
+                tenant,
+                Kind::Document,
+                id,
+                &SearchIndex::default(),
+                &Digest::default(),
+            )?,
+        ))
+    } else if let Some(index) = index {
+        let before = digest(unit, tenant, id)?;
+        Some((
+            search::first_reference(index, &["subject", "patient"]),
+            unit.index(tenant, Kind::Document, id, index, &before)?,
+        ))
+    } else {
+        None
+    };
+    let found_by =
+        found_by.map(|(patient, indexed)| (documents::patient.eq(patient), documents::indexed.eq(indexed)));
     let changed = diesel::update(documents::table.find((tenant.as_str(), id)))
         .filter(documents::version.eq(document.version.saturating_sub(1)))
         .set((
@@ -123,17 +164,33 @@ pub(crate) fn update(
             documents::status.eq(document.facts.status.as_str()),
             documents::deleted.eq(document.deleted),
             documents::state.eq(state(document)?),
-            index.map(|index| documents::patient.eq(search::first_reference(index, &["subject", "patient"]))),
+            found_by,
         ))
         .execute(unit.connection)
         .or_refused()?;
     exactly_one(changed)?;
-    if document.deleted {
-        search::remove(&mut unit.bulk, tenant, Kind::Document, id);
-    } else if let Some(index) = index {
-        search::remove(&mut unit.bulk, tenant, Kind::Document, id);
-        search::add(&mut unit.bulk, tenant, Kind::Document, id, index);
-    }
-    history::add(&mut unit.bulk, tenant, Kind::Document, id, document.version, document.last_updated, body);
+    history::add(
+        &mut unit.bulk,
+        tenant,
+        Kind::Document,
+        id,
+        document.version,
+        document.last_updated,
+        body,
+    );
     Ok(())
+}
+
+/// What the search rows of a document say, as far as this unit knows or can find out.
+fn digest(unit: &mut Unit<'_>, tenant: &TenantId, id: &str) -> Result<Digest, StoreError> {
+    if let Some(known) = unit.digests.get(&(tenant.clone(), Kind::Document, id.to_owned())) {
+        return Ok(known.clone());
+    }
+    let indexed: Option<String> = documents::table
+        .find((tenant.as_str(), id))
+        .select(documents::indexed)
+        .first(unit.connection)
+        .optional()
+        .or_refused()?;
+    indexed.map_or(Err(StoreError::Conflict), |text| Digest::parse(&text))
 }

@@ -15,10 +15,12 @@ use handoff_domain::ports::{StoreError, Verdict};
 
 use crate::config::{Database, StoreConfig};
 use crate::dialect::AnyConnection;
-use crate::error::{OrRefused, refused};
+use crate::error::refused;
 
 pub(crate) use pool::{Lease, Pool};
 use writer::Writer;
+
+type Manager = <AnyConnection as diesel::Connection>::TransactionManager;
 
 /// How often a unit of work is run again because others came first.
 const RETRIES: u32 = 8;
@@ -53,7 +55,11 @@ pub(crate) enum Engine {
 
 impl Engine {
     /// The engine for the configured database.
-    pub(crate) fn open(config: &StoreConfig, pool: &Pool, counters: &Arc<Counters>) -> Result<Self, StoreError> {
+    pub(crate) fn open(
+        config: &StoreConfig,
+        pool: &Pool,
+        counters: &Arc<Counters>,
+    ) -> Result<Self, StoreError> {
         match config.database() {
             Database::Postgres => Ok(Self::Parallel(pool.clone(), Arc::clone(counters))),
             Database::Sqlite(_) => Writer::start(config, Arc::clone(counters)).map(Self::Grouped),
@@ -65,7 +71,8 @@ impl Engine {
         match self {
             Self::Parallel(pool, counters) => {
                 let counters = Arc::clone(counters);
-                pool.run(move |lease| in_own_transaction(lease, op, &counters)).await
+                pool.run(move |lease| in_own_transaction(lease, op, &counters))
+                    .await
             }
             Self::Grouped(writer) => writer.run(op).await,
         }
@@ -88,7 +95,7 @@ fn in_own_transaction(lease: &mut Lease, mut op: Op, counters: &Counters) -> Res
             fresh = true;
             continue;
         }
-        match nested(lease.connection()?, &mut op) {
+        match nested(lease.connection()?, &mut op).result {
             Err(StoreError::Conflict) if tries < RETRIES => {
                 tries = tries.saturating_add(1);
                 counters.retries.fetch_add(1, Ordering::Relaxed);
@@ -100,43 +107,62 @@ fn in_own_transaction(lease: &mut Lease, mut op: Op, counters: &Counters) -> Res
                 }
                 return Ok(done);
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                if matches!(error, StoreError::Unavailable(_)) {
+                    lease.give_up();
+                }
+                return Err(error);
+            }
         }
     }
 }
 
+/// How a unit ended, and whether the connection is still where it was before.
+struct Ended {
+    result: Result<Done, StoreError>,
+    intact: bool,
+}
+
 /// Runs a unit in the transaction or savepoint that was just begun, and ends that.
-fn nested(connection: &mut AnyConnection, op: &mut Op) -> Result<Done, StoreError> {
-    type Manager = <AnyConnection as diesel::Connection>::TransactionManager;
+fn nested(connection: &mut AnyConnection, op: &mut Op) -> Ended {
     let result = catch_unwind(AssertUnwindSafe(|| op(connection)))
         .unwrap_or_else(|panic| Err(StoreError::Broken(panic_text(panic.as_ref()))));
-    match result {
-        Ok(done) if done.verdict == Verdict::Commit => {
-            Manager::commit_transaction(connection).or_refused()?;
-            Ok(done)
-        }
-        undone => match Manager::rollback_transaction(connection) {
-            Ok(()) => undone,
-            // The connection is broken and will be replaced; what broke it first says more.
-            Err(error) => Err(undone.err().unwrap_or_else(|| refused(&error))),
+    let ended = match &result {
+        Ok(done) if done.verdict == Verdict::Commit => Manager::commit_transaction(connection),
+        _ => Manager::rollback_transaction(connection),
+    };
+    match ended {
+        Ok(()) => Ended { result, intact: true },
+        // What went wrong first says more.
+        Err(error) => Ended {
+            result: Err(result.err().unwrap_or_else(|| refused(&error))),
+            intact: false,
         },
     }
 }
 
-/// Begins a savepoint and runs a unit in it, again where others came first.
-fn in_savepoint(connection: &mut AnyConnection, op: &mut Op, counters: &Counters) -> Result<Done, StoreError> {
-    type Manager = <AnyConnection as diesel::Connection>::TransactionManager;
+/// Begins a savepoint and runs a unit in it, again where others came first. When the connection is not intact
+/// afterwards, SQLite has undone more than the savepoint.
+fn in_savepoint(connection: &mut AnyConnection, op: &mut Op, counters: &Counters) -> Ended {
     counters.units.fetch_add(1, Ordering::Relaxed);
     let mut tries = 0_u32;
     loop {
-        Manager::begin_transaction(connection).or_refused()?;
+        if let Err(error) = Manager::begin_transaction(connection) {
+            return Ended {
+                result: Err(refused(&error)),
+                intact: false,
+            };
+        }
         match nested(connection, op) {
-            // Nobody else writes, so what came first is in this very batch or was there before: no use waiting.
-            Err(StoreError::Conflict) if tries < RETRIES => {
+            // Nobody else writes, so what came first is in this very group or was there before: no use waiting.
+            Ended {
+                result: Err(StoreError::Conflict),
+                intact: true,
+            } if tries < RETRIES => {
                 tries = tries.saturating_add(1);
                 counters.retries.fetch_add(1, Ordering::Relaxed);
             }
-            answer => return answer,
+            ended => return ended,
         }
     }
 }
@@ -154,6 +180,10 @@ pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
 fn back_off(tries: u32) {
     use std::hash::{BuildHasher, Hasher, RandomState};
     let most = 500_u64.checked_shl(tries.min(6)).unwrap_or(32_000);
-    let share = RandomState::new().build_hasher().finish().checked_rem(most).unwrap_or(0);
+    let share = RandomState::new()
+        .build_hasher()
+        .finish()
+        .checked_rem(most)
+        .unwrap_or(0);
     std::thread::park_timeout(Duration::from_micros(share.saturating_add(200)));
 }

@@ -68,9 +68,14 @@ fn by_message(message: &str) -> StoreError {
 /// can't read it: then its words are left out.
 pub(crate) fn unreachable(error: &ConnectionError, url: &str) -> StoreError {
     let message = error.to_string();
-    let secret = url.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@')).and_then(|(user, _)| {
-        user.split_once(':').map(|(_, password)| password).filter(|p| !p.is_empty())
-    });
+    let secret = url
+        .split_once("://")
+        .and_then(|(_, rest)| rest.rsplit_once('@'))
+        .and_then(|(user, _)| {
+            user.split_once(':')
+                .map(|(_, password)| password)
+                .filter(|p| !p.is_empty())
+        });
     let tells = message.contains("://")
         || message.contains("password=")
         || secret.is_some_and(|secret| message.contains(secret));
@@ -83,7 +88,13 @@ pub(crate) fn unreachable(error: &ConnectionError, url: &str) -> StoreError {
 
 /// The first line, cut to a length fit for a log.
 fn short(message: &str) -> String {
-    message.lines().next().unwrap_or_default().chars().take(200).collect()
+    message
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .take(200)
+        .collect()
 }
 
 /// A stored value that is not what it should be. Names the place, never the value.
@@ -105,7 +116,11 @@ impl<T> OrRefused<T> for diesel::QueryResult<T> {
 
 /// Exactly one row was to be changed; none means that somebody else changed it first.
 pub(crate) fn exactly_one(changed: usize) -> Result<(), StoreError> {
-    if changed == 1 { Ok(()) } else { Err(StoreError::Conflict) }
+    if changed == 1 {
+        Ok(())
+    } else {
+        Err(StoreError::Conflict)
+    }
 }
 
 #[cfg(test)]
@@ -117,18 +132,27 @@ mod tests {
         let url = "postgres://handoff:s3cret@db:x/handoff";
         for message in ["invalid port in \"postgres://handoff:s3cret@db:x\"", "bad s3cret"] {
             let error = unreachable(&ConnectionError::BadConnection(message.to_owned()), url);
-            assert_eq!(error, StoreError::Unavailable("the connection URL can't be read".to_owned()));
+            assert_eq!(
+                error,
+                StoreError::Unavailable("the connection URL can't be read".to_owned())
+            );
         }
     }
 
     #[test]
     fn a_full_disk_is_told_from_a_busy_database() {
-        assert_eq!(by_message("could not extend file \"base/1\": No space left on device"), StoreError::Full);
+        assert_eq!(
+            by_message("could not extend file \"base/1\": No space left on device"),
+            StoreError::Full
+        );
         assert_eq!(by_message("deadlock detected"), StoreError::Conflict);
         assert!(matches!(
             by_message("canceling statement due to statement timeout"),
             StoreError::Unavailable(_)
         ));
-        assert!(matches!(by_message("relation `x` does not exist"), StoreError::Broken(_)));
+        assert!(matches!(
+            by_message("relation `x` does not exist"),
+            StoreError::Broken(_)
+        ));
     }
 }

@@ -9,7 +9,7 @@ use handoff_domain::{
     ActorRef, BinaryId, DocumentId, GrantId, Handle, Reason, Span, TaskId, TenantId, Timestamp,
 };
 
-use crate::dialect::{Column, AnyConnection, Table};
+use crate::dialect::{AnyConnection, Column, Table};
 use crate::error::{OrRefused, exactly_one, unreadable};
 use crate::schema::grants;
 use crate::statement::Statement;
@@ -121,7 +121,9 @@ impl Row {
 fn kept_reason(state: &GrantState) -> Option<&'static str> {
     match state {
         GrantState::Suspended(_, reason) | GrantState::Revoked(_, _, reason) => Some(reason.as_str()),
-        GrantState::Issued | GrantState::Bound(_) | GrantState::Exhausted(..) | GrantState::Expired(..) => None,
+        GrantState::Issued | GrantState::Bound(_) | GrantState::Exhausted(..) | GrantState::Expired(..) => {
+            None
+        }
     }
 }
 
@@ -131,7 +133,9 @@ fn constraints(grant: &Grant) -> Result<String, StoreError> {
 }
 
 fn read(rows: impl IntoIterator<Item = Row>) -> Result<Vec<Grant>, StoreError> {
-    rows.into_iter().map(|row| row.read().ok_or_else(|| unreadable("grant"))).collect()
+    rows.into_iter()
+        .map(|row| row.read().ok_or_else(|| unreadable("grant")))
+        .collect()
 }
 
 /// One grant.
@@ -304,7 +308,10 @@ pub(crate) fn due(
 }
 
 /// The next instant at which [`due`] has more.
-pub(crate) fn next_due(connection: &mut AnyConnection, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+pub(crate) fn next_due(
+    connection: &mut AnyConnection,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, StoreError> {
     let instants: Vec<Option<i64>> = Statement::<Nullable<BigInt>>::new(
         "SELECT min(expires_at) FROM grants WHERE status IN ('bound', 'suspended') AND expires_at > ",
     )

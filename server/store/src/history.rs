@@ -5,7 +5,7 @@ use handoff_domain::ports::{Kind, Method, StoreError, Version};
 use handoff_domain::{TenantId, Timestamp};
 
 use crate::binaries;
-use crate::dialect::{Bulk, Column, AnyConnection, Table};
+use crate::dialect::{AnyConnection, Bulk, Column, Table};
 use crate::error::{OrRefused, unreadable};
 use crate::schema::resource_versions as versions;
 
@@ -24,8 +24,17 @@ static VERSIONS: Table = Table {
 
 type Row = (i64, i64, String, Vec<u8>);
 
-const COLUMNS: (versions::version, versions::last_updated, versions::method, versions::body) =
-    (versions::version, versions::last_updated, versions::method, versions::body);
+const COLUMNS: (
+    versions::version,
+    versions::last_updated,
+    versions::method,
+    versions::body,
+) = (
+    versions::version,
+    versions::last_updated,
+    versions::method,
+    versions::body,
+);
 
 fn version_of((version, last_updated, method, body): Row) -> Result<Version, StoreError> {
     let method = match method.as_str() {
@@ -34,7 +43,12 @@ fn version_of((version, last_updated, method, body): Row) -> Result<Version, Sto
         "delete" => Method::Delete,
         _ => return Err(unreadable("version")),
     };
-    Ok(Version { version, last_updated: Timestamp(last_updated), method, body })
+    Ok(Version {
+        version,
+        last_updated: Timestamp(last_updated),
+        method,
+        body,
+    })
 }
 
 /// Adds a version: the first is a creation, one without a body a deletion.

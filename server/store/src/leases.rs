@@ -39,13 +39,21 @@ pub(crate) fn take(
     if taken == 1 {
         return Ok(true);
     }
-    let held: Option<String> =
-        leases::table.find(name).select(leases::process).first(connection).optional().or_refused()?;
+    let held: Option<String> = leases::table
+        .find(name)
+        .select(leases::process)
+        .first(connection)
+        .optional()
+        .or_refused()?;
     if held.is_some() {
         return Ok(false);
     }
     diesel::insert_into(leases::table)
-        .values((leases::name.eq(name), leases::process.eq(process), leases::until.eq(until.0)))
+        .values((
+            leases::name.eq(name),
+            leases::process.eq(process),
+            leases::until.eq(until.0),
+        ))
         .execute(connection)
         .or_refused()?;
     Ok(true)

@@ -41,7 +41,11 @@ pub fn migrate(config: &StoreConfig) -> Result<Vec<String>, StoreError> {
                 tracing::error!(%error, "a migration failed");
                 error
             });
-            Ok(applied.map_err(|_| failed())?.iter().map(ToString::to_string).collect())
+            Ok(applied
+                .map_err(|_| failed())?
+                .iter()
+                .map(ToString::to_string)
+                .collect())
         }
         AnyConnection::Sqlite(mut connection) => connection
             .immediate_transaction(|connection| {
@@ -91,7 +95,12 @@ fn names<Db: diesel::backend::Backend>(
         .migrations()
         .map_err(|_| StoreError::Broken("the embedded migrations can't be read".to_owned()))?
         .iter()
-        .map(|migration| (migration.name().version().to_string(), migration.name().to_string()))
+        .map(|migration| {
+            (
+                migration.name().version().to_string(),
+                migration.name().to_string(),
+            )
+        })
         .collect();
     names.sort();
     Ok(names)

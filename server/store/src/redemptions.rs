@@ -6,7 +6,7 @@ use handoff_domain::ports::{Cut, StoreError};
 use handoff_domain::redemption::{Redemption, RedemptionState};
 use handoff_domain::{ActorRef, GrantId, Reason, RedemptionId, TenantId, Timestamp};
 
-use crate::dialect::{Column, AnyConnection, Table};
+use crate::dialect::{AnyConnection, Column, Table};
 use crate::error::{OrRefused, exactly_one, unreadable};
 use crate::schema::{cuts, redemptions};
 use crate::statement::Statement;
@@ -96,7 +96,9 @@ impl Row {
 }
 
 fn read(rows: impl IntoIterator<Item = Row>) -> Result<Vec<Redemption>, StoreError> {
-    rows.into_iter().map(|row| row.read().ok_or_else(|| unreadable("redemption"))).collect()
+    rows.into_iter()
+        .map(|row| row.read().ok_or_else(|| unreadable("redemption")))
+        .collect()
 }
 
 fn length(bytes: u64) -> Result<i64, StoreError> {
@@ -184,7 +186,11 @@ pub(crate) fn update(unit: &mut Unit<'_>, tenant: &TenantId, new: &Redemption) -
 }
 
 fn settle(unit: &mut Unit<'_>) -> Result<(), StoreError> {
-    if unit.bulk.holds(&REDEMPTIONS) { unit.settle() } else { Ok(()) }
+    if unit.bulk.holds(&REDEMPTIONS) {
+        unit.settle()
+    } else {
+        Ok(())
+    }
 }
 
 /// Marks the open redemptions of a grant as cut and, if there were any, orders every process to stop them.
@@ -216,7 +222,12 @@ pub(crate) fn cut(
         unit.cut = true;
         unit.bulk.add(
             &CUTS,
-            vec![tenant.as_str().into(), grant.as_str().into(), reason.as_str().into(), now.0.into()],
+            vec![
+                tenant.as_str().into(),
+                grant.as_str().into(),
+                reason.as_str().into(),
+                now.0.into(),
+            ],
         );
     }
     Ok(u32::try_from(changed).unwrap_or(u32::MAX))
@@ -277,7 +288,13 @@ pub(crate) fn cuts(connection: &mut AnyConnection, after: i64, limit: u32) -> Re
         .filter(cuts::sequence.gt(after))
         .order(cuts::sequence)
         .limit(i64::from(limit))
-        .select((cuts::sequence, cuts::tenant, cuts::grant_id, cuts::reason, cuts::at))
+        .select((
+            cuts::sequence,
+            cuts::tenant,
+            cuts::grant_id,
+            cuts::reason,
+            cuts::at,
+        ))
         .load(connection)
         .or_refused()?;
     rows.into_iter()

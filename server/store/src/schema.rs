@@ -2,7 +2,7 @@
 //! Knows nothing of what the rows mean.
 
 diesel::table! {
-    /// One row per Task: its present state, and the columns that searches and the clock need.
+    /// One row per Task: its present state, the columns that searches and the clock need, and what its search rows say.
     tasks (tenant, id) {
         tenant -> Text,
         id -> Text,
@@ -15,6 +15,7 @@ diesel::table! {
         due -> Nullable<BigInt>,
         deleted -> Bool,
         state -> Text,
+        indexed -> Text,
     }
 }
 
@@ -57,6 +58,7 @@ diesel::table! {
         created_by -> Text,
         deleted -> Bool,
         state -> Text,
+        indexed -> Text,
     }
 }
 

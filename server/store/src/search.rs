@@ -1,120 +1,19 @@
-//! Search: the index rows of a resource, and the statement that a search becomes. Knows parameters by name
-//! only, not what they mean in FHIR.
+//! Search: the statement that a search becomes. Knows parameters by name only, not what they mean in FHIR.
 
-use std::collections::BTreeSet;
+mod index;
 
 use diesel::RunQueryDsl;
 use diesel::sql_types::{BigInt, Binary, Text};
-use handoff_domain::ports::{Filter, Found, Kind, Search, SearchIndex, Sort, StoreError, Visibility};
+use handoff_domain::ports::{Filter, Found, Kind, Search, Sort, StoreError, Visibility};
 use handoff_domain::{TenantId, Timestamp};
 
-use crate::dialect::{Bulk, Column, AnyConnection, Table};
+use crate::dialect::AnyConnection;
 use crate::error::OrRefused;
-use crate::statement::{Statement, Value};
+use crate::statement::Statement;
 use crate::tasks::team_viewer;
 
-static TOKENS: Table = Table {
-    name: "search_tokens",
-    columns: &[
-        ("tenant", Column::Text),
-        ("kind", Column::Text),
-        ("name", Column::Text),
-        ("code", Column::Text),
-        ("id", Column::Text),
-        ("system", Column::Text),
-    ],
-};
-
-static REFERENCES: Table = Table {
-    name: "search_references",
-    columns: &[
-        ("tenant", Column::Text),
-        ("kind", Column::Text),
-        ("name", Column::Text),
-        ("bare", Column::Text),
-        ("id", Column::Text),
-        ("target", Column::Text),
-    ],
-};
-
-static DATES: Table = Table {
-    name: "search_dates",
-    columns: &[
-        ("tenant", Column::Text),
-        ("kind", Column::Text),
-        ("name", Column::Text),
-        ("first_at", Column::Int),
-        ("last_at", Column::Int),
-        ("id", Column::Text),
-    ],
-};
-
-static STRINGS: Table = Table {
-    name: "search_strings",
-    columns: &[
-        ("tenant", Column::Text),
-        ("kind", Column::Text),
-        ("name", Column::Text),
-        ("value", Column::Text),
-        ("id", Column::Text),
-    ],
-};
-
-/// The longest text that is kept for search: keys of a database index can't be of any length.
-const LONGEST: usize = 500;
-
-fn cut(text: &str) -> &str {
-    text.char_indices().nth(LONGEST).and_then(|(end, _)| text.get(..end)).unwrap_or(text)
-}
-
-/// What a reference without its type is found by: the id of a relative one, the whole of any other.
-fn bare(target: &str) -> &str {
-    match target.split_once('/') {
-        Some((kind, id)) if !kind.is_empty() && !kind.contains(':') && !id.contains('/') => id,
-        _ => target,
-    }
-}
-
-/// The first reference under the first of these names that has one.
-pub(crate) fn first_reference(index: &SearchIndex, names: &[&str]) -> Option<String> {
-    names.iter().find_map(|name| {
-        index.references.iter().find(|(other, _)| other == name).map(|(_, target)| cut(target).to_owned())
-    })
-}
-
-/// Adds the index rows of a resource, equal ones once.
-pub(crate) fn add(bulk: &mut Bulk, tenant: &TenantId, kind: Kind, id: &str, index: &SearchIndex) {
-    let start = || -> Vec<Value> { vec![tenant.as_str().into(), kind.as_str().into()] };
-    let mut put = |table: &'static Table, rest: Vec<Value>| {
-        let mut row = start();
-        row.extend(rest);
-        bulk.add(table, row);
-    };
-    for (name, system, code) in index.tokens.iter().collect::<BTreeSet<_>>() {
-        put(&TOKENS, vec![name.as_str().into(), cut(code).into(), id.into(), cut(system).into()]);
-    }
-    for (name, target) in index.references.iter().collect::<BTreeSet<_>>() {
-        let target = cut(target);
-        put(&REFERENCES, vec![name.as_str().into(), bare(target).into(), id.into(), target.into()]);
-    }
-    for (name, first, last) in index.dates.iter().collect::<BTreeSet<_>>() {
-        put(&DATES, vec![name.as_str().into(), first.0.into(), last.0.into(), id.into()]);
-    }
-    let texts = index.strings.iter().map(|(name, text)| (name.as_str(), cut(text)));
-    for (name, text) in texts.collect::<BTreeSet<_>>() {
-        put(&STRINGS, vec![name.into(), text.into(), id.into()]);
-    }
-}
-
-/// Removes the index rows of a resource.
-pub(crate) fn remove(bulk: &mut Bulk, tenant: &TenantId, kind: Kind, id: &str) {
-    for table in [&TOKENS, &REFERENCES, &DATES, &STRINGS] {
-        bulk.remove(
-            table,
-            vec![("tenant", tenant.as_str().into()), ("kind", kind.as_str().into()), ("id", id.into())],
-        );
-    }
-}
+pub(crate) use index::{Digest, first_reference, remove, replace};
+use index::{bare, cut};
 
 /// Resources that match.
 pub(crate) fn search(
@@ -135,8 +34,11 @@ pub(crate) fn search(
         let rows: Vec<(String, i64, Vec<u8>)> = asked.page().load(connection).or_refused()?;
         let limit = usize::try_from(search.limit).unwrap_or(usize::MAX);
         found.more = rows.len() > limit;
-        found.resources =
-            rows.into_iter().take(limit).map(|(id, at, body)| (id, Timestamp(at), body)).collect();
+        found.resources = rows
+            .into_iter()
+            .take(limit)
+            .map(|(id, at, body)| (id, Timestamp(at), body))
+            .collect();
     }
     Ok(found)
 }
@@ -158,27 +60,42 @@ impl<'s> Asked<'s> {
             Kind::Document => "documents",
             Kind::Binary => return None,
         };
-        Some(Self { tenant, search, table, kind: search.kind.as_str() })
+        Some(Self {
+            tenant,
+            search,
+            table,
+            kind: search.kind.as_str(),
+        })
     }
 
     fn page(&self) -> Statement<(Text, BigInt, Binary)> {
         let (after, order) = match self.search.sort {
-            Sort::NewestFirst => {
-                (" AND (r.last_updated, r.id) < (", " ORDER BY r.last_updated DESC, r.id DESC")
-            }
-            Sort::OldestFirst => (" AND (r.last_updated, r.id) > (", " ORDER BY r.last_updated, r.id"),
+            Sort::NewestFirst => (
+                " AND (r.last_updated, r.id) < (",
+                " ORDER BY r.last_updated DESC, r.id DESC",
+            ),
+            Sort::OldestFirst => (
+                " AND (r.last_updated, r.id) > (",
+                " ORDER BY r.last_updated, r.id",
+            ),
             Sort::ById => (" AND r.id > ", " ORDER BY r.id"),
         };
         let mut statement = Statement::new("SELECT r.id, r.last_updated, v.body").and_then(&self.matching());
         if let Some((at, id)) = &self.search.after {
             statement = match self.search.sort {
                 Sort::ById => statement.sql(after).bind(id.as_str()),
-                Sort::NewestFirst | Sort::OldestFirst => {
-                    statement.sql(after).bind(at.0).sql(", ").bind(id.as_str()).sql(")")
-                }
+                Sort::NewestFirst | Sort::OldestFirst => statement
+                    .sql(after)
+                    .bind(at.0)
+                    .sql(", ")
+                    .bind(id.as_str())
+                    .sql(")"),
             };
         }
-        statement.sql(order).sql(" LIMIT ").bind(i64::from(self.search.limit).saturating_add(1))
+        statement
+            .sql(order)
+            .sql(" LIMIT ")
+            .bind(i64::from(self.search.limit).saturating_add(1))
     }
 
     /// From FROM to the end of WHERE.
@@ -216,7 +133,11 @@ impl<'s> Asked<'s> {
 
     fn visible(&self, sql: Sql, actor: &str, viewers: Vec<String>) -> Sql {
         let seen = |sql: Sql, what: &'static str| {
-            sql.sql(what).sql(" WHERE w.tenant = ").bind(self.tenant.as_str()).sql(" AND w.viewer").one_of(viewers)
+            sql.sql(what)
+                .sql(" WHERE w.tenant = ")
+                .bind(self.tenant.as_str())
+                .sql(" AND w.viewer")
+                .one_of(viewers)
         };
         if self.search.kind == Kind::Task {
             return seen(sql, "r.id IN (SELECT w.task FROM task_viewers w").sql(")");
@@ -234,17 +155,29 @@ impl<'s> Asked<'s> {
         match filter {
             Filter::Id(ids) => sql.sql("r.id").one_of(ids.iter().map(String::as_str)),
             Filter::LastUpdated(ranges) => any(sql, ranges, |sql, (from, until)| {
-                sql.sql("r.last_updated >= ").bind(from.0).sql(" AND r.last_updated < ").bind(until.0)
+                sql.sql("r.last_updated >= ")
+                    .bind(from.0)
+                    .sql(" AND r.last_updated < ")
+                    .bind(until.0)
             }),
-            Filter::Token { name, any_of, negated: false } => self.tokens(sql, name, any_of),
-            Filter::Token { name, any_of, negated: true } => {
-                self.tokens(sql.sql("NOT ("), name, any_of).sql(")")
-            }
+            Filter::Token {
+                name,
+                any_of,
+                negated: false,
+            } => self.tokens(sql, name, any_of),
+            Filter::Token {
+                name,
+                any_of,
+                negated: true,
+            } => self.tokens(sql.sql("NOT ("), name, any_of).sql(")"),
             Filter::Reference { name, any_of } => self.references(sql, name, any_of),
             Filter::Date { name, any_of } => {
                 let sql = self.among(sql, "search_dates", name).sql(" AND ");
                 any(sql, any_of, |sql, (from, until)| {
-                    sql.sql("s.first_at < ").bind(until.0).sql(" AND s.last_at >= ").bind(from.0)
+                    sql.sql("s.first_at < ")
+                        .bind(until.0)
+                        .sql(" AND s.last_at >= ")
+                        .bind(from.0)
                 })
                 .sql(")")
                 .uncached()
@@ -257,7 +190,10 @@ impl<'s> Asked<'s> {
                         return sql.sql("s.value = ").bind(text);
                     }
                     // All texts that begin so, as a range: bytes compare as the code points that they encode.
-                    sql.sql("s.value >= ").bind(text).sql(" AND s.value < ").bind(format!("{text}\u{10ffff}"))
+                    sql.sql("s.value >= ")
+                        .bind(text)
+                        .sql(" AND s.value < ")
+                        .bind(format!("{text}\u{10ffff}"))
                 })
                 .sql(")")
                 .uncached()
@@ -280,9 +216,11 @@ impl<'s> Asked<'s> {
             (None, None) => sql.sql("1 = 1"),
             (Some(system), None) => sql.sql("s.system = ").bind(cut(system)),
             (None, Some(code)) => sql.sql("s.code = ").bind(cut(code)),
-            (Some(system), Some(code)) => {
-                sql.sql("s.code = ").bind(cut(code)).sql(" AND s.system = ").bind(cut(system))
-            }
+            (Some(system), Some(code)) => sql
+                .sql("s.code = ")
+                .bind(cut(code))
+                .sql(" AND s.system = ")
+                .bind(cut(system)),
         })
         .sql(")")
         .uncached()
@@ -302,7 +240,11 @@ impl<'s> Asked<'s> {
         let sql = self.among(sql, "search_references", name).sql(" AND ");
         any(sql, any_of, |sql, target| match target.strip_prefix("*/") {
             Some(id) => sql.sql("s.bare = ").bind(id),
-            None => sql.sql("s.bare = ").bind(bare(cut(target))).sql(" AND s.target = ").bind(cut(target)),
+            None => sql
+                .sql("s.bare = ")
+                .bind(bare(cut(target)))
+                .sql(" AND s.target = ")
+                .bind(cut(target)),
         })
         .sql(")")
         .uncached()
@@ -310,7 +252,12 @@ impl<'s> Asked<'s> {
 
     fn missing(&self, sql: Sql, name: &str, missing: bool) -> Sql {
         let mut sql = sql.sql(if missing { "NOT (" } else { "(" });
-        let tables = ["search_tokens", "search_references", "search_dates", "search_strings"];
+        let tables = [
+            "search_tokens",
+            "search_references",
+            "search_dates",
+            "search_strings",
+        ];
         for (number, table) in tables.into_iter().enumerate() {
             sql = sql
                 .sql(if number == 0 { "" } else { " OR " })
@@ -348,24 +295,9 @@ fn any<'a, T>(sql: Sql, alternatives: &'a [T], one: impl Fn(Sql, &'a T) -> Sql) 
         sql = one(sql.sql(if number == 0 { "(" } else { " OR (" }), alternative).sql(")");
     }
     let sql = sql.sql(")");
-    if alternatives.len() > 1 { sql.uncached() } else { sql }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_relative_reference_is_found_without_its_type() {
-        assert_eq!(bare("Patient/ada"), "ada");
-        for whole in ["https://other.example/Patient/ada", "urn:uuid:1", "ada", "#p1", "Patient/ada/_history/2"] {
-            assert_eq!(bare(whole), whole);
-        }
-    }
-
-    #[test]
-    fn a_long_text_is_cut_between_characters() {
-        assert_eq!(cut(&"ä".repeat(600)), "ä".repeat(500));
-        assert_eq!(cut("short"), "short");
+    if alternatives.len() > 1 {
+        sql.uncached()
+    } else {
+        sql
     }
 }

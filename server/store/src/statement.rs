@@ -88,7 +88,11 @@ pub(crate) struct Statement<Row = ()> {
 impl<Row> Statement<Row> {
     /// A statement of few shapes: each connection keeps it prepared.
     pub(crate) fn new(sql: impl Into<Cow<'static, str>>) -> Self {
-        Self { parts: vec![Part::Sql(sql.into())], cached: true, row: PhantomData }
+        Self {
+            parts: vec![Part::Sql(sql.into())],
+            cached: true,
+            row: PhantomData,
+        }
     }
 
     /// Adds text.

@@ -58,7 +58,12 @@ impl DieselStore {
         let reads = Pool::new(config, purpose);
         let engine = Engine::open(config, &reads, &counters)?;
         let news = CutNews::start(config)?;
-        Ok(Arc::new(Self { engine, reads, news, counters }))
+        Ok(Arc::new(Self {
+            engine,
+            reads,
+            news,
+            counters,
+        }))
     }
 
     /// How much was done since the store was opened.
@@ -71,12 +76,18 @@ impl DieselStore {
     }
 }
 
-const COMMIT: Done = Done { verdict: Verdict::Commit, cut: false };
+const COMMIT: Done = Done {
+    verdict: Verdict::Commit,
+    cut: false,
+};
 
 impl Store for DieselStore {
     fn write(&self, mut work: Work) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
-            let done = self.engine.run(Box::new(move |connection| unit::run(connection, &mut work))).await?;
+            let done = self
+                .engine
+                .run(Box::new(move |connection| unit::run(connection, &mut work)))
+                .await?;
             if done.cut {
                 self.news.tell();
             }
@@ -86,9 +97,11 @@ impl Store for DieselStore {
 
     fn read(&self, reading: Reading) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(self.reads.run(move |lease| {
-            let result = lease.connection().and_then(|connection| reading(&mut Session { connection }));
+            let result = lease
+                .connection()
+                .and_then(|connection| reading(&mut Session { connection }));
             if matches!(result, Err(StoreError::Unavailable(_))) {
-                lease.discard();
+                lease.give_up();
             }
             result
         }))
@@ -98,7 +111,9 @@ impl Store for DieselStore {
         let process = process.to_owned();
         Box::pin(async move {
             self.engine
-                .run(Box::new(move |connection| leases::beat(connection, &process, now).map(|()| COMMIT)))
+                .run(Box::new(move |connection| {
+                    leases::beat(connection, &process, now).map(|()| COMMIT)
+                }))
                 .await
                 .map(drop)
         })
@@ -117,7 +132,10 @@ impl Store for DieselStore {
                 .engine
                 .run(Box::new(move |connection| {
                     let ours = leases::take(connection, &name, &process, now, until)?;
-                    Ok(Done { verdict: if ours { Verdict::Commit } else { Verdict::Rollback }, cut: false })
+                    Ok(Done {
+                        verdict: if ours { Verdict::Commit } else { Verdict::Rollback },
+                        cut: false,
+                    })
                 }))
                 .await?;
             Ok(done.verdict == Verdict::Commit)
@@ -133,9 +151,12 @@ impl Store for DieselStore {
             let answer = lease.connection().and_then(missing);
             match answer {
                 Ok(names) if names.is_empty() => Ok(()),
-                Ok(names) => Err(StoreError::Unavailable(format!("{} migrations are missing", names.len()))),
+                Ok(names) => Err(StoreError::Unavailable(format!(
+                    "{} migrations are missing",
+                    names.len()
+                ))),
                 Err(error) => {
-                    lease.discard();
+                    lease.give_up();
                     Err(error)
                 }
             }

@@ -9,9 +9,10 @@ use handoff_domain::ports::{Kind, SearchIndex, StoreError};
 use handoff_domain::task::Task;
 use handoff_domain::{DocumentId, TaskId, TenantId};
 
-use crate::dialect::{Column, AnyConnection, Hold, Table};
+use crate::dialect::{AnyConnection, Column, Hold, Removal, Table};
 use crate::error::{OrRefused, exactly_one, unreadable};
 use crate::schema::{grants, task_documents, task_parents, tasks};
+use crate::search::Digest;
 use crate::statement::Statement;
 use crate::unit::{Seen, Unit};
 use crate::{history, search};
@@ -30,22 +31,35 @@ static TASKS: Table = Table {
         ("due", Column::Int),
         ("deleted", Column::Flag),
         ("state", Column::Text),
+        ("indexed", Column::Text),
     ],
 };
 
 static VIEWERS: Table = Table {
     name: "task_viewers",
-    columns: &[("tenant", Column::Text), ("viewer", Column::Text), ("task", Column::Text)],
+    columns: &[
+        ("tenant", Column::Text),
+        ("viewer", Column::Text),
+        ("task", Column::Text),
+    ],
 };
 
 static DOCUMENTS: Table = Table {
     name: "task_documents",
-    columns: &[("tenant", Column::Text), ("document", Column::Text), ("task", Column::Text)],
+    columns: &[
+        ("tenant", Column::Text),
+        ("document", Column::Text),
+        ("task", Column::Text),
+    ],
 };
 
 static PARENTS: Table = Table {
     name: "task_parents",
-    columns: &[("tenant", Column::Text), ("parent", Column::Text), ("task", Column::Text)],
+    columns: &[
+        ("tenant", Column::Text),
+        ("parent", Column::Text),
+        ("task", Column::Text),
+    ],
 };
 
 /// What a Task's rows in other tables say. A deleted Task has none.
@@ -69,14 +83,20 @@ impl Links {
             .chain(task.former_owners.iter().cloned())
             .map(String::from);
         Self {
-            viewers: people.chain(facts.teams().iter().map(|team| team_viewer(team))).collect(),
+            viewers: people
+                .chain(facts.teams().iter().map(|team| team_viewer(team)))
+                .collect(),
             documents: task.documents.iter().map(|id| id.as_str().to_owned()).collect(),
             parents: facts.parents().into_iter().map(String::from).collect(),
         }
     }
 
     fn tables(&self) -> [(&'static Table, &BTreeSet<String>); 3] {
-        [(&VIEWERS, &self.viewers), (&DOCUMENTS, &self.documents), (&PARENTS, &self.parents)]
+        [
+            (&VIEWERS, &self.viewers),
+            (&DOCUMENTS, &self.documents),
+            (&PARENTS, &self.parents),
+        ]
     }
 }
 
@@ -138,7 +158,9 @@ pub(crate) fn children(
 }
 
 fn task_ids(ids: Vec<String>) -> Result<Vec<TaskId>, StoreError> {
-    ids.into_iter().map(|id| TaskId::parse(id).map_err(|_| unreadable("Task id"))).collect()
+    ids.into_iter()
+        .map(|id| TaskId::parse(id).map_err(|_| unreadable("Task id")))
+        .collect()
 }
 
 /// The Tasks, held until the transaction ends.
@@ -149,23 +171,31 @@ pub(crate) fn lock(unit: &mut Unit<'_>, tenant: &TenantId, ids: &[TaskId]) -> Re
     if unit.bulk.holds(&TASKS) {
         unit.settle()?;
     }
-    let states: Vec<String> = Statement::<Text>::new("SELECT state FROM tasks WHERE tenant = ")
-        .bind(tenant.as_str())
-        .sql(" AND id")
-        .one_of(ids.iter().map(TaskId::as_str))
-        .sql(" ORDER BY id")
-        .sql(unit.connection.holding(Hold::Exclusive))
-        .load(unit.connection)
-        .or_refused()?;
-    let tasks = states.iter().map(|state| parse(state)).collect::<Result<Vec<_>, _>>()?;
-    for task in &tasks {
-        see(unit, tenant, task);
+    let rows: Vec<(String, String, String)> =
+        Statement::<(Text, Text, Text)>::new("SELECT id, state, indexed FROM tasks WHERE tenant = ")
+            .bind(tenant.as_str())
+            .sql(" AND id")
+            .one_of(ids.iter().map(TaskId::as_str))
+            .sql(" ORDER BY id")
+            .sql(unit.connection.holding(Hold::Exclusive))
+            .load(unit.connection)
+            .or_refused()?;
+    let mut tasks = Vec::with_capacity(rows.len());
+    for (id, state, indexed) in rows {
+        let task = parse(&state)?;
+        see(unit, tenant, &task);
+        unit.digests
+            .insert((tenant.clone(), Kind::Task, id), Digest::parse(&indexed)?);
+        tasks.push(task);
     }
     Ok(tasks)
 }
 
 fn see(unit: &mut Unit<'_>, tenant: &TenantId, task: &Task) -> Option<Seen> {
-    let seen = Seen { links: Links::of(task), due: task.facts.due };
+    let seen = Seen {
+        links: Links::of(task),
+        due: task.facts.due,
+    };
     unit.seen.insert((tenant.clone(), task.id.clone()), seen)
 }
 
@@ -179,6 +209,7 @@ pub(crate) fn insert(
 ) -> Result<(), StoreError> {
     unit.touch(tenant, Kind::Task, task.id.as_str())?;
     let facts = &task.facts;
+    let indexed = unit.index(tenant, Kind::Task, task.id.as_str(), index, &Digest::default())?;
     unit.bulk.add(
         &TASKS,
         vec![
@@ -193,16 +224,31 @@ pub(crate) fn insert(
             facts.due.map(|due| due.0).into(),
             task.deleted.into(),
             state(task)?.into(),
+            indexed.into(),
         ],
     );
     see(unit, tenant, task);
     for (table, values) in Links::of(task).tables() {
         for value in values {
-            unit.bulk.add(table, vec![tenant.as_str().into(), value.as_str().into(), task.id.as_str().into()]);
+            unit.bulk.add(
+                table,
+                vec![
+                    tenant.as_str().into(),
+                    value.as_str().into(),
+                    task.id.as_str().into(),
+                ],
+            );
         }
     }
-    search::add(&mut unit.bulk, tenant, Kind::Task, task.id.as_str(), index);
-    history::add(&mut unit.bulk, tenant, Kind::Task, task.id.as_str(), task.version, task.last_updated, body);
+    history::add(
+        &mut unit.bulk,
+        tenant,
+        Kind::Task,
+        task.id.as_str(),
+        task.version,
+        task.last_updated,
+        body,
+    );
     Ok(())
 }
 
@@ -216,10 +262,35 @@ pub(crate) fn update(
 ) -> Result<(), StoreError> {
     unit.touch(tenant, Kind::Task, task.id.as_str())?;
     let facts = &task.facts;
-    let found_by = index.map(|index| {
+    let id = task.id.as_str();
+    let found_by = if task.deleted {
+        search::remove(&mut unit.bulk, tenant, Kind::Task, id);
+        Some((
+            None,
+            None,
+            unit.index(
+                tenant,
+                Kind::Task,
+                id,
+                &SearchIndex::default(),
+                &Digest::default(),
+            )?,
+        ))
+    } else if let Some(index) = index {
+        let before = digest(unit, tenant, &task.id)?;
+        Some((
+            search::first_reference(index, &["owner"]),
+            search::first_reference(index, &["subject", "patient"]),
+            unit.index(tenant, Kind::Task, id, index, &before)?,
+        ))
+    } else {
+        None
+    };
+    let found_by = found_by.map(|(owner, patient, indexed)| {
         (
-            tasks::owner.eq(search::first_reference(index, &["owner"])),
-            tasks::patient.eq(search::first_reference(index, &["subject", "patient"])),
+            tasks::owner.eq(owner),
+            tasks::patient.eq(patient),
+            tasks::indexed.eq(indexed),
         )
     });
     let changed = diesel::update(tasks::table.find((tenant.as_str(), task.id.as_str())))
@@ -241,14 +312,33 @@ pub(crate) fn update(
         tell_grants_when_due(unit, tenant, task)?;
     }
     link(unit, tenant, task, before.map(|seen| seen.links));
-    if task.deleted {
-        search::remove(&mut unit.bulk, tenant, Kind::Task, task.id.as_str());
-    } else if let Some(index) = index {
-        search::remove(&mut unit.bulk, tenant, Kind::Task, task.id.as_str());
-        search::add(&mut unit.bulk, tenant, Kind::Task, task.id.as_str(), index);
-    }
-    history::add(&mut unit.bulk, tenant, Kind::Task, task.id.as_str(), task.version, task.last_updated, body);
+    history::add(
+        &mut unit.bulk,
+        tenant,
+        Kind::Task,
+        task.id.as_str(),
+        task.version,
+        task.last_updated,
+        body,
+    );
     Ok(())
+}
+
+/// What the search rows of a Task say, as far as this unit knows or can find out.
+fn digest(unit: &mut Unit<'_>, tenant: &TenantId, id: &TaskId) -> Result<Digest, StoreError> {
+    if let Some(known) = unit
+        .digests
+        .get(&(tenant.clone(), Kind::Task, id.as_str().to_owned()))
+    {
+        return Ok(known.clone());
+    }
+    let indexed: Option<String> = tasks::table
+        .find((tenant.as_str(), id.as_str()))
+        .select(tasks::indexed)
+        .first(unit.connection)
+        .optional()
+        .or_refused()?;
+    indexed.map_or(Err(StoreError::Conflict), |text| Digest::parse(&text))
 }
 
 /// Replaces the rows in other tables where they say something else now.
@@ -260,10 +350,26 @@ fn link(unit: &mut Unit<'_>, tenant: &TenantId, task: &Task, before: Option<Link
         if known && new == old {
             continue;
         }
-        unit.bulk
-            .remove(table, vec![("tenant", tenant.as_str().into()), ("task", task.id.as_str().into())]);
+        if !(known && old.is_empty()) {
+            let key = vec![
+                ("tenant", tenant.as_str().into()),
+                ("task", task.id.as_str().into()),
+            ];
+            unit.bulk.remove(Removal {
+                table: table.name,
+                key,
+                names: Vec::new(),
+            });
+        }
         for value in new {
-            unit.bulk.add(table, vec![tenant.as_str().into(), value.as_str().into(), task.id.as_str().into()]);
+            unit.bulk.add(
+                table,
+                vec![
+                    tenant.as_str().into(),
+                    value.as_str().into(),
+                    task.id.as_str().into(),
+                ],
+            );
         }
     }
 }

@@ -17,13 +17,12 @@ use handoff_domain::{
     ActorRef, BinaryId, DocumentId, GrantId, Handle, Reason, RedemptionId, TaskId, TenantId, Timestamp,
 };
 
-use crate::dialect::{Bulk, AnyConnection, Hold};
+use crate::dialect::{AnyConnection, Bulk, Hold};
 use crate::engine::Done;
 use crate::error::OrRefused;
+use crate::search::Digest;
 use crate::tasks::Links;
-use crate::{
-    actors, audit, binaries, documents, grants, history, outbox, redemptions, search, tasks,
-};
+use crate::{actors, audit, binaries, documents, grants, history, outbox, redemptions, search, tasks};
 
 /// Reads outside of any transaction.
 pub(crate) struct Session<'c> {
@@ -47,6 +46,8 @@ pub(crate) struct Unit<'c> {
     pub(crate) seen: HashMap<(TenantId, TaskId), Seen>,
     /// Resources whose index was written in this unit and may still wait in `bulk`.
     pub(crate) indexed: HashSet<(TenantId, Kind, String)>,
+    /// What the search rows of resources say that were read under lock, or written, in this unit.
+    pub(crate) digests: HashMap<(TenantId, Kind, String), Digest>,
     pub(crate) cut: bool,
     /// The database refused something: nothing that follows can be trusted to belong to the transaction.
     failed: Option<StoreError>,
@@ -59,6 +60,7 @@ pub(crate) fn run(connection: &mut AnyConnection, work: &mut Work) -> Result<Don
         bulk: Bulk::default(),
         seen: HashMap::new(),
         indexed: HashSet::new(),
+        digests: HashMap::new(),
         cut: false,
         failed: None,
     };
@@ -78,7 +80,10 @@ impl Unit<'_> {
         if self.cut {
             self.connection.notify_of_cuts().or_refused()?;
         }
-        Ok(Done { verdict, cut: self.cut })
+        Ok(Done {
+            verdict,
+            cut: self.cut,
+        })
     }
 
     /// Writes what waits to be written.
@@ -99,9 +104,28 @@ impl Unit<'_> {
         Ok(())
     }
 
+    /// Writes a resource's index; answers the digest to be stored with it.
+    pub(crate) fn index(
+        &mut self,
+        tenant: &TenantId,
+        kind: Kind,
+        id: &str,
+        index: &SearchIndex,
+        before: &Digest,
+    ) -> Result<String, StoreError> {
+        let now = search::replace(&mut self.bulk, tenant, kind, id, index, before);
+        let text = now.to_text()?;
+        self.digests.insert((tenant.clone(), kind, id.to_owned()), now);
+        Ok(text)
+    }
+
     /// Writes what waits, if there are grants among it.
     pub(crate) fn settle_grants(&mut self) -> Result<(), StoreError> {
-        if self.bulk.holds(&grants::GRANTS) { self.settle() } else { Ok(()) }
+        if self.bulk.holds(&grants::GRANTS) {
+            self.settle()
+        } else {
+            Ok(())
+        }
     }
 
     /// Does one thing, unless something failed before.

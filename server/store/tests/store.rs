@@ -1,6 +1,14 @@
 //! Every test of the store, on both databases. PostgreSQL is reached at `HANDOFF_TEST_POSTGRES_URL`; without
 //! it these tests fail, they do not skip.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 #[path = "store/audit.rs"]
 mod audit;
 #[path = "store/binaries.rs"]

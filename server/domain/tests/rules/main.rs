@@ -11,5 +11,6 @@ mod gate;
 mod model;
 mod movements;
 mod moves;
+mod plain;
 mod transitions;
 mod world;

@@ -8,6 +8,8 @@ use handoff_domain::workflow::Workflow;
 
 use crate::world::{CLINIC, KIM, LANE, OTIS, World, actor, attachment, document};
 
+type Happening = fn(&mut World);
+
 fn changes(plan: &handoff_domain::effects::Plan) -> Vec<Change> {
     plan.steps.iter().map(|s| s.change).collect()
 }
@@ -121,7 +123,7 @@ fn a_hold_suspends_and_cuts_and_coming_back_binds_and_reopens() {
     assert_eq!(plan.cuts, [(grant.clone(), Reason::TaskOnHold)]);
     assert_eq!(world.gate_resume(LANE, 0, 0, &grant), Err(Reason::TaskOnHold));
     let plan = world.go(TaskStatus::InProgress);
-    assert_eq!(plan.reopened, [grant.clone()]);
+    assert_eq!(plan.reopened, std::slice::from_ref(&grant));
     assert_eq!(world.gate_resume(LANE, 0, 0, &grant), Ok(()));
     assert_eq!(world.redemptions[download].cut_reason, None);
 }
@@ -244,7 +246,7 @@ fn going_back_to_requested_suspends_and_ready_binds_the_same_grant() {
 
 #[test]
 fn a_document_that_is_superseded_entered_in_error_deleted_or_withheld_takes_its_grants_with_it() {
-    let cases: [(fn(&mut World), Reason); 6] = [
+    let cases: [(Happening, Reason); 6] = [
         (|w| w.documents[0].superseded = true, Reason::DocumentSuperseded),
         (
             |w| w.documents[0].facts.status = DocumentStatus::Superseded,

@@ -23,7 +23,7 @@ fn owned(value: &Value, path: &[&str]) -> Option<String> {
     text(value, path).map(str::to_owned)
 }
 
-/// The codings of a CodeableConcept that have a code.
+/// The codings of a `CodeableConcept` that have a code.
 fn codings(concept: &Value) -> impl Iterator<Item = Code> + '_ {
     items(concept, "coding").filter_map(coding)
 }

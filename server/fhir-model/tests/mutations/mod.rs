@@ -1,6 +1,12 @@
 //! Random damage to valid resources, and what must hold whatever comes in. Shared by the test and by the long run
 //! in `examples/fuzz_ingress.rs`. The same seed gives the same inputs.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests; a panic here is a fault of the harness"
+)]
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use handoff_fhir_model::outcome::{Details, outcome};

@@ -36,15 +36,22 @@ impl Told {
 }
 
 async fn ask(issuers: &DevIssuers, method: Method, uri: &str, form: &str, headers: &[(&str, &str)]) -> Told {
-    let app = init_service(App::new().configure(|config: &mut web::ServiceConfig| issuers.configure(config))).await;
-    let mut request = TestRequest::with_uri(uri).method(method).set_payload(form.to_owned());
+    let app =
+        init_service(App::new().configure(|config: &mut web::ServiceConfig| issuers.configure(config))).await;
+    let mut request = TestRequest::with_uri(uri)
+        .method(method)
+        .set_payload(form.to_owned());
     for (name, value) in headers {
         request = request.insert_header((*name, *value));
     }
     let response = call_service(&app, request.to_request()).await;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let body = String::from_utf8(read_body(response).await.to_vec()).unwrap();
-    Told { status, headers, body }
+    Told {
+        status,
+        headers,
+        body,
+    }
 }
 
 async fn get(issuers: &DevIssuers, uri: &str) -> Told {
@@ -76,17 +83,38 @@ async fn each_tenant_has_an_issuer_that_says_where_it_is() {
 #[actix_web::test]
 async fn the_cast_gets_tokens_by_name_and_nobody_else_does() {
     let issuers = issuers();
-    let told = post(&issuers, "/dev-issuer/token", "grant_type=client_credentials&client_id=ehr").await;
+    let told = post(
+        &issuers,
+        "/dev-issuer/token",
+        "grant_type=client_credentials&client_id=ehr",
+    )
+    .await;
     assert_eq!(told.status, 200);
     assert_eq!(told.json()["expires_in"], 3600);
     assert_eq!(told.json()["token_type"], "Bearer");
     assert_eq!(told.headers.get(CACHE_CONTROL).unwrap(), "no-store");
-    let stranger = post(&issuers, "/dev-issuer/token", "grant_type=client_credentials&client_id=mallory").await;
-    assert_eq!((stranger.status, stranger.json()["error"].clone()), (401, json!("invalid_client")));
-    let foreign = post(&issuers, "/dev-issuer/b/token", "grant_type=client_credentials&client_id=ehr").await;
+    let stranger = post(
+        &issuers,
+        "/dev-issuer/token",
+        "grant_type=client_credentials&client_id=mallory",
+    )
+    .await;
+    assert_eq!(
+        (stranger.status, stranger.json()["error"].clone()),
+        (401, json!("invalid_client"))
+    );
+    let foreign = post(
+        &issuers,
+        "/dev-issuer/b/token",
+        "grant_type=client_credentials&client_id=ehr",
+    )
+    .await;
     assert_eq!(foreign.status, 401);
     let other = post(&issuers, "/dev-issuer/token", "grant_type=password&client_id=ehr").await;
-    assert_eq!((other.status, other.json()["error"].clone()), (400, json!("unsupported_grant_type")));
+    assert_eq!(
+        (other.status, other.json()["error"].clone()),
+        (400, json!("unsupported_grant_type"))
+    );
 }
 
 #[actix_web::test]
@@ -101,14 +129,22 @@ async fn another_name_or_another_site_is_refused() {
         &[("host", HOST_NAME), ("origin", "http://127.0.0.1:9")],
         &[("host", HOST_NAME), ("origin", "null")],
     ] {
-        assert_eq!(ask(&issuers, Method::GET, uri, "", headers).await.status, 403, "{headers:?}");
+        assert_eq!(
+            ask(&issuers, Method::GET, uri, "", headers).await.status,
+            403,
+            "{headers:?}"
+        );
     }
     for headers in [
         &[("host", HOST_NAME)][..],
         &[("host", "localhost:8080")],
         &[("host", HOST_NAME), ("origin", "http://127.0.0.1:8080")],
     ] {
-        assert_eq!(ask(&issuers, Method::GET, uri, "", headers).await.status, 200, "{headers:?}");
+        assert_eq!(
+            ask(&issuers, Method::GET, uri, "", headers).await.status,
+            200,
+            "{headers:?}"
+        );
     }
 }
 
@@ -123,7 +159,11 @@ async fn a_person_signs_in_with_a_code_that_is_good_once() {
     );
     let page = get(&issuers, &format!("/dev-issuer/authorize?{query}")).await;
     assert_eq!(page.status, 200);
-    assert!(page.body.contains("value=\"lane\"") && page.body.contains("value=\"a&amp;b\""), "{}", page.body);
+    assert!(
+        page.body.contains("value=\"lane\"") && page.body.contains("value=\"a&amp;b\""),
+        "{}",
+        page.body
+    );
 
     let told = post(&issuers, "/dev-issuer/authorize", &format!("{query}&person=lane")).await;
     assert_eq!(told.status, 303);
@@ -140,7 +180,10 @@ async fn a_person_signs_in_with_a_code_that_is_good_once() {
     assert_eq!(tokens.status, 200, "{}", tokens.body);
     assert!(tokens.json()["id_token"].is_string());
     let again = post(&issuers, "/dev-issuer/token", &form).await;
-    assert_eq!((again.status, again.json()["error"].clone()), (400, json!("invalid_grant")));
+    assert_eq!(
+        (again.status, again.json()["error"].clone()),
+        (400, json!("invalid_grant"))
+    );
 }
 
 #[actix_web::test]

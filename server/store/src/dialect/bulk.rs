@@ -32,10 +32,21 @@ pub(crate) struct Table {
     pub(crate) columns: &'static [(&'static str, Column)],
 }
 
+/// Rows to remove: those whose columns have these values and, where names are given, one of these names.
+#[derive(Debug)]
+pub(crate) struct Removal {
+    /// The table.
+    pub(crate) table: &'static str,
+    /// Columns and their values.
+    pub(crate) key: Vec<(&'static str, Value)>,
+    /// Values of the column `name`; empty for any.
+    pub(crate) names: Vec<String>,
+}
+
 /// What is to be written.
 #[derive(Debug, Default)]
 pub(crate) struct Bulk {
-    gone: Vec<(&'static str, Vec<(&'static str, Value)>)>,
+    gone: Vec<Removal>,
     new: Vec<(&'static Table, Vec<Vec<Value>>)>,
 }
 
@@ -59,9 +70,9 @@ impl Bulk {
         }
     }
 
-    /// Removes the rows of a table whose columns have these values. Removals come before additions.
-    pub(crate) fn remove(&mut self, table: &'static Table, key: Vec<(&'static str, Value)>) {
-        self.gone.push((table.name, key));
+    /// Removes rows. Removals come before additions.
+    pub(crate) fn remove(&mut self, removal: Removal) {
+        self.gone.push(removal);
     }
 
     /// Writes everything, and is empty then.
@@ -77,8 +88,8 @@ impl Bulk {
                 }
             }
             AnyConnection::Sqlite(_) => {
-                for (table, key) in gone {
-                    removal(Statement::new(""), table, key).run(connection)?;
+                for one in gone {
+                    removal(Statement::new(""), one).run(connection)?;
                 }
             }
         }
@@ -96,31 +107,35 @@ impl Bulk {
     }
 }
 
-fn removal(
-    statement: Statement,
-    table: &'static str,
-    key: Vec<(&'static str, Value)>,
-) -> Statement {
-    let mut statement = statement.sql("DELETE FROM ").sql(table);
+fn removal(statement: Statement, gone: Removal) -> Statement {
+    let mut statement = statement.sql("DELETE FROM ").sql(gone.table);
     let mut word = " WHERE ";
-    for (column, value) in key {
+    for (column, value) in gone.key {
         statement = statement.sql(word).sql(column).sql(" = ").bind(value);
         word = " AND ";
     }
-    statement
+    if gone.names.is_empty() {
+        statement
+    } else {
+        statement.sql(" AND name").one_of(gone.names)
+    }
 }
 
 /// One statement of as many common table expressions as there are removals but one.
-fn remove_together(mut gone: Vec<(&'static str, Vec<(&'static str, Value)>)>) -> Statement {
-    gone.sort_by_key(|(table, _)| *table);
+fn remove_together(mut gone: Vec<Removal>) -> Statement {
+    gone.sort_by_key(|one| one.table);
     let last = gone.pop();
     let mut statement = Statement::new("");
-    for (number, (table, key)) in gone.into_iter().enumerate() {
-        let open = if number == 0 { "WITH g0 AS (".to_owned() } else { format!(", g{number} AS (") };
-        statement = removal(statement.sql(open), table, key).sql(")");
+    for (number, one) in gone.into_iter().enumerate() {
+        let open = if number == 0 {
+            "WITH g0 AS (".to_owned()
+        } else {
+            format!(", g{number} AS (")
+        };
+        statement = removal(statement.sql(open), one).sql(")");
     }
     match last {
-        Some((table, key)) => removal(statement.sql(" "), table, key),
+        Some(one) => removal(statement.sql(" "), one),
         None => statement,
     }
 }
@@ -158,7 +173,10 @@ fn add_together(
     if new.is_empty() {
         return Ok(());
     }
-    let tables = new.into_iter().map(|(table, rows)| (table, by_column(table, rows))).collect();
+    let tables = new
+        .into_iter()
+        .map(|(table, rows)| (table, by_column(table, rows)))
+        .collect();
     TogetherInsert(tables).execute(connection)?;
     Ok(())
 }

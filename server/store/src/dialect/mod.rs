@@ -13,7 +13,7 @@ use crate::config::{Database, StoreConfig};
 use crate::error::{OrRefused, unreachable};
 use crate::statement::Statement;
 
-pub(crate) use bulk::{Bulk, Column, Table};
+pub(crate) use bulk::{Bulk, Column, Removal, Table};
 
 /// A connection to either database.
 #[derive(MultiConnection)]
@@ -55,7 +55,9 @@ impl AnyConnection {
                 let mut connection =
                     SqliteConnection::establish(&path).map_err(|error| unreachable(&error, &config.url))?;
                 connection.set_prepared_statement_cache_size(CacheSize::Unbounded);
-                connection.batch_execute(&sqlite_settings(config, purpose)).or_refused()?;
+                connection
+                    .batch_execute(&sqlite_settings(config, purpose))
+                    .or_refused()?;
                 Ok(Self::Sqlite(connection))
             }
         }
@@ -103,7 +105,10 @@ impl AnyConnection {
     /// Tells other processes, when this transaction commits, that there are cuts. With SQLite there are none.
     pub(crate) fn notify_of_cuts(&mut self) -> QueryResult<()> {
         if matches!(self, Self::Postgres(_)) {
-            Statement::<()>::new("SELECT pg_notify(").bind(CUT_CHANNEL).sql(", '')").run(self)?;
+            Statement::<()>::new("SELECT pg_notify(")
+                .bind(CUT_CHANNEL)
+                .sql(", '')")
+                .run(self)?;
         }
         Ok(())
     }
@@ -116,7 +121,9 @@ pub(crate) fn open_postgres(config: &StoreConfig) -> Result<PgConnection, StoreE
     connection.set_prepared_statement_cache_size(CacheSize::Unbounded);
     // Errors are told apart by their text in places, so it should be English. Only some roles may ask for that.
     if connection.batch_execute("SET lc_messages TO 'C'").is_err() {
-        tracing::debug!("the database role may not set `lc_messages`; errors are told in the server's language");
+        tracing::debug!(
+            "the database role may not set `lc_messages`; errors are told in the server's language"
+        );
     }
     connection
         .batch_execute(&format!(
@@ -141,7 +148,9 @@ fn sqlite_settings(config: &StoreConfig, purpose: Purpose) -> String {
                         PRAGMA cache_size = -8192;"
         .to_owned();
     if let Some(pages) = config.sqlite_max_pages {
-        settings.push_str(&format!(" PRAGMA max_page_count = {pages};"));
+        settings.push_str(" PRAGMA max_page_count = ");
+        settings.push_str(&pages.to_string());
+        settings.push(';');
     }
     if purpose == Purpose::Read {
         settings.push_str(" PRAGMA query_only = ON;");

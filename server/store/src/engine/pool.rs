@@ -39,7 +39,11 @@ impl Pool {
     pub(crate) fn new(config: &StoreConfig, purpose: Purpose) -> Self {
         let places = usize::try_from(config.pool_size.max(1)).unwrap_or(1);
         Self {
-            shared: Arc::new(Shared { config: config.clone(), purpose, idle: Mutex::default() }),
+            shared: Arc::new(Shared {
+                config: config.clone(),
+                purpose,
+                idle: Mutex::default(),
+            }),
             places: Arc::new(Semaphore::new(places)),
         }
     }
@@ -50,22 +54,29 @@ impl Pool {
         &self,
         job: impl FnOnce(&mut Lease) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let place = tokio::time::timeout(self.shared.config.pool_wait, Arc::clone(&self.places).acquire_owned())
-            .await
-            .map_err(|_| StoreError::Unavailable("every connection is in use".to_owned()))?
-            .map_err(|_| StoreError::Unavailable("the pool is closed".to_owned()))?;
+        let place = tokio::time::timeout(
+            self.shared.config.pool_wait,
+            Arc::clone(&self.places).acquire_owned(),
+        )
+        .await
+        .map_err(|_| StoreError::Unavailable("every connection is in use".to_owned()))?
+        .map_err(|_| StoreError::Unavailable("the pool is closed".to_owned()))?;
         let shared = Arc::clone(&self.shared);
         let task = tokio::task::spawn_blocking(move || {
-            let mut lease = Lease { shared, connection: None };
+            let mut lease = Lease {
+                shared,
+                connection: None,
+            };
             let answer = catch_unwind(AssertUnwindSafe(|| job(&mut lease)));
             if answer.is_err() {
-                lease.discard();
+                lease.give_up();
             }
             drop(lease);
             drop(place);
             answer.unwrap_or_else(|panic| Err(StoreError::Broken(panic_text(panic.as_ref()))))
         });
-        task.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the server is stopping".to_owned())))
+        task.await
+            .unwrap_or_else(|_| Err(StoreError::Unavailable("the server is stopping".to_owned())))
     }
 }
 
@@ -88,17 +99,32 @@ impl Lease {
         Ok(self.connection.insert(connection))
     }
 
+    /// Throws the connection away.
+    pub(crate) fn give_up(&mut self) {
+        self.connection = None;
+    }
+
     /// Throws the connection away, and all that wait: what broke one has mostly broken the others.
     pub(crate) fn discard(&mut self) {
         self.connection = None;
-        self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.shared
+            .idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 
     fn waiting(&self) -> Option<AnyConnection> {
         loop {
-            let idle = self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            let idle = self
+                .shared
+                .idle
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop()?;
             let mut connection = idle.connection;
-            if idle.since.elapsed() < UNHEARD || Statement::<()>::new("SELECT 1").run(&mut connection).is_ok() {
+            if idle.since.elapsed() < UNHEARD || Statement::<()>::new("SELECT 1").run(&mut connection).is_ok()
+            {
                 return Some(connection);
             }
         }
@@ -110,8 +136,15 @@ impl Drop for Lease {
         if let Some(mut connection) = self.connection.take()
             && !connection.is_broken()
         {
-            let idle = Idle { connection, since: Instant::now() };
-            self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner).push(idle);
+            let idle = Idle {
+                connection,
+                since: Instant::now(),
+            };
+            self.shared
+                .idle
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(idle);
         }
     }
 }

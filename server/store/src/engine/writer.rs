@@ -9,7 +9,7 @@ use diesel::connection::TransactionManager;
 use handoff_domain::ports::{StoreError, Verdict};
 use tokio::sync::oneshot;
 
-use super::{Counters, Done, Op, in_savepoint};
+use super::{Counters, Done, Ended, Manager, Op, in_savepoint};
 use crate::config::StoreConfig;
 use crate::dialect::{AnyConnection, Purpose};
 use crate::error::refused;
@@ -32,7 +32,12 @@ impl Writer {
     pub(crate) fn start(config: &StoreConfig, counters: Arc<Counters>) -> Result<Self, StoreError> {
         let connection = AnyConnection::open(config, Purpose::Write)?;
         let (jobs, waiting) = channel();
-        let thread = Thread { config: config.clone(), connection: Some(connection), waiting, counters };
+        let thread = Thread {
+            config: config.clone(),
+            connection: Some(connection),
+            waiting,
+            counters,
+        };
         std::thread::Builder::new()
             .name("sqlite-writer".to_owned())
             .spawn(move || thread.run())
@@ -49,7 +54,10 @@ impl Writer {
     }
 }
 
-type Answers = Vec<(oneshot::Sender<Result<Done, StoreError>>, Result<Done, StoreError>)>;
+type Answers = Vec<(
+    oneshot::Sender<Result<Done, StoreError>>,
+    Result<Done, StoreError>,
+)>;
 
 struct Thread {
     config: StoreConfig,
@@ -77,9 +85,10 @@ impl Thread {
     }
 
     fn group(&mut self, first: Job) -> Answers {
-        type Manager = <AnyConnection as diesel::Connection>::TransactionManager;
         let counters = Arc::clone(&self.counters);
-        let begun = self.connection().and_then(|c| c.begin_outer().map_err(|error| refused(&error)));
+        let begun = self
+            .connection()
+            .and_then(|c| c.begin_outer().map_err(|error| refused(&error)));
         if let Err(error) = begun {
             self.connection = None;
             return vec![(first.answer, Err(error))];
@@ -87,17 +96,24 @@ impl Thread {
         let mut answers = Answers::new();
         let mut next = Some(first);
         while let Some(mut job) = next {
-            let Some(connection) = self.connection.as_mut() else { break };
-            let result = in_savepoint(connection, &mut job.op, &counters);
-            answers.push((job.answer, result));
-            if Manager::is_broken_transaction_manager(connection) {
+            let Some(connection) = self.connection.as_mut() else {
                 break;
+            };
+            let Ended { result, intact } = in_savepoint(connection, &mut job.op, &counters);
+            if !intact {
+                // SQLite undoes everything when it runs out of room in the middle of one unit.
+                let cause = result.clone().err().unwrap_or(StoreError::Conflict);
+                answers.push((job.answer, result));
+                return self.lost(answers, &cause);
             }
-            next = if answers.len() < GROUP { self.waiting.try_recv().ok() } else { None };
+            answers.push((job.answer, result));
+            next = if answers.len() < GROUP {
+                self.waiting.try_recv().ok()
+            } else {
+                None
+            };
         }
-        let to_keep = answers
-            .iter()
-            .any(|(_, result)| result.as_ref().is_ok_and(|done| done.verdict == Verdict::Commit));
+        let to_keep = answers.iter().any(|(_, result)| is_to_commit(result));
         let ended = match self.connection.as_mut() {
             Some(connection) if to_keep => Manager::commit_transaction(connection),
             Some(connection) => Manager::rollback_transaction(connection),
@@ -108,22 +124,24 @@ impl Thread {
                 if to_keep {
                     counters.commits.fetch_add(1, Ordering::Relaxed);
                 }
+                answers
             }
-            // Nothing of the group is durable. SQLite may undo everything when it runs out of room in the
-            // middle of one unit; that unit's error says more than the commit's.
-            Err(error) => {
-                self.connection = None;
-                let cause = answers
-                    .iter()
-                    .find_map(|(_, result)| result.as_ref().err().filter(|e| **e == StoreError::Full).cloned())
-                    .unwrap_or_else(|| refused(&error));
-                for (_, result) in &mut answers {
-                    if result.as_ref().is_ok_and(|done| done.verdict == Verdict::Commit) {
-                        *result = Err(cause.clone());
-                    }
-                }
+            Err(error) => self.lost(answers, &refused(&error)),
+        }
+    }
+
+    /// Nothing of the group is durable: those that were to be are told why.
+    fn lost(&mut self, mut answers: Answers, cause: &StoreError) -> Answers {
+        self.connection = None;
+        for (_, result) in &mut answers {
+            if is_to_commit(result) {
+                *result = Err(cause.clone());
             }
         }
         answers
     }
+}
+
+fn is_to_commit(result: &Result<Done, StoreError>) -> bool {
+    result.as_ref().is_ok_and(|done| done.verdict == Verdict::Commit)
 }

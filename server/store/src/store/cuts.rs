@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use diesel::connection::SimpleConnection;
 use diesel::PgConnection;
+use diesel::connection::SimpleConnection;
 use handoff_domain::ports::StoreError;
 use tokio::sync::watch;
 
@@ -50,7 +50,11 @@ impl CutNews {
                 Some(stop)
             }
         };
-        Ok(Self { told, heard: AtomicU64::new(0), _listener: listener })
+        Ok(Self {
+            told,
+            heard: AtomicU64::new(0),
+            _listener: listener,
+        })
     }
 
     /// There are cuts.
@@ -78,40 +82,38 @@ fn tell(told: &watch::Sender<u64>) {
 
 fn listen(config: &StoreConfig) -> Result<PgConnection, StoreError> {
     let mut connection = open_postgres(config)?;
-    connection.batch_execute(&format!("LISTEN {CUT_CHANNEL}")).or_refused()?;
+    connection
+        .batch_execute(&format!("LISTEN {CUT_CHANNEL}"))
+        .or_refused()?;
     Ok(connection)
 }
 
 fn follow(config: &StoreConfig, first: PgConnection, told: &watch::Sender<u64>, stopped: &Receiver<()>) {
     let mut connection = Some(first);
     loop {
-        let pause = match connection.as_mut() {
-            Some(listening) => {
-                let mut arrived = 0_usize;
-                let broken = listening.notifications_iter().any(|notification| {
-                    arrived = arrived.saturating_add(usize::from(notification.is_ok()));
-                    notification.is_err()
-                });
-                if arrived > 0 {
-                    tell(told);
-                }
-                if broken {
-                    connection = None;
-                    tracing::warn!("the connection that listens for cuts broke; polling until it is back");
-                }
-                LOOK
+        let mut pause = LOOK;
+        if let Some(listening) = connection.as_mut() {
+            let mut arrived = false;
+            let broken = listening.notifications_iter().any(|notification| {
+                arrived |= notification.is_ok();
+                notification.is_err()
+            });
+            if arrived {
+                tell(told);
             }
-            None => {
-                connection = listen(config).ok();
-                if connection.is_some() {
-                    // What was told meanwhile was missed.
-                    tell(told);
-                    LOOK
-                } else {
-                    RECONNECT
-                }
+            if broken {
+                connection = None;
+                tracing::warn!("the connection that listens for cuts broke; polling until it is back");
             }
-        };
+        } else {
+            connection = listen(config).ok();
+            if connection.is_some() {
+                // What was told meanwhile was missed.
+                tell(told);
+            } else {
+                pause = RECONNECT;
+            }
+        }
         if !matches!(stopped.recv_timeout(pause), Err(RecvTimeoutError::Timeout)) {
             return;
         }

@@ -13,8 +13,8 @@ use handoff_domain::ports::{self, BlobPin, Read, SearchIndex, StoreError, Tx};
 use handoff_domain::redemption::{Redemption, RedemptionState};
 use handoff_domain::task::{Code, PlacerElements, Priority, Task, TaskFacts, TaskStatus};
 use handoff_domain::{
-    ActorRef, BinaryId, CorrelationId, DocumentId, GrantId, Handle, Reason, RedemptionId, Span, TaskId, TenantId,
-    Timestamp,
+    ActorRef, BinaryId, CorrelationId, DocumentId, GrantId, Handle, Reason, RedemptionId, Span, TaskId,
+    TenantId, Timestamp,
 };
 use handoff_store::{DieselStore, StoreConfig};
 
@@ -41,8 +41,9 @@ impl Drop for TestDatabase {
 }
 
 fn server_url() -> String {
-    std::env::var("HANDOFF_TEST_POSTGRES_URL")
-        .expect("HANDOFF_TEST_POSTGRES_URL names the PostgreSQL server; integration-tests/with-services starts one")
+    std::env::var("HANDOFF_TEST_POSTGRES_URL").expect(
+        "HANDOFF_TEST_POSTGRES_URL names the PostgreSQL server; integration-tests/with-services starts one",
+    )
 }
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -78,7 +79,13 @@ impl Rig {
     ) -> Self {
         assert_eq!(handoff_store::migrate(&config).unwrap().len(), 1);
         let store = DieselStore::open(&config).await.unwrap();
-        Self { config, store, tenant: TenantId::default_tenant(), database, _directory: directory }
+        Self {
+            config,
+            store,
+            tenant: TenantId::default_tenant(),
+            database,
+            _directory: directory,
+        }
     }
 
     pub fn is_postgres(&self) -> bool {
@@ -102,12 +109,15 @@ impl Rig {
 
 /// Runs a test on one database.
 pub fn on<F: Future<Output = ()>>(rig: impl Future<Output = Rig>, test: impl FnOnce(Arc<Rig>) -> F) {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(
-        async {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(async {
             let rig = Arc::new(rig.await);
             test(rig).await;
-        },
-    );
+        });
 }
 
 /// The same test on both databases.
@@ -172,7 +182,10 @@ pub fn task(id: &str) -> Task {
             status: TaskStatus::Ready,
             intent: "order".to_owned(),
             priority: Priority::Urgent,
-            code: vec![Code { system: Some("http://loinc.org".to_owned()), code: "18842-5".to_owned() }],
+            code: vec![Code {
+                system: Some("http://loinc.org".to_owned()),
+                code: "18842-5".to_owned(),
+            }],
             focus: Some("DocumentReference/d1".to_owned()),
             inputs: vec![],
             subject: Some("Patient/ada".to_owned()),
@@ -181,9 +194,15 @@ pub fn task(id: &str) -> Task {
             owner: Some("Practitioner/lane".to_owned()),
             recipients: vec![],
             due: None,
-            performer_types: vec![Code { system: None, code: "cardiology".to_owned() }],
+            performer_types: vec![Code {
+                system: None,
+                code: "cardiology".to_owned(),
+            }],
             part_of: vec![],
-            placer_elements: PlacerElements { focus: Some("{\"reference\":\"x\"}".to_owned()), ..Default::default() },
+            placer_elements: PlacerElements {
+                focus: Some("{\"reference\":\"x\"}".to_owned()),
+                ..Default::default()
+            },
         },
         created_by: actor("Organization/referring-clinic"),
         held_from: None,
@@ -198,7 +217,11 @@ pub fn task(id: &str) -> Task {
 
 /// The next version of a Task.
 pub fn next(task: &Task, at: Timestamp) -> Task {
-    Task { version: task.version + 1, last_updated: at, ..task.clone() }
+    Task {
+        version: task.version + 1,
+        last_updated: at,
+        ..task.clone()
+    }
 }
 
 pub fn index(task: &Task) -> SearchIndex {
@@ -211,11 +234,18 @@ pub fn index(task: &Task) -> SearchIndex {
         facts.status.as_str().to_owned(),
     ));
     for code in &facts.code {
-        index.tokens.push(("code".to_owned(), code.system.clone().unwrap_or_default(), code.code.clone()));
+        index.tokens.push((
+            "code".to_owned(),
+            code.system.clone().unwrap_or_default(),
+            code.code.clone(),
+        ));
     }
-    for (name, value) in
-        [("owner", &facts.owner), ("requester", &facts.requester), ("patient", &facts.subject), ("focus", &facts.focus)]
-    {
+    for (name, value) in [
+        ("owner", &facts.owner),
+        ("requester", &facts.requester),
+        ("patient", &facts.subject),
+        ("focus", &facts.focus),
+    ] {
         if let Some(value) = value {
             index.references.push(named(name, value));
         }
@@ -300,7 +330,10 @@ pub fn grant(id: &str, task: &str) -> Grant {
         uses: 0,
         window: Span::minutes(15),
         issued_at: NOW,
-        constraints: Constraints { client: vec!["viewer-app".to_owned()], ..Default::default() },
+        constraints: Constraints {
+            client: vec!["viewer-app".to_owned()],
+            ..Default::default()
+        },
         state: GrantState::Issued,
         revision: 1,
     }
@@ -308,7 +341,10 @@ pub fn grant(id: &str, task: &str) -> Grant {
 
 /// A grant already bound to `Practitioner/lane`, for 15 minutes.
 pub fn bound(id: &str, task: &str) -> Grant {
-    Grant { revision: 1, ..grant(id, task).bind(actor("Practitioner/lane"), NOW).unwrap() }
+    Grant {
+        revision: 1,
+        ..grant(id, task).bind(actor("Practitioner/lane"), NOW).unwrap()
+    }
 }
 
 pub fn redemption(id: &str, grant: &str, state: RedemptionState) -> Redemption {
@@ -340,7 +376,10 @@ pub fn audit_row(event: Event, correlation: &str) -> AuditRow {
         outcome: Outcome::Success,
         reason: Reason::Permitted,
         correlation: CorrelationId::parse(correlation).unwrap(),
-        agent: Agent { actor: Some("Practitioner/lane".to_owned()), ..Default::default() },
+        agent: Agent {
+            actor: Some("Practitioner/lane".to_owned()),
+            ..Default::default()
+        },
         about: About {
             task: Some("Task/t1".to_owned()),
             task_version: Some(1),

@@ -5,7 +5,8 @@ use handoff_domain::task::TaskStatus;
 use handoff_domain::{TenantId, ports};
 
 use crate::rig::{
-    NOW, actor, after, body, document, document_id, index, insert_task, next, on_both, task, task_id, update_task,
+    NOW, actor, after, body, document, document_id, index, insert_task, next, on_both, task, task_id,
+    update_task,
 };
 
 on_both! {

@@ -1,0 +1,90 @@
+//! A transaction that remembers which audit rows it was given, so that they can be counted once it commits.
+
+use handoff_domain::audit::{AuditRow, Event};
+use handoff_domain::document::{Document, StoredBinary};
+use handoff_domain::grant::Grant;
+use handoff_domain::ids::{ActorRef, BinaryId, DocumentId, GrantId, Handle, RedemptionId, TaskId, TenantId};
+use handoff_domain::outbox::TopicEvent;
+use handoff_domain::ports::{
+    AuditSearch, Cut, Found, Kind, Read, RecordedRow, Search, SearchIndex, StoreError, Tx, Version,
+};
+use handoff_domain::reason::Reason;
+use handoff_domain::redemption::Redemption;
+use handoff_domain::task::Task;
+use handoff_domain::time::Timestamp;
+
+/// Another transaction, with the events of its audit rows noted.
+pub(super) struct MeasuredTx<'a> {
+    inner: &'a mut dyn Tx,
+    recorded: &'a mut Vec<(Event, Reason)>,
+}
+
+impl<'a> MeasuredTx<'a> {
+    pub(super) fn new(inner: &'a mut dyn Tx, recorded: &'a mut Vec<(Event, Reason)>) -> Self {
+        Self { inner, recorded }
+    }
+}
+
+/// Methods that are the inner one's.
+macro_rules! handed_on {
+    ($(fn $name:ident(&mut self $(, $argument:ident: $kind:ty)*) -> $answer:ty;)*) => {$(
+        fn $name(&mut self $(, $argument: $kind)*) -> $answer {
+            self.inner.$name($($argument),*)
+        }
+    )*};
+}
+
+impl Read for MeasuredTx<'_> {
+    handed_on! {
+        fn task(&mut self, tenant: &TenantId, id: &TaskId) -> Result<Option<Task>, StoreError>;
+        fn document(&mut self, tenant: &TenantId, id: &DocumentId) -> Result<Option<Document>, StoreError>;
+        fn binary(&mut self, tenant: &TenantId, id: &BinaryId) -> Result<Option<StoredBinary>, StoreError>;
+        fn block_hashes(&mut self, tenant: &TenantId, id: &BinaryId, first: u32, count: u32) -> Result<Vec<[u8; 32]>, StoreError>;
+        fn current(&mut self, tenant: &TenantId, kind: Kind, id: &str) -> Result<Option<Version>, StoreError>;
+        fn version(&mut self, tenant: &TenantId, kind: Kind, id: &str, version: i64) -> Result<Option<Version>, StoreError>;
+        fn history(&mut self, tenant: &TenantId, kind: Kind, id: &str, since: Option<Timestamp>, before: Option<i64>, limit: u32) -> Result<Vec<Version>, StoreError>;
+        fn search(&mut self, tenant: &TenantId, search: &Search) -> Result<Found, StoreError>;
+        fn grants_of_task(&mut self, tenant: &TenantId, task: &TaskId) -> Result<Vec<Grant>, StoreError>;
+        fn grants_of_document(&mut self, tenant: &TenantId, document: &DocumentId, limit: u32) -> Result<Vec<Grant>, StoreError>;
+        fn grants_of_binary(&mut self, tenant: &TenantId, binary: &BinaryId) -> Result<Vec<Grant>, StoreError>;
+        fn grant(&mut self, tenant: &TenantId, id: &GrantId) -> Result<Option<Grant>, StoreError>;
+        fn grant_by_handle(&mut self, tenant: &TenantId, handle: &Handle) -> Result<Option<Grant>, StoreError>;
+        fn redemption(&mut self, tenant: &TenantId, id: &RedemptionId) -> Result<Option<Redemption>, StoreError>;
+        fn redemptions_of_grant(&mut self, tenant: &TenantId, grant: &GrantId) -> Result<Vec<Redemption>, StoreError>;
+        fn tasks_of_document(&mut self, tenant: &TenantId, document: &DocumentId) -> Result<Vec<TaskId>, StoreError>;
+        fn children(&mut self, tenant: &TenantId, task: &TaskId) -> Result<Vec<TaskId>, StoreError>;
+        fn teams_of(&mut self, tenant: &TenantId, actor: &ActorRef, since: Timestamp) -> Result<Vec<String>, StoreError>;
+        fn audit(&mut self, tenant: &TenantId, search: &AuditSearch) -> Result<Vec<RecordedRow>, StoreError>;
+        fn due(&mut self, now: Timestamp, limit: u32) -> Result<Vec<(TenantId, TaskId)>, StoreError>;
+        fn next_due(&mut self, now: Timestamp) -> Result<Option<Timestamp>, StoreError>;
+        fn abandoned(&mut self, silent_since: Timestamp, limit: u32) -> Result<Vec<(TenantId, RedemptionId)>, StoreError>;
+        fn cuts(&mut self, after: i64, limit: u32) -> Result<Vec<Cut>, StoreError>;
+    }
+}
+
+impl Tx for MeasuredTx<'_> {
+    fn record(&mut self, tenant: &TenantId, row: AuditRow) {
+        self.recorded.push((row.event, row.reason));
+        self.inner.record(tenant, row);
+    }
+
+    handed_on! {
+        fn lock_tasks(&mut self, tenant: &TenantId, ids: &[TaskId]) -> Result<Vec<Task>, StoreError>;
+        fn lock_documents(&mut self, tenant: &TenantId, ids: &[DocumentId], exclusive: bool) -> Result<Vec<Document>, StoreError>;
+        fn insert_task(&mut self, tenant: &TenantId, task: &Task, body: &[u8], index: &SearchIndex) -> Result<(), StoreError>;
+        fn update_task(&mut self, tenant: &TenantId, task: &Task, body: &[u8], index: Option<&SearchIndex>) -> Result<(), StoreError>;
+        fn insert_document(&mut self, tenant: &TenantId, document: &Document, body: &[u8], index: &SearchIndex) -> Result<(), StoreError>;
+        fn update_document(&mut self, tenant: &TenantId, document: &Document, body: &[u8], index: Option<&SearchIndex>) -> Result<(), StoreError>;
+        fn insert_binary(&mut self, tenant: &TenantId, binary: &StoredBinary, blocks: &[[u8; 32]]) -> Result<(), StoreError>;
+        fn claim_binary(&mut self, tenant: &TenantId, id: &BinaryId, document: &DocumentId) -> Result<bool, StoreError>;
+        fn delete_binary(&mut self, tenant: &TenantId, id: &BinaryId, now: Timestamp) -> Result<(), StoreError>;
+        fn insert_grant(&mut self, tenant: &TenantId, grant: &Grant) -> Result<(), StoreError>;
+        fn update_grant(&mut self, tenant: &TenantId, grant: &Grant) -> Result<(), StoreError>;
+        fn insert_redemption(&mut self, tenant: &TenantId, redemption: &Redemption) -> Result<(), StoreError>;
+        fn update_redemption(&mut self, tenant: &TenantId, redemption: &Redemption) -> Result<(), StoreError>;
+        fn cut_redemptions(&mut self, tenant: &TenantId, grant: &GrantId, reason: Reason, now: Timestamp) -> Result<u32, StoreError>;
+        fn reopen_redemptions(&mut self, tenant: &TenantId, grant: &GrantId, reason: Reason, now: Timestamp) -> Result<u32, StoreError>;
+        fn remember_actor(&mut self, tenant: &TenantId, actor: &ActorRef, teams: &[String], seen: Timestamp) -> Result<(), StoreError>;
+        fn tell(&mut self, tenant: &TenantId, event: TopicEvent) -> ();
+    }
+}

@@ -121,8 +121,7 @@ impl Answer {
     }
 
     /// The answer, if its status is this one; else the test fails with what came instead.
-    #[must_use]
-    #[track_caller]
+        #[track_caller]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status.as_u16(), status, "{}", String::from_utf8_lossy(&self.body));
         self

@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod scene;
+pub mod slow;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use std::sync::{Arc, Mutex, Once};
 use handoff::adapters::SystemClock;
 use handoff::wiring::{Identity, Options, Running, start};
 use handoff_blobs::BlobConfig;
+use handoff_domain::ids::{BinaryId, TenantId};
 use handoff_domain::ports::Clock;
 use handoff_domain::time::{Span, Timestamp};
 use handoff_domain::workflow::Workflows;
@@ -160,6 +162,18 @@ impl TestApp {
         self.data.folder.path().to_path_buf()
     }
 
+    /// Replaces stored content behind the server's back: another object stands under the same key afterwards.
+    pub async fn replace_content(&self, binary: &str, content: &'static [u8]) {
+        let id = BinaryId::parse(binary).expect("an id");
+        let tenant = TenantId::default_tenant();
+        let app = &self.server.app;
+        let found = app.read(move |read| Ok(read.binary(&tenant, &id)?)).await.expect("the database answers");
+        let pin = found.expect("the Binary").pin;
+        app.blobs.delete(&pin).await.expect("the object goes");
+        let forged = futures_util::stream::iter([Ok(bytes::Bytes::from_static(content))]);
+        app.blobs.put(&pin.key, "application/pdf", Box::pin(forged), 1024).await.expect("another comes");
+    }
+
     /// The name of the database and container of the production stores.
     pub fn database(&self) -> Option<&str> {
         self.data.database.as_deref()
@@ -219,11 +233,7 @@ fn log_to_file() {
 }
 
 /// Waits until `condition` holds, or fails after ten seconds.
-pub async fn eventually<F, Fut>(what: &str, mut condition: F)
-where
-    F: FnMut() -> Fut,
-    Fut: Future<Output = bool>,
-{
+pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
     while tokio::time::Instant::now() < deadline {
         if condition().await {

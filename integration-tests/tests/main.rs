@@ -2,4 +2,5 @@
 #![allow(clippy::indexing_slicing, reason = "JSON in tests is indexed; a wrong index fails the test")]
 
 mod redemption;
+mod streams;
 mod task_table;

@@ -34,7 +34,10 @@ impl fmt::Debug for OsEntropy {
 impl Entropy for OsEntropy {
     fn fill(&self, bytes: &mut [u8]) {
         // A secret that can be guessed is worse than no answer.
-        assert!(self.0.fill(bytes).is_ok(), "the operating system gives no randomness");
+        assert!(
+            self.0.fill(bytes).is_ok(),
+            "the operating system gives no randomness"
+        );
     }
 }
 

@@ -2,16 +2,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use handoff_domain::audit::Event;
 use handoff_domain::ports::{BoxFuture, Reading, Store, StoreError, Verdict, Work};
-use handoff_domain::reason::Reason;
 use handoff_domain::time::Timestamp;
 
-use super::measured_tx::MeasuredTx;
+use super::measured_tx::{MeasuredTx, Noted};
 use crate::telemetry::metrics;
 
 /// What the audit rows of a unit of work say, until it is committed.
-type Committing = Arc<Mutex<Vec<(Event, Reason)>>>;
+type Committing = Arc<Mutex<Vec<Noted>>>;
 
 /// Another store, with its failures and committed events counted.
 pub struct MeasuredStore(Arc<dyn Store>);
@@ -55,12 +53,12 @@ impl Store for MeasuredStore {
         let answer = counted(self.0.write(measured));
         Box::pin(async move {
             answer.await?;
-            for (event, reason) in committing
+            for noted in committing
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .drain(..)
             {
-                metrics::audited(event, reason);
+                metrics::audited(noted.event, noted.reason, noted.bytes);
             }
             Ok(())
         })

@@ -13,14 +13,21 @@ use handoff_domain::redemption::Redemption;
 use handoff_domain::task::Task;
 use handoff_domain::time::Timestamp;
 
+/// What is counted of an audit row.
+pub(super) struct Noted {
+    pub(super) event: Event,
+    pub(super) reason: Reason,
+    pub(super) bytes: u64,
+}
+
 /// Another transaction, with the events of its audit rows noted.
 pub(super) struct MeasuredTx<'a> {
     inner: &'a mut dyn Tx,
-    recorded: &'a mut Vec<(Event, Reason)>,
+    recorded: &'a mut Vec<Noted>,
 }
 
 impl<'a> MeasuredTx<'a> {
-    pub(super) fn new(inner: &'a mut dyn Tx, recorded: &'a mut Vec<(Event, Reason)>) -> Self {
+    pub(super) fn new(inner: &'a mut dyn Tx, recorded: &'a mut Vec<Noted>) -> Self {
         Self { inner, recorded }
     }
 }
@@ -64,7 +71,16 @@ impl Read for MeasuredTx<'_> {
 
 impl Tx for MeasuredTx<'_> {
     fn record(&mut self, tenant: &TenantId, row: AuditRow) {
-        self.recorded.push((row.event, row.reason));
+        let bytes = row
+            .detail
+            .get("bytes")
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(0);
+        self.recorded.push(Noted {
+            event: row.event,
+            reason: row.reason,
+            bytes,
+        });
         self.inner.record(tenant, row);
     }
 

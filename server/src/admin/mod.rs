@@ -112,10 +112,10 @@ fn answer(database: Part, blobs: Part) -> HttpResponse {
     }))
 }
 
-async fn show_metrics() -> HttpResponse {
+async fn show_metrics(app: web::Data<App>) -> HttpResponse {
     HttpResponse::Ok()
         .content_type("text/plain; version=0.0.4; charset=utf-8")
-        .body(metrics::render())
+        .body(metrics::render(app.streams.count()))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use handoff_domain::redemption::{Redemption, RedemptionState, StreamEnd};
 use handoff_domain::task::Task;
 use handoff_domain::time::{Span, Timestamp};
 
-use super::effects::about_task;
+use super::effects::{about_task, load, settle};
 use super::json_edit::{BusinessStatus, TaskEdit, edit_task};
 use super::redeem::Ticket;
 use super::streams::Entry;
@@ -124,17 +124,26 @@ fn end_stream(tx: &mut dyn Tx, scope: &Scope, facts: &EndFacts) -> Result<((), C
     };
     let mut after = before.clone().end_stream(facts.from, facts.sent, facts.end, scope.now());
     let unsent = matches!(after.state, RedemptionState::Interrupted | RedemptionState::IntegrityFailed);
-    if after.bytes_sent == 0 && after.size > 0 && unsent {
+    let unused = after.bytes_sent == 0 && after.size > 0 && unsent;
+    if unused {
         give_back(tx, scope, &mut after)?;
     }
     tx.update_redemption(scope.tenant(), &after)?;
     record_outcome(tx, scope, &before, &after, facts);
-    if after.state == RedemptionState::Completed
-        && let Some(task) = task
-    {
+    let Some(task) = task else { return Ok(((), Cuts::none())) };
+    if after.state == RedemptionState::Completed {
         mark_accessed(tx, scope, &task)?;
     }
+    if unused {
+        return Ok(((), settle_again(tx, scope, &task)?));
+    }
     Ok(((), Cuts::none()))
+}
+
+/// A grant that got its use back must stand as its Task now demands, which may have moved on meanwhile.
+fn settle_again(tx: &mut dyn Tx, scope: &Scope, task: &Task) -> Result<Cuts, AppError> {
+    let loaded = load(tx, scope, task)?;
+    Ok(settle(tx, scope, task, &loaded)?.1)
 }
 
 /// No byte was sent, so the use was not had: it is given back, and the redemption can't go on.
@@ -297,5 +306,8 @@ fn close_abandoned(tx: &mut dyn Tx, scope: &Scope, id: &RedemptionId) -> Result<
         end: StreamEnd::Gone,
     };
     record_outcome(tx, scope, &before, &after, &facts);
+    if never_streamed {
+        return Ok(((), settle_again(tx, scope, &task)?));
+    }
     none
 }

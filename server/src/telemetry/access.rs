@@ -22,7 +22,10 @@ pub async fn observe(
     let method = request.method().clone();
     let answer = next.call(request).await;
     let took = begun.elapsed();
-    let pattern = answer.as_ref().ok().and_then(|response| response.request().match_pattern());
+    let pattern = answer
+        .as_ref()
+        .ok()
+        .and_then(|response| response.request().match_pattern());
     let route = pattern.unwrap_or_else(|| "unmatched".to_owned());
     let status = match &answer {
         Ok(response) => response.status(),
@@ -64,7 +67,7 @@ mod tests {
         for uri in ["/observed/secret-id?patient=ada", "/nowhere/secret-id"] {
             call_service(&app, TestRequest::with_uri(uri).to_request()).await;
         }
-        let told = metrics::render();
+        let told = metrics::render(0);
         assert!(
             told.contains(
                 "handoff_http_requests_total{route=\"/observed/{id}\",method=\"GET\",status=\"204\"} 1"

@@ -17,7 +17,7 @@ use crate::config::{Log, LogFormat};
 
 /// What other crates say at most, whatever is asked for: below this some of them print what passes through
 /// them, headers and query strings with secrets in them.
-const ALWAYS: [&str; 9] = [
+const ALWAYS: [&str; 10] = [
     "hyper=warn",
     "hyper_util=warn",
     "reqwest=warn",
@@ -26,6 +26,7 @@ const ALWAYS: [&str; 9] = [
     "azure_identity=warn",
     "azure_storage=warn",
     "actix_http=warn",
+    "actix_server=warn",
     "h2=warn",
 ];
 
@@ -35,7 +36,9 @@ pub fn is_filter(text: &str) -> bool {
 }
 
 fn filter(text: &str) -> EnvFilter {
-    let mut filter = EnvFilter::builder().parse(text).unwrap_or_else(|_| EnvFilter::new("info"));
+    let mut filter = EnvFilter::builder()
+        .parse(text)
+        .unwrap_or_else(|_| EnvFilter::new("info"));
     for directive in ALWAYS {
         if let Ok(directive) = directive.parse() {
             filter = filter.add_directive(directive);
@@ -54,9 +57,19 @@ pub fn start(log: &Log) {
     let registry = tracing_subscriber::registry().with(filter(&log.filter));
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     let started = if json {
-        registry.with(lines.json().flatten_event(true).with_current_span(false).with_span_list(false)).try_init()
+        registry
+            .with(
+                lines
+                    .json()
+                    .flatten_event(true)
+                    .with_current_span(false)
+                    .with_span_list(false),
+            )
+            .try_init()
     } else {
-        registry.with(lines.with_ansi(io::stderr().is_terminal()).with_target(false)).try_init()
+        registry
+            .with(lines.with_ansi(io::stderr().is_terminal()).with_target(false))
+            .try_init()
     };
     if started.is_err() {
         tracing::debug!("log lines are written already");
@@ -77,6 +90,9 @@ mod tests {
     #[test]
     fn crates_that_print_what_passes_through_them_stay_quiet() {
         let shown = filter("trace").to_string();
-        assert!(shown.contains("azure_core=warn") && shown.contains("hyper=warn"), "{shown}");
+        assert!(
+            shown.contains("azure_core=warn") && shown.contains("hyper=warn"),
+            "{shown}"
+        );
     }
 }

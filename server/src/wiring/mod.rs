@@ -52,7 +52,7 @@ pub enum StartError {
     #[error("the database can't be opened: {0}")]
     Store(#[from] StoreError),
     /// The database is of an older version.
-    #[error("the database lacks {0} migrations; run `handoff migrate` first")]
+    #[error("the database is not up to date, migrations missing: {0}; run `handoff migrate` first")]
     Migrations(usize),
     /// The content store does not answer, or is not private.
     #[error("the content store can't be used: {0}")]
@@ -111,7 +111,10 @@ impl Drop for Running {
 /// Starts a server, which answers from when this returns.
 pub async fn start(options: Options) -> Result<Running, StartError> {
     let clock: Arc<dyn Clock> = options.clock.clone().unwrap_or_else(|| Arc::new(SystemClock));
-    let entropy: Arc<dyn Entropy> = options.entropy.clone().unwrap_or_else(|| Arc::new(OsEntropy::new()));
+    let entropy: Arc<dyn Entropy> = options
+        .entropy
+        .clone()
+        .unwrap_or_else(|| Arc::new(OsEntropy::new()));
     let store = open_store(&options.store, options.migrate).await?;
     let blobs = handoff_blobs::open(&options.blobs).await?;
     blobs.ready().await?;
@@ -139,7 +142,10 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         background: background.handle().clone(),
         blobs,
         clock,
-        rules: Arc::new(Rules { policy: Arc::new(BuiltIn), workflows: options.workflows.clone() }),
+        rules: Arc::new(Rules {
+            policy: Arc::new(BuiltIn),
+            workflows: options.workflows.clone(),
+        }),
         streams: Arc::new(Streams::default()),
         settings: Arc::new(Settings {
             public_base,
@@ -151,7 +157,9 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         entropy,
     };
     // Before the first stream, so that no other process takes it for an orphan's.
-    app.store.heartbeat(&app.settings.process, app.clock.now()).await?;
+    app.store
+        .heartbeat(&app.settings.process, app.clock.now())
+        .await?;
 
     let parts = Parts {
         state: HttpState {
@@ -171,7 +179,13 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         admin_listener,
     };
     let (servers, ended) = run(parts).await?;
-    Ok(Running { base_url, admin_url: format!("http://{admin_address}"), app, servers, ended: Some(ended) })
+    Ok(Running {
+        base_url,
+        admin_url: format!("http://{admin_address}"),
+        app,
+        servers,
+        ended: Some(ended),
+    })
 }
 
 async fn open_store(config: &StoreConfig, migrate: bool) -> Result<Arc<dyn Store>, StartError> {
@@ -186,7 +200,9 @@ async fn open_store(config: &StoreConfig, migrate: bool) -> Result<Arc<dyn Store
             missing => Err(StartError::Migrations(missing)),
         }
     });
-    migrated.await.map_err(|error| StartError::Threads(error.to_string()))??;
+    migrated
+        .await
+        .map_err(|error| StartError::Threads(error.to_string()))??;
     Ok(Arc::new(MeasuredStore::new(handoff_store::open(config).await?)))
 }
 
@@ -273,13 +289,22 @@ async fn run(parts: Parts) -> Result<([ServerHandle; 2], Ended), StartError> {
             let _nobody = ended.send(outcome);
         })
         .map_err(|error| StartError::Threads(error.to_string()))?;
-    let servers =
-        when_started.await.map_err(|_| StartError::Threads("the thread ended at once".to_owned()))?;
+    let servers = when_started
+        .await
+        .map_err(|_| StartError::Threads("the thread ended at once".to_owned()))?;
     Ok((servers, when_ended))
 }
 
 async fn serve(parts: Parts, started: oneshot::Sender<[ServerHandle; 2]>) -> io::Result<()> {
-    let Parts { state, background, dev, workers, timeouts, listener, admin_listener } = parts;
+    let Parts {
+        state,
+        background,
+        dev,
+        workers,
+        timeouts,
+        listener,
+        admin_listener,
+    } = parts;
     let app = state.app.clone();
     let public = HttpServer::new(move || {
         let (state, dev) = (state.clone(), dev.clone());

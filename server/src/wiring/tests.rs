@@ -85,3 +85,29 @@ async fn an_address_that_is_taken_is_named() {
     .unwrap();
     assert!(error.to_string().contains(&address.to_string()), "{error}");
 }
+
+#[tokio::test]
+async fn the_play_of_the_demo_goes_as_it_should() {
+    let folder = TempDir::new().unwrap();
+    let running = start(embedded(&folder)).await.unwrap();
+    let stage = crate::demo::Stage {
+        base: running.base_url.clone(),
+        issuer_base: running.base_url.clone(),
+        now: running.app.clock.now(),
+    };
+    let mut told = Vec::new();
+    let props = crate::demo::play(&stage, &mut crate::demo::Teller::new(&mut told, false))
+        .await
+        .unwrap();
+    let told = String::from_utf8(told).unwrap();
+    for word in [
+        "exhausted",
+        "task-completed",
+        "redemption-completed",
+        &props.task,
+        &props.link,
+    ] {
+        assert!(told.contains(word), "`{word}` is missing in\n{told}");
+    }
+    running.stop().await;
+}

@@ -1,7 +1,8 @@
 //! The store: `handoff_domain::ports::Store` over PostgreSQL and over SQLite, by Diesel.
 //!
-//! One file per aggregate; [`dialect`] is the only place that asks which database it is. Knows rows and
-//! transactions; knows nothing of HTTP, and decides nothing about who may do what.
+//! One file per aggregate, the same for both databases: what differs in SQL is in `dialect`, how units of work are
+//! run in `engine`, how news travels in `store::cuts`. Knows rows and transactions; knows nothing of HTTP, and
+//! decides nothing about who may do what.
 
 mod actors;
 mod audit;

@@ -218,6 +218,7 @@ pub(crate) fn cut(
         ))
         .execute(unit.connection)
         .or_refused()?;
+    make_final(unit, tenant, grant, reason)?;
     if changed > 0 {
         unit.cut = true;
         unit.bulk.add(
@@ -231,6 +232,30 @@ pub(crate) fn cut(
         );
     }
     Ok(u32::try_from(changed).unwrap_or(u32::MAX))
+}
+
+/// A cut by a hold is reopened when the Task comes back; any other cut after it is final.
+fn make_final(
+    unit: &mut Unit<'_>,
+    tenant: &TenantId,
+    grant: &GrantId,
+    reason: Reason,
+) -> Result<(), StoreError> {
+    if reason == Reason::TaskOnHold {
+        return Ok(());
+    }
+    diesel::update(redemptions::table)
+        .filter(redemptions::tenant.eq(tenant.as_str()))
+        .filter(redemptions::grant_id.eq(grant.as_str()))
+        .filter(redemptions::state.eq(RedemptionState::CutOff.as_str()))
+        .filter(redemptions::cut_reason.eq(Reason::TaskOnHold.as_str()))
+        .set((
+            redemptions::cut_reason.eq(reason.as_str()),
+            redemptions::revision.eq(redemptions::revision + 1),
+        ))
+        .execute(unit.connection)
+        .or_refused()?;
+    Ok(())
 }
 
 /// Reopens the redemptions of a grant that were cut for `reason` and can still be resumed.

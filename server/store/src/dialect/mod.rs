@@ -1,5 +1,5 @@
-//! The only place that asks which database it is: how rows are locked, written in bulk, and how a connection
-//! is made. Knows nothing of what the rows mean.
+//! What differs between the two databases in SQL: how rows are locked, written in bulk, and how a connection is
+//! made. Knows nothing of what the rows mean.
 
 mod bulk;
 

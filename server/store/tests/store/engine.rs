@@ -10,7 +10,8 @@ use handoff_domain::ports::{SearchIndex, Store, StoreError, Verdict};
 use handoff_store::{DieselStore, StoreConfig};
 
 use crate::rig::{
-    Rig, after, body, document, document_id, insert_task, next, on_both, task, task_id, update_task,
+    Rig, after, body, document, document_id, insert_task, next, on_both, poll_once, task, task_id,
+    update_task,
 };
 
 async fn has(rig: &Rig, id: &'static str) -> bool {
@@ -164,7 +165,7 @@ fn a_group_of_units_is_made_durable_by_one_commit() {
             .collect();
         for other in &mut others {
             // Polled once, a unit is on its way to the writer.
-            assert!(futures_poll(other).is_none());
+            assert!(poll_once(other).is_none());
         }
         go.send(()).unwrap();
         first.await.unwrap().unwrap();
@@ -177,14 +178,6 @@ fn a_group_of_units_is_made_durable_by_one_commit() {
         assert!(has(&rig, "t39").await);
         assert!(!has(&rig, "t7").await);
     });
-}
-
-fn futures_poll<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    match std::pin::Pin::new(future).poll(&mut context) {
-        std::task::Poll::Ready(output) => Some(output),
-        std::task::Poll::Pending => None,
-    }
 }
 
 #[test]

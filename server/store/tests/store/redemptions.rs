@@ -8,7 +8,7 @@ use handoff_domain::ports::{Store, StoreError};
 use handoff_domain::redemption::{Redemption, RedemptionState};
 use handoff_store::DieselStore;
 
-use crate::rig::{NOW, Rig, after, grant_id, on_both, redemption, redemption_id};
+use crate::rig::{NOW, Rig, after, grant_id, on_both, poll_once, redemption, redemption_id};
 
 async fn store(rig: &Rig, redemptions: Vec<Redemption>) {
     let tenant = rig.tenant.clone();
@@ -132,10 +132,8 @@ on_both! {
         store(&rig, vec![redemption("r1", "g1", RedemptionState::Streaming)]).await;
         let tenant = rig.tenant.clone();
         rig.write(move |tx| tx.cut_redemptions(&tenant, &grant_id("g1"), Reason::Revoked, NOW)).await.unwrap();
-        // What came before the wait began counts too.
-        let start = Instant::now();
-        rig.store.await_cut().await;
-        assert!(start.elapsed() < Duration::from_millis(80), "{:?}", start.elapsed());
+        // What came before the wait began counts too: there is nothing left to wait for.
+        assert!(poll_once(&mut rig.store.await_cut()).is_some());
     }
 
     async fn who_waits_for_nothing_waits_a_short_time_only(rig: Arc<Rig>) {
@@ -149,28 +147,35 @@ on_both! {
 fn a_cut_is_seen_by_another_process_at_once() {
     crate::rig::on(Rig::postgres(), |rig| async move {
         let other = DieselStore::open(&rig.config).await.unwrap();
-        store(&rig, vec![redemption("r1", "g1", RedemptionState::Streaming)]).await;
-        let watcher = tokio::spawn(async move {
-            let deadline = Instant::now() + Duration::from_secs(10);
-            let mut waits = 0;
-            loop {
-                let cuts = handoff_domain::ports::read(&*other, |read| read.cuts(0, 10)).await;
-                if cuts.map(|cuts: Vec<_>| cuts.len()) == Ok::<_, StoreError>(1) {
-                    return (Instant::now(), waits);
+        let mut fastest = Duration::MAX;
+        for number in 1..=5 {
+            let id = format!("r{number}");
+            store(&rig, vec![redemption(&id, "g1", RedemptionState::Streaming)]).await;
+            let watching = Arc::clone(&other);
+            let watcher = tokio::spawn(async move {
+                let deadline = Instant::now() + Duration::from_secs(10);
+                loop {
+                    let cuts: Result<_, StoreError> =
+                        handoff_domain::ports::read(&*watching, |read| read.cuts(0, 10)).await;
+                    if cuts.unwrap().len() == number {
+                        return Instant::now();
+                    }
+                    assert!(Instant::now() < deadline);
+                    watching.await_cut().await;
                 }
-                assert!(Instant::now() < deadline);
-                waits += 1;
-                other.await_cut().await;
-            }
-        });
-        let tenant = rig.tenant.clone();
-        rig.write(move |tx| tx.cut_redemptions(&tenant, &grant_id("g1"), Reason::Revoked, NOW))
-            .await
-            .unwrap();
-        let committed = Instant::now();
-        let (seen, _) = watcher.await.unwrap();
-        let took = seen.saturating_duration_since(committed);
-        assert!(took < Duration::from_millis(150), "{took:?}");
+            });
+            let tenant = rig.tenant.clone();
+            rig.write(move |tx| tx.cut_redemptions(&tenant, &grant_id("g1"), Reason::Revoked, NOW))
+                .await
+                .unwrap();
+            let committed = Instant::now();
+            fastest = fastest.min(watcher.await.unwrap().saturating_duration_since(committed));
+        }
+        // The machine may be busy with other tests, but not each time.
+        assert!(
+            fastest < Duration::from_millis(90),
+            "{fastest:?}: not by notification"
+        );
     });
 }
 

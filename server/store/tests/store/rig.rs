@@ -393,3 +393,12 @@ pub fn audit_row(event: Event, correlation: &str) -> AuditRow {
         detail: [("bytes".to_owned(), "12".to_owned())].into(),
     }
 }
+
+/// What a future answers without waiting, if it does.
+pub fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match std::pin::Pin::new(future).poll(&mut context) {
+        std::task::Poll::Ready(output) => Some(output),
+        std::task::Poll::Pending => None,
+    }
+}

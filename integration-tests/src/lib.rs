@@ -2,7 +2,10 @@
 //! tests can turn; and the cast of the demo as clients of it.
 #![expect(clippy::expect_used, clippy::panic, clippy::missing_panics_doc, reason = "tests fail by panicking")]
 
+pub mod azurite;
 pub mod client;
+pub mod process;
+pub mod proxy;
 pub mod scene;
 pub mod slow;
 

@@ -162,7 +162,10 @@ impl Action {
 
 /// How the caller stands to the thing acted on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, any of which may hold")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, any of which may hold"
+)]
 pub struct Relation {
     /// Created it (a Task, a document), or uploaded it (a Binary).
     pub creator: bool,
@@ -257,8 +260,14 @@ pub struct Denied {
 pub fn authorize(policy: &dyn Policy, request: &AccessRequest<'_>) -> Result<Permit, Denied> {
     let decision = policy.decide(request);
     if decision.allowed {
-        Ok(Permit { action: request.action, rules: decision.rules })
+        Ok(Permit {
+            action: request.action,
+            rules: decision.rules,
+        })
     } else {
-        Err(Denied { action: request.action, reason: Reason::PolicyDenied })
+        Err(Denied {
+            action: request.action,
+            reason: Reason::PolicyDenied,
+        })
     }
 }

@@ -117,7 +117,9 @@ impl Outcome {
 
     /// The outcome that a word names.
     pub fn parse(word: &str) -> Option<Self> {
-        [Self::Success, Self::Denied, Self::Failed].into_iter().find(|o| o.as_str() == word)
+        [Self::Success, Self::Denied, Self::Failed]
+            .into_iter()
+            .find(|o| o.as_str() == word)
     }
 }
 

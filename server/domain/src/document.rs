@@ -29,7 +29,9 @@ impl DocumentStatus {
 
     /// The status that a FHIR code names.
     pub fn parse(code: &str) -> Option<Self> {
-        [Self::Current, Self::Superseded, Self::EnteredInError].into_iter().find(|s| s.as_str() == code)
+        [Self::Current, Self::Superseded, Self::EnteredInError]
+            .into_iter()
+            .find(|s| s.as_str() == code)
     }
 }
 
@@ -43,7 +45,10 @@ impl Sha256 {
     pub fn to_hex(&self) -> String {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let digit = |n: u8| char::from(DIGITS.get(usize::from(n)).copied().unwrap_or(b'0'));
-        self.0.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect()
+        self.0
+            .iter()
+            .flat_map(|b| [digit(b >> 4), digit(b & 15)])
+            .collect()
     }
 
     /// The digest that 64 hexadecimal digits write.

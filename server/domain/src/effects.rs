@@ -92,7 +92,9 @@ impl Scene<'_> {
     fn withholds(&self, document: &Document) -> Option<Reason> {
         document
             .blocks_release()
-            .or_else(|| (!self.workflow.may_release(document.class.as_deref())).then_some(Reason::DocumentWithheld))
+            .or_else(|| {
+                (!self.workflow.may_release(document.class.as_deref())).then_some(Reason::DocumentWithheld)
+            })
             .or_else(|| {
                 (!document.is_about(self.task.facts.subject.as_deref())).then_some(Reason::DocumentWithheld)
             })
@@ -112,7 +114,10 @@ impl Scene<'_> {
         let Some(document) = self.document(&grant.document) else {
             return Standing::Ended(Reason::DocumentDeleted);
         };
-        if let Some(reason) = self.withholds(document).or_else(|| document.blocks_content(&grant.sha256)) {
+        if let Some(reason) = self
+            .withholds(document)
+            .or_else(|| document.blocks_content(&grant.sha256))
+        {
             return Standing::Ended(reason);
         }
         if task.is_past_due(self.now) {
@@ -140,7 +145,8 @@ pub fn reconcile(scene: &Scene<'_>, fresh: &mut dyn FnMut() -> (GrantId, Handle)
     let mut plan = Plan::default();
     let mut grants: Vec<Grant> = Vec::with_capacity(scene.grants.len());
     for (i, grant) in scene.grants.iter().enumerate() {
-        let replaced = grant.state.is_open() && has_successor(grant, scene.grants.iter().skip(i.saturating_add(1)));
+        let replaced =
+            grant.state.is_open() && has_successor(grant, scene.grants.iter().skip(i.saturating_add(1)));
         let standing = match scene.standing(grant) {
             Standing::Live | Standing::Paused(_) if replaced => Standing::Ended(Reason::Reissued),
             standing => standing,
@@ -149,7 +155,9 @@ pub fn reconcile(scene: &Scene<'_>, fresh: &mut dyn FnMut() -> (GrantId, Handle)
     }
     if may_mint(scene) {
         for id in &scene.task.documents {
-            let Some(document) = scene.document(id) else { continue };
+            let Some(document) = scene.document(id) else {
+                continue;
+            };
             if let Some(reason) = scene.withholds(document) {
                 if !grants.iter().any(|g| g.document == document.id) {
                     plan.refused.push((document.id.clone(), None, reason));
@@ -168,9 +176,8 @@ pub fn reconcile(scene: &Scene<'_>, fresh: &mut dyn FnMut() -> (GrantId, Handle)
 /// another was issued; of two, the newer stands.
 fn has_successor<'a>(grant: &Grant, mut later: impl Iterator<Item = &'a Grant>) -> bool {
     grant.grantee().is_some_and(|grantee| {
-        later.any(|g| {
-            g.document == grant.document && g.sha256 == grant.sha256 && g.grantee() == Some(grantee)
-        })
+        later
+            .any(|g| g.document == grant.document && g.sha256 == grant.sha256 && g.grantee() == Some(grantee))
     })
 }
 
@@ -202,7 +209,11 @@ fn settle(scene: &Scene<'_>, grant: &Grant, standing: Standing, plan: &mut Plan)
     match next {
         Ok((change, grant)) => {
             settle_redemptions(&grant, standing, plan);
-            plan.steps.push(Step { change, new: false, grant: grant.clone() });
+            plan.steps.push(Step {
+                change,
+                new: false,
+                grant: grant.clone(),
+            });
             grant
         }
         Err(_) => grant.clone(),
@@ -262,7 +273,11 @@ fn mint(
     if !actionable || holders.is_empty() {
         if !grants.iter().any(|g| is_for(g, document, attachment)) {
             let grant = new_grant(scene, document, attachment, fresh);
-            plan.steps.push(Step { change: Change::Issued, new: true, grant: grant.clone() });
+            plan.steps.push(Step {
+                change: Change::Issued,
+                new: true,
+                grant: grant.clone(),
+            });
             grants.push(grant);
         }
         return;
@@ -273,7 +288,10 @@ fn mint(
             continue;
         }
         // Once per Task, content and grantee: going back and forth mints no second one.
-        if grants.iter().any(|g| is_for(g, document, attachment) && g.grantee() == Some(&holder)) {
+        if grants
+            .iter()
+            .any(|g| is_for(g, document, attachment) && g.grantee() == Some(&holder))
+        {
             continue;
         }
         let waiting = grants
@@ -285,10 +303,20 @@ fn mint(
         };
         let new = slot.is_none();
         if new {
-            plan.steps.push(Step { change: Change::Issued, new: true, grant: grant.clone() });
+            plan.steps.push(Step {
+                change: Change::Issued,
+                new: true,
+                grant: grant.clone(),
+            });
         }
-        let Ok(bound) = grant.bind(holder, scene.now) else { continue };
-        plan.steps.push(Step { change: Change::Bound, new: false, grant: bound.clone() });
+        let Ok(bound) = grant.bind(holder, scene.now) else {
+            continue;
+        };
+        plan.steps.push(Step {
+            change: Change::Bound,
+            new: false,
+            grant: bound.clone(),
+        });
         match slot.and_then(|i| grants.get_mut(i)) {
             Some(existing) => *existing = bound,
             None => grants.push(bound),
@@ -407,7 +435,9 @@ pub fn issue(
     }
     let window = asked.window.unwrap_or(workflow.grant_window);
     if window < Span::seconds(1) || window > workflow.grant_window {
-        return Err(AskRefused::WindowOutOfRange { at_most: workflow.grant_window });
+        return Err(AskRefused::WindowOutOfRange {
+            at_most: workflow.grant_window,
+        });
     }
     let mut plan = Plan::default();
     for older in theirs.into_iter().filter(|g| g.state.is_open()) {
@@ -415,7 +445,11 @@ pub fn issue(
             if revoked.uses > 0 {
                 plan.cuts.push((revoked.id.clone(), Reason::Reissued));
             }
-            plan.steps.push(Step { change: Change::Revoked, new: false, grant: revoked });
+            plan.steps.push(Step {
+                change: Change::Revoked,
+                new: false,
+                grant: revoked,
+            });
         }
     }
     let base = new_grant(scene, asked.document, asked.attachment, fresh);
@@ -427,9 +461,19 @@ pub fn issue(
         secret_hash: asked.secret_hash,
         ..base
     };
-    plan.steps.push(Step { change: Change::Issued, new: true, grant: grant.clone() });
-    let bound = grant.bind(asked.grantee, scene.now).map_err(|_| because(Reason::NotBound))?;
-    plan.steps.push(Step { change: Change::Bound, new: false, grant: bound.clone() });
+    plan.steps.push(Step {
+        change: Change::Issued,
+        new: true,
+        grant: grant.clone(),
+    });
+    let bound = grant
+        .bind(asked.grantee, scene.now)
+        .map_err(|_| because(Reason::NotBound))?;
+    plan.steps.push(Step {
+        change: Change::Bound,
+        new: false,
+        grant: bound.clone(),
+    });
     Ok((plan, bound))
 }
 

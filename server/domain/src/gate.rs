@@ -36,7 +36,9 @@ impl Gate<'_> {
     /// Whether a use may be taken; else the first reason that applies.
     pub fn check(&self) -> Result<(), Reason> {
         self.check_standing()?;
-        let Some(grant) = self.grant else { return Err(Reason::NotBound) };
+        let Some(grant) = self.grant else {
+            return Err(Reason::NotBound);
+        };
         if let Some(reason) = grant.state.reason() {
             return Err(reason);
         }
@@ -53,7 +55,9 @@ impl Gate<'_> {
     /// only forbid starting.
     pub fn check_resume(&self) -> Result<(), Reason> {
         self.check_standing()?;
-        let Some(grant) = self.grant else { return Err(Reason::NotBound) };
+        let Some(grant) = self.grant else {
+            return Err(Reason::NotBound);
+        };
         match &grant.state {
             GrantState::Bound(_) | GrantState::Exhausted(..) | GrantState::Expired(..) => {}
             GrantState::Issued => return Err(Reason::NotBound),
@@ -71,7 +75,9 @@ impl Gate<'_> {
         if let Some(reason) = self.task.blocks_release(self.workflow, self.now) {
             return Err(reason);
         }
-        let Some(document) = self.document else { return Err(Reason::DocumentDeleted) };
+        let Some(document) = self.document else {
+            return Err(Reason::DocumentDeleted);
+        };
         if !self.task.documents.contains(&document.id) {
             return Err(Reason::InputRemoved);
         }
@@ -102,7 +108,12 @@ impl Gate<'_> {
         if !self.policy_allows {
             return Err(Reason::PolicyDenied);
         }
-        check_constraints(&grant.constraints, self.caller, self.address, &self.binary.content_type)
+        check_constraints(
+            &grant.constraints,
+            self.caller,
+            self.address,
+            &self.binary.content_type,
+        )
     }
 }
 
@@ -149,7 +160,9 @@ fn parse_range(range: &str) -> Option<(std::net::IpAddr, u32)> {
 
 /// Whether an address lies in a CIDR range; an IPv4 address mapped into IPv6 counts as IPv4.
 fn in_range(address: std::net::IpAddr, range: &str) -> bool {
-    let Some((base, length)) = parse_range(range) else { return false };
+    let Some((base, length)) = parse_range(range) else {
+        return false;
+    };
     let bits = |a: std::net::IpAddr| match a.to_canonical() {
         std::net::IpAddr::V4(v4) => (u128::from(v4.to_bits()), 32u32),
         std::net::IpAddr::V6(v6) => (v6.to_bits(), 128u32),

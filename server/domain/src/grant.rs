@@ -197,7 +197,11 @@ impl Grant {
     pub fn bind(self, grantee: ActorRef, now: Timestamp) -> Result<Self, GrantError> {
         match self.state {
             GrantState::Issued => {
-                let binding = Binding { grantee, bound_at: now, expires_at: now.plus(self.window) };
+                let binding = Binding {
+                    grantee,
+                    bound_at: now,
+                    expires_at: now.plus(self.window),
+                };
                 Ok(self.into_state(GrantState::Bound(binding)))
             }
             _ => Err(self.refuse("bound")),
@@ -218,9 +222,7 @@ impl Grant {
             GrantState::Suspended(binding, _) if binding.expires_at > now => {
                 Ok(self.into_state(GrantState::Bound(binding)))
             }
-            GrantState::Suspended(binding, _) => {
-                Ok(self.into_state(GrantState::Expired(Some(binding), now)))
-            }
+            GrantState::Suspended(binding, _) => Ok(self.into_state(GrantState::Expired(Some(binding), now))),
             _ => Err(self.refuse("bound")),
         }
     }
@@ -274,10 +276,17 @@ impl Grant {
     }
 
     fn into_state(self, state: GrantState) -> Self {
-        Self { state, revision: self.revision.saturating_add(1), ..self }
+        Self {
+            state,
+            revision: self.revision.saturating_add(1),
+            ..self
+        }
     }
 
     const fn refuse(&self, to: &'static str) -> GrantError {
-        GrantError { from: self.state.code(), to }
+        GrantError {
+            from: self.state.code(),
+            to,
+        }
     }
 }

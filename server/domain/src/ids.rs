@@ -14,7 +14,9 @@ pub struct IdError;
 /// Whether `text` is a FHIR R4 `id`.
 pub fn is_fhir_id(text: &str) -> bool {
     (1..=64).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
 }
 
 macro_rules! id_types {

@@ -164,19 +164,31 @@ impl Redemption {
     }
 
     /// Whether `client`, `key` and `session` are those that opened it.
-    pub fn same_client(&self, client: &str, key: Option<&str>, session: Option<&str>) -> Result<(), ResumeError> {
+    pub fn same_client(
+        &self,
+        client: &str,
+        key: Option<&str>,
+        session: Option<&str>,
+    ) -> Result<(), ResumeError> {
         let same = self.client == client
             && self.key.as_deref() == key
             && (self.session.is_none() || self.session.as_deref() == session);
-        if same { Ok(()) } else { Err(ResumeError::OtherClient) }
+        if same {
+            Ok(())
+        } else {
+            Err(ResumeError::OtherClient)
+        }
     }
 
     /// The stream that started at `from` has ended after `sent` bytes.
     #[must_use]
     pub fn end_stream(self, from: u64, sent: u64, end: StreamEnd, now: Timestamp) -> Self {
         let reached = from.saturating_add(sent);
-        let sent_up_to =
-            if from <= self.sent_up_to { self.sent_up_to.max(reached) } else { self.sent_up_to };
+        let sent_up_to = if from <= self.sent_up_to {
+            self.sent_up_to.max(reached)
+        } else {
+            self.sent_up_to
+        };
         let state = match (end, self.state) {
             // A cut that was committed while the stream ran stays a cut, whatever the stream itself saw.
             (_, RedemptionState::CutOff) | (StreamEnd::Cut(_), _) => RedemptionState::CutOff,
@@ -195,6 +207,24 @@ impl Redemption {
             bytes_sent: self.bytes_sent.saturating_add(sent),
             ended_at: Some(now),
             process: None,
+            revision: self.revision.saturating_add(1),
+            ..self
+        }
+    }
+
+    /// A stream has ended that is no longer the running one: its redemption was reopened, or went on elsewhere,
+    /// before the end could be told. What it sent counts; the state is another's now.
+    #[must_use]
+    pub fn end_earlier_stream(self, from: u64, sent: u64) -> Self {
+        let reached = from.saturating_add(sent);
+        let sent_up_to = if from <= self.sent_up_to {
+            self.sent_up_to.max(reached)
+        } else {
+            self.sent_up_to
+        };
+        Self {
+            sent_up_to,
+            bytes_sent: self.bytes_sent.saturating_add(sent),
             revision: self.revision.saturating_add(1),
             ..self
         }

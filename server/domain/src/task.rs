@@ -119,7 +119,9 @@ impl Priority {
 
     /// The priority that a FHIR code names.
     pub fn parse(code: &str) -> Option<Self> {
-        [Self::Routine, Self::Urgent, Self::Asap, Self::Stat].into_iter().find(|p| p.as_str() == code)
+        [Self::Routine, Self::Urgent, Self::Asap, Self::Stat]
+            .into_iter()
+            .find(|p| p.as_str() == code)
     }
 
     /// One step more urgent; `stat` stays.
@@ -225,7 +227,10 @@ impl TaskFacts {
 
     /// `Task.restriction.recipient`, those that are local actors.
     pub fn recipient_actors(&self) -> Vec<ActorRef> {
-        self.recipients.iter().filter_map(|r| ActorRef::parse(r.as_str()).ok()).collect()
+        self.recipients
+            .iter()
+            .filter_map(|r| ActorRef::parse(r.as_str()).ok())
+            .collect()
     }
 
     /// The persons and systems that may hold this Task's grants: the owner, and the recipients.
@@ -383,7 +388,15 @@ pub const fn default_transitions(from: Option<TaskStatus>) -> &'static [TaskStat
         Some(Requested) => &[Received, Accepted, Rejected, Ready, Cancelled, EnteredInError],
         Some(Received) => &[Accepted, Rejected, Ready, Cancelled, EnteredInError],
         Some(Accepted) => &[Ready, InProgress, OnHold, Cancelled, Failed, EnteredInError],
-        Some(Ready) => &[InProgress, OnHold, Requested, Cancelled, Failed, Completed, EnteredInError],
+        Some(Ready) => &[
+            InProgress,
+            OnHold,
+            Requested,
+            Cancelled,
+            Failed,
+            Completed,
+            EnteredInError,
+        ],
         Some(InProgress) => &[OnHold, Ready, Completed, Failed, Cancelled, EnteredInError],
         Some(OnHold) => &[Cancelled, Failed, EnteredInError],
         Some(Rejected | Cancelled | Failed | Completed) => &[EnteredInError],
@@ -413,7 +426,11 @@ mod tests {
         for from in TaskStatus::ALL.into_iter().filter(|s| s.is_terminal()) {
             for to in TaskStatus::ALL.into_iter().filter(|to| *to != from) {
                 let allowed = check_move(&workflow, Some(from), None, to).is_ok();
-                assert_eq!(allowed, to == TaskStatus::EnteredInError && from != to, "{from:?} {to:?}");
+                assert_eq!(
+                    allowed,
+                    to == TaskStatus::EnteredInError && from != to,
+                    "{from:?} {to:?}"
+                );
             }
         }
     }
@@ -425,10 +442,18 @@ mod tests {
         assert!(check_move(&workflow, Some(TaskStatus::OnHold), held, TaskStatus::Ready).is_ok());
         let error =
             check_move(&workflow, Some(TaskStatus::OnHold), held, TaskStatus::InProgress).unwrap_err();
-        assert_eq!(error.to_string(), "a Task cannot go from `on-hold` to `in-progress`");
+        assert_eq!(
+            error.to_string(),
+            "a Task cannot go from `on-hold` to `in-progress`"
+        );
         assert_eq!(
             error.legal,
-            [TaskStatus::Ready, TaskStatus::Cancelled, TaskStatus::Failed, TaskStatus::EnteredInError]
+            [
+                TaskStatus::Ready,
+                TaskStatus::Cancelled,
+                TaskStatus::Failed,
+                TaskStatus::EnteredInError
+            ]
         );
     }
 }

@@ -64,7 +64,9 @@ impl Timestamp {
     /// The instant that an RFC 3339 text with time zone names (FHIR `instant`).
     pub fn parse_instant(text: &str) -> Option<Self> {
         let t = OffsetDateTime::parse(text, &Rfc3339).ok()?;
-        i64::try_from(t.unix_timestamp_nanos().div_euclid(1000)).ok().map(Self)
+        i64::try_from(t.unix_timestamp_nanos().div_euclid(1000))
+            .ok()
+            .map(Self)
     }
 }
 

@@ -66,7 +66,9 @@ impl Default for Workflow {
 impl Workflow {
     /// The statuses that may follow `from` (a new Task where `None`).
     pub fn transitions(&self, from: Option<TaskStatus>) -> &[TaskStatus] {
-        self.transitions.get(&from).map_or(default_transitions(from), Vec::as_slice)
+        self.transitions
+            .get(&from)
+            .map_or(default_transitions(from), Vec::as_slice)
     }
 
     /// Whether content may be released in `status`.
@@ -114,17 +116,28 @@ mod tests {
 
     #[test]
     fn a_code_with_system_is_preferred_to_the_bare_code() {
-        let strict = Workflow { max_uses: 7, ..Workflow::default() };
-        let workflows =
-            Workflows { by_code: [("s|review".to_owned(), strict)].into(), default: Workflow::default() };
-        let code = |system: Option<&str>| Code { system: system.map(str::to_owned), code: "review".to_owned() };
+        let strict = Workflow {
+            max_uses: 7,
+            ..Workflow::default()
+        };
+        let workflows = Workflows {
+            by_code: [("s|review".to_owned(), strict)].into(),
+            default: Workflow::default(),
+        };
+        let code = |system: Option<&str>| Code {
+            system: system.map(str::to_owned),
+            code: "review".to_owned(),
+        };
         assert_eq!(workflows.of(&[code(Some("s"))]).max_uses, 7);
         assert_eq!(workflows.of(&[code(None)]).max_uses, 1);
     }
 
     #[test]
     fn a_listed_workflow_does_not_release_an_unmapped_document() {
-        let workflow = Workflow { releases: Some(["referral-note".to_owned()].into()), ..Workflow::default() };
+        let workflow = Workflow {
+            releases: Some(["referral-note".to_owned()].into()),
+            ..Workflow::default()
+        };
         assert!(workflow.may_release(Some("referral-note")));
         assert!(!workflow.may_release(Some("consent")));
         assert!(!workflow.may_release(None));

@@ -35,6 +35,8 @@ pub struct Ending {
     redemption: RedemptionId,
     task: TaskId,
     about: About,
+    /// Which stream of the redemption it is, from 1.
+    stream: u32,
     from: u64,
     sent: Arc<AtomicU64>,
     entry: Arc<Entry>,
@@ -50,6 +52,7 @@ impl Ending {
             redemption: ticket.redemption.id.clone(),
             task: ticket.task.clone(),
             about: ticket.about.clone(),
+            stream: ticket.redemption.streams,
             from: ticket.from,
             sent,
             entry: Arc::clone(&ticket.entry),
@@ -74,6 +77,7 @@ impl Ending {
             redemption: self.redemption.clone(),
             task: self.task.clone(),
             about: self.about.clone(),
+            stream: self.stream,
             from: self.from,
             sent: self.sent.load(Ordering::Relaxed),
             end,
@@ -98,6 +102,7 @@ struct EndFacts {
     redemption: RedemptionId,
     task: TaskId,
     about: About,
+    stream: u32,
     from: u64,
     sent: u64,
     end: StreamEnd,
@@ -122,9 +127,16 @@ fn end_stream(tx: &mut dyn Tx, scope: &Scope, facts: &EndFacts) -> Result<((), C
     let Some(before) = tx.redemption(scope.tenant(), &facts.redemption)? else {
         return Ok(((), Cuts::none()));
     };
-    let mut after = before.clone().end_stream(facts.from, facts.sent, facts.end, scope.now());
+    // Reopened after a hold, or gone on elsewhere, before this end could be told.
+    let ours = before.state == RedemptionState::CutOff
+        || (before.state == RedemptionState::Streaming && before.streams == facts.stream);
+    let mut after = if ours {
+        before.clone().end_stream(facts.from, facts.sent, facts.end, scope.now())
+    } else {
+        before.clone().end_earlier_stream(facts.from, facts.sent)
+    };
     let unsent = matches!(after.state, RedemptionState::Interrupted | RedemptionState::IntegrityFailed);
-    let unused = after.bytes_sent == 0 && after.size > 0 && unsent;
+    let unused = ours && after.bytes_sent == 0 && after.size > 0 && unsent;
     if unused {
         give_back(tx, scope, &mut after)?;
     }
@@ -301,6 +313,7 @@ fn close_abandoned(tx: &mut dyn Tx, scope: &Scope, id: &RedemptionId) -> Result<
         redemption: id.clone(),
         task: task.id.clone(),
         about,
+        stream: before.streams,
         from: before.sent_up_to,
         sent: 0,
         end: StreamEnd::Gone,

@@ -35,7 +35,8 @@ pub fn is_filter(text: &str) -> bool {
     EnvFilter::builder().parse(text).is_ok()
 }
 
-fn filter(text: &str) -> EnvFilter {
+/// The filter that `text` asks for, `info` where it is none, with talkative crates kept quiet.
+pub fn filter(text: &str) -> EnvFilter {
     let mut filter = EnvFilter::builder()
         .parse(text)
         .unwrap_or_else(|_| EnvFilter::new("info"));

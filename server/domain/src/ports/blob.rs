@@ -79,7 +79,8 @@ pub trait BlobStore: Send + Sync {
 
     /// The bytes `range` of exactly the pinned object, as a stream of chunks of any size.
     /// A store that holds something else under the key answers [`BlobError::Changed`].
-    fn get<'a>(&'a self, pin: &'a BlobPin, range: Range<u64>) -> BoxFuture<'a, Result<ByteStream, BlobError>>;
+    fn get<'a>(&'a self, pin: &'a BlobPin, range: Range<u64>)
+    -> BoxFuture<'a, Result<ByteStream, BlobError>>;
 
     /// Removes the object. Removing what is not there is no error.
     fn delete<'a>(&'a self, pin: &'a BlobPin) -> BoxFuture<'a, Result<(), BlobError>>;

@@ -3,9 +3,11 @@
 
 mod blob;
 mod store;
+mod work;
 
 pub use blob::{BlobError, BlobPin, BlobStore, ByteStream, Uploaded};
 pub use store::*;
+pub use work::{Reading, Verdict, Work, WorkError, read, write};
 
 use std::future::Future;
 use std::pin::Pin;

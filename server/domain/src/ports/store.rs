@@ -1,12 +1,10 @@
 //! The store port: one transaction per use case, holding the Task version, the grant changes, the audit rows
 //! and the outbox rows together. Everything is addressed inside one tenant.
 
-use std::any::Any;
-use std::sync::{Arc, Mutex, PoisonError};
-
 use thiserror::Error;
 
 use super::BoxFuture;
+use super::work::{Reading, Work};
 use crate::audit::AuditRow;
 use crate::document::{Document, StoredBinary};
 use crate::grant::Grant;
@@ -303,11 +301,7 @@ pub trait Read {
     fn grant_by_handle(&mut self, tenant: &TenantId, handle: &Handle) -> Result<Option<Grant>, StoreError>;
 
     /// One redemption.
-    fn redemption(
-        &mut self,
-        tenant: &TenantId,
-        id: &RedemptionId,
-    ) -> Result<Option<Redemption>, StoreError>;
+    fn redemption(&mut self, tenant: &TenantId, id: &RedemptionId) -> Result<Option<Redemption>, StoreError>;
 
     /// The redemptions of a grant, newest first.
     fn redemptions_of_grant(
@@ -316,14 +310,14 @@ pub trait Read {
         grant: &GrantId,
     ) -> Result<Vec<Redemption>, StoreError>;
 
-    /// Live Tasks in which the document's reference took effect.
+    /// Tasks in which the document's reference took effect: ended ones too, deleted ones not.
     fn tasks_of_document(
         &mut self,
         tenant: &TenantId,
         document: &DocumentId,
     ) -> Result<Vec<TaskId>, StoreError>;
 
-    /// Live Tasks that are part of this one.
+    /// Tasks that are part of this one: ended ones too, deleted ones not.
     fn children(&mut self, tenant: &TenantId, task: &TaskId) -> Result<Vec<TaskId>, StoreError>;
 
     /// Team codes of an actor as last seen in a validated token at or after `since`.
@@ -492,21 +486,6 @@ pub trait Tx: Read {
     fn tell(&mut self, tenant: &TenantId, event: TopicEvent);
 }
 
-/// What becomes of a unit of work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// Make it durable.
-    Commit,
-    /// Undo it.
-    Rollback,
-}
-
-/// A unit of work. It may run several times, each time from the start, when others came first.
-pub type Work = Box<dyn FnMut(&mut dyn Tx) -> Result<Verdict, StoreError> + Send>;
-
-/// Reads that run together on one connection.
-pub type Reading = Box<dyn FnOnce(&mut dyn Read) -> Result<(), StoreError> + Send>;
-
 /// A database.
 pub trait Store: Send + Sync {
     /// Runs a unit of work in one transaction, again on `Conflict` a bounded number of times, and answers after
@@ -533,83 +512,4 @@ pub trait Store: Send + Sync {
 
     /// Whether the database can be reached and has every migration.
     fn ready(&self) -> BoxFuture<'_, Result<(), StoreError>>;
-}
-
-/// An error that a use case may end a unit of work with.
-pub trait WorkError: From<StoreError> + Send + 'static {
-    /// The store's own error inside, which decides whether the work is tried again.
-    fn store_error(&self) -> Option<&StoreError>;
-}
-
-impl WorkError for StoreError {
-    fn store_error(&self) -> Option<&StoreError> {
-        Some(self)
-    }
-}
-
-type Slot<T> = Arc<Mutex<Option<T>>>;
-
-fn put<T>(slot: &Slot<T>, value: T) {
-    *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
-}
-
-fn take<T>(slot: &Slot<T>) -> Option<T> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
-}
-
-fn nothing<E: From<StoreError>>() -> E {
-    E::from(StoreError::Broken("the unit of work gave no answer".to_owned()))
-}
-
-/// Runs `work` in one transaction: `Ok` commits, `Err` rolls back and is handed on.
-pub async fn write<T, E>(
-    store: &dyn Store,
-    mut work: impl FnMut(&mut dyn Tx) -> Result<T, E> + Send + 'static,
-) -> Result<T, E>
-where
-    T: Any + Send,
-    E: WorkError,
-{
-    let slot: Slot<Result<T, E>> = Arc::default();
-    let inner = Arc::clone(&slot);
-    let unit: Work = Box::new(move |tx| match work(tx) {
-        Ok(value) => {
-            put(&inner, Ok(value));
-            Ok(Verdict::Commit)
-        }
-        Err(error) => {
-            if let Some(cause) = error.store_error() {
-                return Err(cause.clone());
-            }
-            put(&inner, Err(error));
-            Ok(Verdict::Rollback)
-        }
-    });
-    store.write(unit).await.map_err(E::from)?;
-    take(&slot).unwrap_or_else(|| Err(nothing()))
-}
-
-/// Runs `reading` on one connection.
-pub async fn read<T, E>(
-    store: &dyn Store,
-    reading: impl FnOnce(&mut dyn Read) -> Result<T, E> + Send + 'static,
-) -> Result<T, E>
-where
-    T: Any + Send,
-    E: WorkError,
-{
-    let slot: Slot<Result<T, E>> = Arc::default();
-    let inner = Arc::clone(&slot);
-    let job: Reading = Box::new(move |read| {
-        let answer = reading(read);
-        if let Err(error) = &answer
-            && let Some(cause) = error.store_error()
-        {
-            return Err(cause.clone());
-        }
-        put(&inner, answer);
-        Ok(())
-    });
-    store.read(job).await.map_err(E::from)?;
-    take(&slot).unwrap_or_else(|| Err(nothing()))
 }

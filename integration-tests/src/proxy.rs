@@ -1,0 +1,197 @@
+//! A TCP proxy between the server and one of its parts, to make the part fail: gone, silent, or broken off.
+//! Knows no protocol, only bytes and their direction.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// What happens to connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// Bytes pass both ways.
+    Forward,
+    /// Nobody listens.
+    Refuse,
+    /// Connections stand, and no byte passes.
+    Stall,
+    /// Requests pass, answers don't.
+    StallAnswers,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct State {
+    mode: Mode,
+    /// Raised to break what is connected.
+    generation: u64,
+}
+
+struct Shared {
+    state: watch::Sender<State>,
+    target: SocketAddr,
+    /// Bytes that went towards the part.
+    requests: AtomicU64,
+    /// When that many have, the part is gone.
+    gone_after: AtomicU64,
+}
+
+/// A proxy on a port of its own, forwarding until told otherwise.
+pub struct Proxy {
+    /// Where the server finds the part now.
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+    accepting: JoinHandle<()>,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        self.shared.change(Mode::Refuse, true);
+    }
+}
+
+impl Proxy {
+    /// A proxy before the part at `target` (`127.0.0.1:5432`).
+    pub async fn before(target: &str) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let shared = Arc::new(Shared {
+            state: watch::Sender::new(State { mode: Mode::Forward, generation: 0 }),
+            target: target.parse().expect("host and port in numbers"),
+            requests: AtomicU64::new(0),
+            gone_after: AtomicU64::new(u64::MAX),
+        });
+        let accepting = tokio::spawn(accept(Arc::clone(&shared), address, listener));
+        Self { address, shared, accepting }
+    }
+
+    /// Forwards again.
+    pub fn forward(&self) {
+        self.shared.gone_after.store(u64::MAX, Ordering::SeqCst);
+        self.shared.change(Mode::Forward, false);
+    }
+
+    /// The part is gone: connections break, and new ones are refused.
+    pub fn refuse(&self) {
+        self.shared.change(Mode::Refuse, true);
+    }
+
+    /// The part goes after this many bytes more.
+    pub fn refuse_after(&self, more: u64) {
+        let now = self.shared.requests.load(Ordering::SeqCst);
+        self.shared.gone_after.store(now.saturating_add(more), Ordering::SeqCst);
+    }
+
+    /// The part is silent: connections stand, and no byte passes.
+    pub fn stall(&self) {
+        self.shared.change(Mode::Stall, false);
+    }
+
+    /// Requests reach the part, its answers are held back.
+    pub fn stall_answers(&self) {
+        self.shared.change(Mode::StallAnswers, false);
+    }
+
+    /// Breaks what is connected, and goes on as before with what connects anew.
+    pub fn cut(&self) {
+        let mode = self.shared.state.borrow().mode;
+        self.shared.change(mode, true);
+    }
+
+    /// Bytes that went towards the part so far.
+    pub fn requested(&self) -> u64 {
+        self.shared.requests.load(Ordering::SeqCst)
+    }
+}
+
+impl Shared {
+    fn change(&self, mode: Mode, cut: bool) {
+        self.state.send_modify(|state| {
+            state.mode = mode;
+            state.generation = state.generation.wrapping_add(u64::from(cut));
+        });
+    }
+
+    /// Waits until bytes of one direction may pass.
+    async fn may_pass(&self, is_request: bool) {
+        let mut states = self.state.subscribe();
+        let passes = |state: &State| match state.mode {
+            Mode::Forward => true,
+            Mode::StallAnswers => is_request,
+            Mode::Refuse | Mode::Stall => false,
+        };
+        // The sender lives as long as `self`.
+        let _state = states.wait_for(passes).await;
+    }
+}
+
+async fn accept(shared: Arc<Shared>, address: SocketAddr, first: TcpListener) {
+    let mut states = shared.state.subscribe();
+    let mut listener = Some(first);
+    loop {
+        if states.borrow_and_update().mode == Mode::Refuse {
+            drop(listener.take());
+            // Bound and not listening: the port stays ours, and who connects is refused.
+            let holder = TcpSocket::new_v4().expect("a socket");
+            holder.set_reuseaddr(true).expect("an option");
+            holder.bind(address).expect("our port");
+            if states.wait_for(|state| state.mode != Mode::Refuse).await.is_err() {
+                return;
+            }
+            listener = Some(holder.listen(1024).expect("our port"));
+        }
+        let Some(listening) = &listener else { return };
+        tokio::select! {
+            changed = states.changed() => if changed.is_err() { return },
+            accepted = listening.accept() => {
+                if let Ok((client, _)) = accepted {
+                    tokio::spawn(carry(Arc::clone(&shared), client));
+                }
+            }
+        }
+    }
+}
+
+async fn carry(shared: Arc<Shared>, client: TcpStream) {
+    let mut states = shared.state.subscribe();
+    let generation = states.borrow_and_update().generation;
+    let Ok(part) = TcpStream::connect(shared.target).await else { return };
+    let ((from_client, to_client), (from_part, to_part)) = (client.into_split(), part.into_split());
+    let both = async {
+        tokio::join!(
+            pipe(&shared, from_client, to_part, true),
+            pipe(&shared, from_part, to_client, false)
+        )
+    };
+    tokio::select! {
+        _ = both => {}
+        // Dropping both ends breaks the connection.
+        _ = states.wait_for(|state| state.generation != generation) => {}
+    }
+}
+
+async fn pipe(shared: &Shared, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, is_request: bool) {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        shared.may_pass(is_request).await;
+        let Ok(read @ 1..) = from.read(&mut buffer).await else { break };
+        shared.may_pass(is_request).await;
+        if is_request {
+            let all = shared.requests.fetch_add(read as u64, Ordering::SeqCst).saturating_add(read as u64);
+            if all >= shared.gone_after.load(Ordering::SeqCst) {
+                shared.change(Mode::Refuse, true);
+                return;
+            }
+        }
+        if to.write_all(buffer.get(..read).unwrap_or_default()).await.is_err() {
+            break;
+        }
+    }
+    // The other side learns that no more comes; that it is gone already is no matter.
+    let _ended = to.shutdown().await;
+}

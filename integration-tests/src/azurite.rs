@@ -25,7 +25,10 @@ pub async fn objects(container: &str) -> Vec<String> {
     );
     let key = STANDARD.decode(KEY).expect("base64");
     let signature = STANDARD.encode(hmac_sha256(&key, to_sign.as_bytes()));
-    let url = format!("{}/{container}?restype=container&comp=list", needed("HANDOFF_TEST_AZURITE_URL"));
+    let url = format!(
+        "{}/{container}?restype=container&comp=list",
+        needed("HANDOFF_TEST_AZURITE_URL")
+    );
     let answer = http_client()
         .get(url)
         .header("x-ms-date", date)
@@ -50,6 +53,13 @@ fn hmac_sha256(key: &[u8], message: &[u8]) -> Vec<u8> {
     let mut padded = key.to_vec();
     padded.resize(64, 0);
     let masked = |mask: u8| padded.iter().map(|byte| byte ^ mask).collect::<Vec<u8>>();
-    let inner = Sha256::new().chain_update(masked(0x36)).chain_update(message).finalize();
-    Sha256::new().chain_update(masked(0x5c)).chain_update(inner).finalize().to_vec()
+    let inner = Sha256::new()
+        .chain_update(masked(0x36))
+        .chain_update(message)
+        .finalize();
+    Sha256::new()
+        .chain_update(masked(0x5c))
+        .chain_update(inner)
+        .finalize()
+        .to_vec()
 }

@@ -28,7 +28,11 @@ pub struct Answer {
 impl Client {
     /// Signs in at the development issuer.
     pub async fn sign_in(http: &reqwest::Client, issuer: &str, base: &str, name: &str) -> Self {
-        let realm = if name.ends_with("-b") { "/dev-issuer/b" } else { "/dev-issuer" };
+        let realm = if name.ends_with("-b") {
+            "/dev-issuer/b"
+        } else {
+            "/dev-issuer"
+        };
         let answer = http
             .post(format!("{issuer}{realm}/token"))
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
@@ -39,23 +43,38 @@ impl Client {
         assert_eq!(answer.status(), StatusCode::OK, "a token for {name}");
         let body: Value = answer.json().await.expect("JSON");
         let token = body["access_token"].as_str().expect("an access token").to_owned();
-        Self { http: http.clone(), base: base.to_owned(), token: Some(token) }
+        Self {
+            http: http.clone(),
+            base: base.to_owned(),
+            token: Some(token),
+        }
     }
 
     /// A client without credentials.
     pub fn anonymous(http: &reqwest::Client, base: &str) -> Self {
-        Self { http: http.clone(), base: base.to_owned(), token: None }
+        Self {
+            http: http.clone(),
+            base: base.to_owned(),
+            token: None,
+        }
     }
 
     /// The same caller at another server.
     #[must_use]
     pub fn at(&self, base: &str) -> Self {
-        Self { base: base.to_owned(), ..self.clone() }
+        Self {
+            base: base.to_owned(),
+            ..self.clone()
+        }
     }
 
     /// A request with the caller's token, to be completed.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let url = if path.starts_with("http") { path.to_owned() } else { format!("{}{path}", self.base) };
+        let url = if path.starts_with("http") {
+            path.to_owned()
+        } else {
+            format!("{}{path}", self.base)
+        };
         let request = self.http.request(method, url);
         match &self.token {
             Some(token) => request.bearer_auth(token),
@@ -68,7 +87,11 @@ impl Client {
         let answer = request.send().await.expect("the server answers");
         let (status, headers) = (answer.status(), answer.headers().clone());
         let body = answer.bytes().await.expect("a whole body").to_vec();
-        Answer { status, headers, body }
+        Answer {
+            status,
+            headers,
+            body,
+        }
     }
 
     /// GET.
@@ -88,7 +111,8 @@ impl Client {
 
     /// POST of FHIR JSON.
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
-        self.send_json(Method::POST, path, "application/fhir+json", body).await
+        self.send_json(Method::POST, path, "application/fhir+json", body)
+            .await
     }
 
     /// POST of plain JSON.
@@ -98,17 +122,24 @@ impl Client {
 
     /// PUT of FHIR JSON.
     pub async fn put(&self, path: &str, body: &Value) -> Answer {
-        self.send_json(Method::PUT, path, "application/fhir+json", body).await
+        self.send_json(Method::PUT, path, "application/fhir+json", body)
+            .await
     }
 
     async fn send_json(&self, method: Method, path: &str, kind: &str, body: &Value) -> Answer {
-        let request = self.request(method, path).header(CONTENT_TYPE, kind).body(body.to_string());
+        let request = self
+            .request(method, path)
+            .header(CONTENT_TYPE, kind)
+            .body(body.to_string());
         self.send(request).await
     }
 
     /// POST of bytes.
     pub async fn post_bytes(&self, path: &str, content_type: &str, body: Vec<u8>) -> Answer {
-        let request = self.request(Method::POST, path).header(CONTENT_TYPE, content_type).body(body);
+        let request = self
+            .request(Method::POST, path)
+            .header(CONTENT_TYPE, content_type)
+            .body(body);
         self.send(request).await
     }
 }
@@ -116,14 +147,24 @@ impl Client {
 impl Answer {
     /// The body as JSON.
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body)
-            .unwrap_or_else(|e| panic!("not JSON ({e}), status {}: {}", self.status, String::from_utf8_lossy(&self.body)))
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| {
+            panic!(
+                "not JSON ({e}), status {}: {}",
+                self.status,
+                String::from_utf8_lossy(&self.body)
+            )
+        })
     }
 
     /// The answer, if its status is this one; else the test fails with what came instead.
-        #[track_caller]
+    #[track_caller]
     pub fn expect(self, status: u16) -> Self {
-        assert_eq!(self.status.as_u16(), status, "{}", String::from_utf8_lossy(&self.body));
+        assert_eq!(
+            self.status.as_u16(),
+            status,
+            "{}",
+            String::from_utf8_lossy(&self.body)
+        );
         self
     }
 
@@ -131,7 +172,12 @@ impl Answer {
     #[track_caller]
     pub fn refused(self, status: u16, reason: &str) -> Self {
         let answer = self.expect(status);
-        assert_eq!(answer.reason().as_deref(), Some(reason), "{}", String::from_utf8_lossy(&answer.body));
+        assert_eq!(
+            answer.reason().as_deref(),
+            Some(reason),
+            "{}",
+            String::from_utf8_lossy(&answer.body)
+        );
         answer
     }
 

@@ -1,6 +1,5 @@
 //! What the tests over HTTP share: a real server on a free port, on either pair of real stores, with a clock that
 //! tests can turn; and the cast of the demo as clients of it.
-#![expect(clippy::expect_used, clippy::panic, clippy::missing_panics_doc, reason = "tests fail by panicking")]
 
 pub mod azurite;
 pub mod client;
@@ -98,9 +97,15 @@ impl TestApp {
         let name = unique();
         let (database_url, database, blobs) = match backend {
             Backend::Embedded => {
-                let blobs = BlobConfig::Directory { path: folder.path().join("blobs") };
+                let blobs = BlobConfig::Directory {
+                    path: folder.path().join("blobs"),
+                };
                 std::fs::create_dir_all(folder.path().join("blobs")).expect("a folder for blobs");
-                (folder.path().join("handoff.db").display().to_string(), None, blobs)
+                (
+                    folder.path().join("handoff.db").display().to_string(),
+                    None,
+                    blobs,
+                )
             }
             Backend::Production => {
                 psql(&format!("CREATE DATABASE \"{name}\""));
@@ -116,7 +121,9 @@ impl TestApp {
         options.clock = Some(Arc::clone(&clock) as Arc<dyn Clock>);
         options.store.pool_size = 8;
         change(&mut options);
-        let server = start(options.clone()).await.unwrap_or_else(|e| panic!("the server did not start: {e}"));
+        let server = start(options.clone())
+            .await
+            .unwrap_or_else(|e| panic!("the server did not start: {e}"));
         Self {
             server,
             clock,
@@ -130,9 +137,13 @@ impl TestApp {
     /// A second server on the same stores, with the first one's issuer.
     pub async fn replica(&self) -> Self {
         let mut options = self.options.clone();
-        options.identity = Identity::Demo { issuer_of: Some(self.server.base_url.clone()) };
+        options.identity = Identity::Demo {
+            issuer_of: Some(self.server.base_url.clone()),
+        };
         options.migrate = false;
-        let server = start(options.clone()).await.unwrap_or_else(|e| panic!("the replica did not start: {e}"));
+        let server = start(options.clone())
+            .await
+            .unwrap_or_else(|e| panic!("the replica did not start: {e}"));
         Self {
             server,
             clock: Arc::clone(&self.clock),
@@ -155,7 +166,9 @@ impl TestApp {
 
     fn issuer_base(&self) -> String {
         match &self.options.identity {
-            Identity::Demo { issuer_of: Some(other) } => other.clone(),
+            Identity::Demo {
+                issuer_of: Some(other),
+            } => other.clone(),
             _ => self.server.base_url.clone(),
         }
     }
@@ -170,11 +183,17 @@ impl TestApp {
         let id = BinaryId::parse(binary).expect("an id");
         let tenant = TenantId::default_tenant();
         let app = &self.server.app;
-        let found = app.read(move |read| Ok(read.binary(&tenant, &id)?)).await.expect("the database answers");
+        let found = app
+            .read(move |read| Ok(read.binary(&tenant, &id)?))
+            .await
+            .expect("the database answers");
         let pin = found.expect("the Binary").pin;
         app.blobs.delete(&pin).await.expect("the object goes");
         let forged = futures_util::stream::iter([Ok(bytes::Bytes::from_static(content))]);
-        app.blobs.put(&pin.key, "application/pdf", Box::pin(forged), 1024).await.expect("another comes");
+        app.blobs
+            .put(&pin.key, "application/pdf", Box::pin(forged), 1024)
+            .await
+            .expect("another comes");
     }
 
     /// The name of the database and container of the production stores.
@@ -205,24 +224,42 @@ pub fn psql(statement: &str) -> String {
 /// Runs one statement in one database.
 pub fn psql_in(url: &str, statement: &str) -> String {
     let output = Command::new("psql")
-        .args(["--no-psqlrc", "-qAt", "-v", "ON_ERROR_STOP=1", "-c", statement, url])
+        .args([
+            "--no-psqlrc",
+            "-qAt",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-c",
+            statement,
+            url,
+        ])
         .output()
         .expect("psql is installed");
-    assert!(output.status.success(), "psql: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "psql: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 fn unique() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let at = SystemClock.now().0;
-    format!("t{at:x}-{:x}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::SeqCst))
+    format!(
+        "t{at:x}-{:x}-{}",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::SeqCst)
+    )
 }
 
 /// The servers' logs go to the folder that is searched for secrets afterwards.
 fn log_to_file() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let Ok(folder) = std::env::var("HANDOFF_TEST_LOG_DIR") else { return };
+        let Ok(folder) = std::env::var("HANDOFF_TEST_LOG_DIR") else {
+            return;
+        };
         let file = File::create(format!("{folder}/http-{}.log", std::process::id())).expect("a log file");
         let filter = "info,handoff=debug,handoff_store=debug,handoff_blobs=debug,handoff_identity=debug";
         let subscriber = tracing_subscriber::fmt()

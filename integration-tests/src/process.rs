@@ -20,7 +20,11 @@ pub fn program() -> PathBuf {
         .and_then(Path::parent)
         .map(|profile| profile.join("handoff"))
         .expect("a target directory");
-    assert!(path.is_file(), "`{}` is not there: run `cargo build -p handoff` first", path.display());
+    assert!(
+        path.is_file(),
+        "`{}` is not there: run `cargo build -p handoff` first",
+        path.display()
+    );
     path
 }
 
@@ -43,8 +47,14 @@ pub async fn run(arguments: &[&str]) -> Ended {
 /// The same with these variables.
 pub async fn run_with(arguments: &[&str], variables: &[(&str, &str)]) -> Ended {
     let mut command = clean(&program());
-    command.args(arguments).envs(variables.iter().copied()).stdin(Stdio::null());
-    let output = timeout(PATIENCE, command.output()).await.expect("it ends in time").expect("it runs");
+    command
+        .args(arguments)
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null());
+    let output = timeout(PATIENCE, command.output())
+        .await
+        .expect("it ends in time")
+        .expect("it runs");
     keep_log(&output.stderr);
     Ended {
         code: output.status.code(),
@@ -75,7 +85,13 @@ fn keep_log(bytes: &[u8]) {
 fn log_file() -> Option<File> {
     let folder = std::env::var("HANDOFF_TEST_LOG_DIR").ok()?;
     let path = format!("{folder}/program-{}.log", std::process::id());
-    Some(OpenOptions::new().create(true).append(true).open(path).expect("a log file"))
+    Some(
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .expect("a log file"),
+    )
 }
 
 /// A program that runs. Dropped, it is killed.
@@ -98,7 +114,10 @@ impl Program {
     /// Starts `handoff serve` and waits until it serves; answers the public and the admin address.
     pub async fn serve(config: &Path) -> (Self, String, String) {
         let mut command = clean(&program());
-        command.args(["serve", "--config"]).arg(config).env("HANDOFF__LOG__FORMAT", "json");
+        command
+            .args(["serve", "--config"])
+            .arg(config)
+            .env("HANDOFF__LOG__FORMAT", "json");
         let mut program = Self::spawn(command, true);
         let (public, admin) = program.serving().await;
         (program, public, admin)
@@ -107,7 +126,10 @@ impl Program {
     /// Starts a shell script whose `$@` is `handoff` with these arguments.
     pub fn start_by_script(script: &str, arguments: &[&str]) -> Self {
         let mut command = clean(Path::new("bash"));
-        command.args(["-c", script, "bash"]).arg(program()).args(arguments);
+        command
+            .args(["-c", script, "bash"])
+            .arg(program())
+            .args(arguments);
         Self::spawn(command, false)
     }
 
@@ -121,7 +143,12 @@ impl Program {
         let mut child = command.spawn().expect("it starts");
         let out = BufReader::new(child.stdout.take().expect("its output")).lines();
         let err = child.stderr.take().map(|err| BufReader::new(err).lines());
-        Self { child, out, err, said: Vec::new() }
+        Self {
+            child,
+            out,
+            err,
+            said: Vec::new(),
+        }
     }
 
     /// Reads on until a line of standard output holds `text`, and answers the line.
@@ -139,7 +166,9 @@ impl Program {
             None
         };
         let found = timeout(PATIENCE, reading).await;
-        let Ok(Some(line)) = found else { panic!("`{text}` was not said: {:#?}", self.said) };
+        let Ok(Some(line)) = found else {
+            panic!("`{text}` was not said: {:#?}", self.said)
+        };
         line
     }
 
@@ -147,7 +176,10 @@ impl Program {
     pub async fn addresses(&mut self) -> (String, String) {
         let public = url_in(&self.line_with("FHIR base").await);
         let admin = url_in(&self.line_with("admin  ").await);
-        (public.trim_end_matches("/fhir").to_owned(), admin.trim_end_matches("/health/ready").to_owned())
+        (
+            public.trim_end_matches("/fhir").to_owned(),
+            admin.trim_end_matches("/health/ready").to_owned(),
+        )
     }
 
     /// Where `serve` serves, from its log, which goes on to the other logs.
@@ -158,17 +190,23 @@ impl Program {
             while let Some(line) = lines.next_line().await.expect("text") {
                 keep_log(format!("{line}\n").as_bytes());
                 seen.push(line.clone());
-                let Ok(event) = serde_json::from_str::<serde_json::Value>(&line) else { continue };
-                if let (Some("serving"), Some(public), Some(admin)) =
-                    (event["message"].as_str(), event["listen"].as_str(), event["admin"].as_str())
-                {
+                let Ok(event) = serde_json::from_str::<serde_json::Value>(&line) else {
+                    continue;
+                };
+                if let (Some("serving"), Some(public), Some(admin)) = (
+                    event["message"].as_str(),
+                    event["listen"].as_str(),
+                    event["admin"].as_str(),
+                ) {
                     return Some((public.to_owned(), admin.to_owned()));
                 }
             }
             None
         };
         let found = timeout(PATIENCE, reading).await;
-        let Ok(Some(addresses)) = found else { panic!("it does not serve: {seen:#?}") };
+        let Ok(Some(addresses)) = found else {
+            panic!("it does not serve: {seen:#?}")
+        };
         tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
                 keep_log(format!("{line}\n").as_bytes());
@@ -179,7 +217,9 @@ impl Program {
 
     /// Sends a signal: `TERM`, `KILL`.
     pub fn signal(&self, name: &str) {
-        let status = Plain::new("kill").args(["-s", name, &self.id().to_string()]).status();
+        let status = Plain::new("kill")
+            .args(["-s", name, &self.id().to_string()])
+            .status();
         assert!(status.expect("`kill` is installed").success(), "it runs");
     }
 
@@ -191,14 +231,23 @@ impl Program {
     /// Memory that the process holds, in bytes.
     pub fn resident(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("it runs");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a size");
-        let kib: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number");
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .expect("a size");
+        let kib: u64 = line
+            .split_whitespace()
+            .nth(1)
+            .and_then(|n| n.parse().ok())
+            .expect("a number");
         kib * 1024
     }
 
     /// Waits for its end: the exit code, `None` where a signal ended it.
     pub async fn ended(&mut self) -> Option<i32> {
-        let status = timeout(PATIENCE, self.child.wait()).await.expect("it ends in time");
+        let status = timeout(PATIENCE, self.child.wait())
+            .await
+            .expect("it ends in time");
         status.expect("it ended").code()
     }
 }
@@ -206,5 +255,7 @@ impl Program {
 /// The first URL in a line.
 fn url_in(line: &str) -> String {
     let found = line.split_whitespace().find(|word| word.starts_with("http://"));
-    found.unwrap_or_else(|| panic!("no address in `{line}`")).to_owned()
+    found
+        .unwrap_or_else(|| panic!("no address in `{line}`"))
+        .to_owned()
 }

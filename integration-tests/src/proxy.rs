@@ -61,13 +61,20 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared {
-            state: watch::Sender::new(State { mode: Mode::Forward, generation: 0 }),
+            state: watch::Sender::new(State {
+                mode: Mode::Forward,
+                generation: 0,
+            }),
             target: target.parse().expect("host and port in numbers"),
             requests: AtomicU64::new(0),
             gone_after: AtomicU64::new(u64::MAX),
         });
         let accepting = tokio::spawn(accept(Arc::clone(&shared), address, listener));
-        Self { address, shared, accepting }
+        Self {
+            address,
+            shared,
+            accepting,
+        }
     }
 
     /// Forwards again.
@@ -84,7 +91,9 @@ impl Proxy {
     /// The part goes after this many bytes more.
     pub fn refuse_after(&self, more: u64) {
         let now = self.shared.requests.load(Ordering::SeqCst);
-        self.shared.gone_after.store(now.saturating_add(more), Ordering::SeqCst);
+        self.shared
+            .gone_after
+            .store(now.saturating_add(more), Ordering::SeqCst);
     }
 
     /// The part is silent: connections stand, and no byte passes.
@@ -160,7 +169,9 @@ async fn accept(shared: Arc<Shared>, address: SocketAddr, first: TcpListener) {
 async fn carry(shared: Arc<Shared>, client: TcpStream) {
     let mut states = shared.state.subscribe();
     let generation = states.borrow_and_update().generation;
-    let Ok(part) = TcpStream::connect(shared.target).await else { return };
+    let Ok(part) = TcpStream::connect(shared.target).await else {
+        return;
+    };
     let ((from_client, to_client), (from_part, to_part)) = (client.into_split(), part.into_split());
     let both = async {
         tokio::join!(
@@ -179,16 +190,25 @@ async fn pipe(shared: &Shared, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, 
     let mut buffer = vec![0; 64 * 1024];
     loop {
         shared.may_pass(is_request).await;
-        let Ok(read @ 1..) = from.read(&mut buffer).await else { break };
+        let Ok(read @ 1..) = from.read(&mut buffer).await else {
+            break;
+        };
         shared.may_pass(is_request).await;
         if is_request {
-            let all = shared.requests.fetch_add(read as u64, Ordering::SeqCst).saturating_add(read as u64);
+            let all = shared
+                .requests
+                .fetch_add(read as u64, Ordering::SeqCst)
+                .saturating_add(read as u64);
             if all >= shared.gone_after.load(Ordering::SeqCst) {
                 shared.change(Mode::Refuse, true);
                 return;
             }
         }
-        if to.write_all(buffer.get(..read).unwrap_or_default()).await.is_err() {
+        if to
+            .write_all(buffer.get(..read).unwrap_or_default())
+            .await
+            .is_err()
+        {
             break;
         }
     }

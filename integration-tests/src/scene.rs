@@ -20,7 +20,11 @@ pub struct Document {
 
 /// Uploads content as a Binary and answers its id.
 pub async fn upload(client: &Client, content: &[u8]) -> String {
-    client.post_bytes("/fhir/Binary", "application/pdf", content.to_vec()).await.expect(201).id()
+    client
+        .post_bytes("/fhir/Binary", "application/pdf", content.to_vec())
+        .await
+        .expect(201)
+        .id()
 }
 
 /// A DocumentReference about a patient that names a Binary.
@@ -37,8 +41,16 @@ pub fn document_reference(binary: &str, patient: &str) -> Value {
 /// Stores a document about Ada with this content, as `client`.
 pub async fn document(client: &Client, content: &[u8]) -> Document {
     let binary = upload(client, content).await;
-    let id = client.post("/fhir/DocumentReference", &document_reference(&binary, ADA)).await.expect(201).id();
-    Document { id, binary, content: content.to_vec() }
+    let id = client
+        .post("/fhir/DocumentReference", &document_reference(&binary, ADA))
+        .await
+        .expect(201)
+        .id();
+    Document {
+        id,
+        binary,
+        content: content.to_vec(),
+    }
 }
 
 /// A Task about Ada over a document, for the cardiology team.
@@ -78,11 +90,19 @@ impl Referral {
         let (ehr, lane) = (app.client("ehr").await, app.client("lane").await);
         let document = document(&ehr, content).await;
         let task = ehr
-            .post("/fhir/Task", &task("accepted", &document.id, Some("Practitioner/lane")))
+            .post(
+                "/fhir/Task",
+                &task("accepted", &document.id, Some("Practitioner/lane")),
+            )
             .await
             .expect(201)
             .id();
-        Self { ehr, lane, document, task }
+        Self {
+            ehr,
+            lane,
+            document,
+            task,
+        }
     }
 
     /// Sets the scene with a short content.
@@ -102,7 +122,11 @@ impl Referral {
 
     /// The Task as it stands.
     pub async fn current(&self) -> Value {
-        self.ehr.get(&format!("/fhir/Task/{}", self.task)).await.expect(200).json()
+        self.ehr
+            .get(&format!("/fhir/Task/{}", self.task))
+            .await
+            .expect(200)
+            .json()
     }
 
     /// Changes the Task as `client`.
@@ -129,6 +153,11 @@ impl Referral {
         let auditor = app.client("auditor").await;
         let path = format!("/fhir/AuditEvent?entity=Task/{}&_count=200", self.task);
         let body = auditor.get(&path).await.expect(200).json();
-        body["entry"].as_array().into_iter().flatten().map(|e| e["resource"].clone()).collect()
+        body["entry"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|e| e["resource"].clone())
+            .collect()
     }
 }

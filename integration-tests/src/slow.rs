@@ -17,16 +17,23 @@ pub struct SlowDownload {
 impl SlowDownload {
     /// Sends the request, reads the head and at least `first` bytes of the body, then waits.
     pub async fn start(client: &Client, path: &str, first: usize) -> Self {
-        let address: std::net::SocketAddr =
-            client.base.trim_start_matches("http://").parse().expect("an address");
+        let address: std::net::SocketAddr = client
+            .base
+            .trim_start_matches("http://")
+            .parse()
+            .expect("an address");
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         socket.set_recv_buffer_size(16 * 1024).expect("a small buffer");
         socket.connect(&address.into()).expect("the server listens");
         socket.set_nonblocking(true).expect("a non-blocking socket");
         let mut stream = TcpStream::from_std(socket.into()).expect("a stream");
         let token = client.token.as_deref().expect("a token");
-        let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.expect("the request is sent");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\r\n");
+        stream
+            .write_all(request.as_bytes())
+            .await
+            .expect("the request is sent");
         let mut received = Vec::new();
         let end = loop {
             if let Some(end) = received.windows(4).position(|w| w == b"\r\n\r\n") {
@@ -38,10 +45,21 @@ impl SlowDownload {
             received.extend_from_slice(chunk.get(..n).expect("what was read"));
         };
         let body = received.split_off(end + 4);
-        let head = String::from_utf8(received).expect("a head in ASCII").to_ascii_lowercase();
+        let head = String::from_utf8(received)
+            .expect("a head in ASCII")
+            .to_ascii_lowercase();
         assert!(head.starts_with("http/1.1 20"), "{head}");
-        let mut download = Self { stream, head, body, length: 0 };
-        download.length = download.header("content-length").expect("a length").parse().expect("a number");
+        let mut download = Self {
+            stream,
+            head,
+            body,
+            length: 0,
+        };
+        download.length = download
+            .header("content-length")
+            .expect("a length")
+            .parse()
+            .expect("a number");
         while download.body.len() < first.min(download.length) {
             assert!(download.read_chunk().await, "the download broke off too early");
         }
@@ -74,7 +92,8 @@ impl SlowDownload {
         let mut chunk = vec![0u8; 64 * 1024];
         match self.stream.read(&mut chunk).await {
             Ok(n) if n > 0 => {
-                self.body.extend_from_slice(chunk.get(..n).expect("what was read"));
+                self.body
+                    .extend_from_slice(chunk.get(..n).expect("what was read"));
                 true
             }
             _ => false,

@@ -1,5 +1,4 @@
 //! The contract over HTTP, on both pairs of stores.
-#![allow(clippy::indexing_slicing, reason = "JSON in tests is indexed; a wrong index fails the test")]
 
 mod redemption;
 mod streams;

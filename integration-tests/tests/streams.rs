@@ -29,9 +29,16 @@ fn noise(length: usize) -> Vec<u8> {
 async fn expect_cut(mut download: SlowDownload, content: &[u8]) {
     let began = Instant::now();
     let (bytes, clean) = download.read_to_end().await;
-    assert!(!clean && bytes.len() < content.len(), "the client must see an error, not a short success");
+    assert!(
+        !clean && bytes.len() < content.len(),
+        "the client must see an error, not a short success"
+    );
     assert!(content.starts_with(&bytes), "what was sent was right");
-    assert!(began.elapsed() < Duration::from_secs(5), "the cut took {:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "the cut took {:?}",
+        began.elapsed()
+    );
 }
 
 on_both! {
@@ -186,10 +193,20 @@ async fn a_change_on_another_replica_cuts_the_stream() {
     let download = SlowDownload::start(&there, &referral.content_path(), 300_000).await;
     let began = Instant::now();
     referral.move_to(&referral.ehr, "cancelled").await.expect(200);
-    eventually("the replica has no stream left", async || replica.server.app.streams.count() == 0).await;
-    assert!(began.elapsed() < Duration::from_secs(2), "the cut took {:?}", began.elapsed());
+    eventually("the replica has no stream left", async || {
+        replica.server.app.streams.count() == 0
+    })
+    .await;
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "the cut took {:?}",
+        began.elapsed()
+    );
     expect_cut(download, &content).await;
-    there.get(&referral.content_path()).await.refused(403, "task-cancelled");
+    there
+        .get(&referral.content_path())
+        .await
+        .refused(403, "task-cancelled");
 }
 
 /// A byte that was flipped in the store never leaves: what comes before it may, then the connection breaks.
@@ -198,7 +215,11 @@ async fn a_flipped_byte_never_leaves_the_server() {
     let app = TestApp::start(Backend::Embedded).await;
     let content = noise(MIB);
     let referral = Referral::with_content(&app, &content).await;
-    let stored = app.folder().join("blobs").join("default").join(&referral.document.binary);
+    let stored = app
+        .folder()
+        .join("blobs")
+        .join("default")
+        .join(&referral.document.binary);
     let mut bytes = std::fs::read(&stored).unwrap();
     let at = 600_000;
     bytes[at] ^= 1;
@@ -207,7 +228,11 @@ async fn a_flipped_byte_never_leaves_the_server() {
     let (got, clean) = download.read_to_end().await;
     assert!(!clean && got.len() <= at && content.starts_with(&got));
     eventually("the failure is in the audit", async || {
-        referral.audited(&app).await.iter().any(|row| row.to_string().contains("integrity-failed"))
+        referral
+            .audited(&app)
+            .await
+            .iter()
+            .any(|row| row.to_string().contains("integrity-failed"))
     })
     .await;
 }
@@ -218,12 +243,22 @@ async fn a_corrupt_beginning_is_an_error_and_costs_no_use() {
     let app = TestApp::start(Backend::Embedded).await;
     let content = noise(MIB);
     let referral = Referral::with_content(&app, &content).await;
-    let stored = app.folder().join("blobs").join("default").join(&referral.document.binary);
+    let stored = app
+        .folder()
+        .join("blobs")
+        .join("default")
+        .join(&referral.document.binary);
     let mut bytes = content.clone();
     bytes[10] ^= 1;
     std::fs::write(&stored, &bytes).unwrap();
-    referral.fetch(&referral.lane).await.refused(500, "integrity-failed");
-    eventually("the use is given back", async || referral.grants().await[0]["status"] == "bound").await;
+    referral
+        .fetch(&referral.lane)
+        .await
+        .refused(500, "integrity-failed");
+    eventually("the use is given back", async || {
+        referral.grants().await[0]["status"] == "bound"
+    })
+    .await;
     std::fs::write(&stored, &content).unwrap();
     assert_eq!(referral.fetch(&referral.lane).await.expect(200).body, content);
 }
@@ -234,5 +269,8 @@ async fn content_replaced_in_the_container_is_not_served() {
     let app = TestApp::start(Backend::Production).await;
     let referral = Referral::set(&app).await;
     app.replace_content(&referral.document.binary, b"forged").await;
-    referral.fetch(&referral.lane).await.refused(500, "integrity-failed");
+    referral
+        .fetch(&referral.lane)
+        .await
+        .refused(500, "integrity-failed");
 }

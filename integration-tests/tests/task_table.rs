@@ -8,11 +8,30 @@ use serde_json::json;
 /// The table of the contract, written down here a second time on purpose.
 const TABLE: [(&str, &[&str]); 12] = [
     ("draft", &["requested", "ready", "cancelled"]),
-    ("requested", &["received", "accepted", "rejected", "ready", "cancelled"]),
+    (
+        "requested",
+        &["received", "accepted", "rejected", "ready", "cancelled"],
+    ),
     ("received", &["accepted", "rejected", "ready", "cancelled"]),
-    ("accepted", &["ready", "in-progress", "on-hold", "cancelled", "failed"]),
-    ("ready", &["in-progress", "on-hold", "requested", "cancelled", "failed", "completed"]),
-    ("in-progress", &["on-hold", "ready", "completed", "failed", "cancelled"]),
+    (
+        "accepted",
+        &["ready", "in-progress", "on-hold", "cancelled", "failed"],
+    ),
+    (
+        "ready",
+        &[
+            "in-progress",
+            "on-hold",
+            "requested",
+            "cancelled",
+            "failed",
+            "completed",
+        ],
+    ),
+    (
+        "in-progress",
+        &["on-hold", "ready", "completed", "failed", "cancelled"],
+    ),
     ("on-hold", &["accepted", "cancelled", "failed"]),
     ("rejected", &[]),
     ("cancelled", &[]),
@@ -22,7 +41,15 @@ const TABLE: [(&str, &[&str]); 12] = [
 ];
 
 /// What an owner may move to, where the table allows it.
-const OWNERS: [&str; 7] = ["accepted", "rejected", "in-progress", "on-hold", "ready", "completed", "failed"];
+const OWNERS: [&str; 7] = [
+    "accepted",
+    "rejected",
+    "in-progress",
+    "on-hold",
+    "ready",
+    "completed",
+    "failed",
+];
 
 /// How a new Task gets to each status.
 fn way_to(status: &str) -> &'static [&'static str] {
@@ -47,7 +74,11 @@ fn way_to(status: &str) -> &'static [&'static str] {
 async fn task_in(ehr: &Client, document: &str, status: &str) -> String {
     let mut way = way_to(status).iter();
     let first = way.next().unwrap();
-    let id = ehr.post("/fhir/Task", &task(first, document, Some("Practitioner/lane"))).await.expect(201).id();
+    let id = ehr
+        .post("/fhir/Task", &task(first, document, Some("Practitioner/lane")))
+        .await
+        .expect(201)
+        .id();
     for next in way {
         put(ehr, ehr, &id, next).await.expect(200);
     }

@@ -27,7 +27,9 @@ pub async fn take_inline_data(
     let mut ingested = Vec::new();
     let count = attachments_mut(resource).count();
     for i in 0..count {
-        let Some((content_type, bytes)) = inline_data(app, resource, i)? else { continue };
+        let Some((content_type, bytes)) = inline_data(app, resource, i)? else {
+            continue;
+        };
         let one = match app.ingest_bytes(caller, content_type, None, bytes).await {
             Ok(one) => one,
             Err(error) => {
@@ -48,8 +50,12 @@ pub async fn take_inline_data(
 
 fn inline_data(app: &App, resource: &mut Resource, i: usize) -> Result<Option<(String, Vec<u8>)>, AppError> {
     let limit = app.settings.max_inline;
-    let Some(attachment) = attachments_mut(resource).nth(i) else { return Ok(None) };
-    let Some(data) = attachment.get("data").and_then(Value::as_str) else { return Ok(None) };
+    let Some(attachment) = attachments_mut(resource).nth(i) else {
+        return Ok(None);
+    };
+    let Some(data) = attachment.get("data").and_then(Value::as_str) else {
+        return Ok(None);
+    };
     let place = format!("DocumentReference.content[{i}].attachment");
     if attachment.contains_key("url") {
         return Err(AppError::rule(&place, "give `data` or `url`, not both"));
@@ -63,9 +69,13 @@ fn inline_data(app: &App, resource: &mut Resource, i: usize) -> Result<Option<(S
         ));
     }
     let packed: String = data.chars().filter(|c| !c.is_ascii_whitespace()).collect();
-    let bytes = STANDARD
-        .decode(packed)
-        .map_err(|_| AppError::invalid(vec![Issue::at(IssueType::Value, format!("{place}.data"), "not base64")]))?;
+    let bytes = STANDARD.decode(packed).map_err(|_| {
+        AppError::invalid(vec![Issue::at(
+            IssueType::Value,
+            format!("{place}.data"),
+            "not base64",
+        )])
+    })?;
     let content_type = attachment
         .get("contentType")
         .and_then(Value::as_str)
@@ -85,7 +95,9 @@ pub fn resolve(
     let mut attachments = Vec::new();
     for (i, stated) in facts.attachments.iter().enumerate() {
         let place = format!("DocumentReference.content[{i}].attachment");
-        let Some(url) = stated.url.as_deref() else { continue };
+        let Some(url) = stated.url.as_deref() else {
+            continue;
+        };
         if carries_sas(url) {
             return Err(AppError::rule(
                 &format!("{place}.url"),
@@ -99,7 +111,9 @@ pub fn resolve(
         };
         // Unknown, deleted, another's, or another document's: one answer.
         let own = found.filter(|b| !b.deleted && may_name(scope, document, b));
-        let Some(binary) = own else { return Err(not_yours(&place)) };
+        let Some(binary) = own else {
+            return Err(not_yours(&place));
+        };
         if !tx.claim_binary(scope.tenant(), &binary.id, document)? {
             return Err(not_yours(&place));
         }
@@ -134,7 +148,10 @@ fn not_yours(place: &str) -> AppError {
 
 fn check_stated(place: &str, stated: &AttachmentFacts, binary: &StoredBinary) -> Result<(), AppError> {
     if stated.size.is_some_and(|s| s != binary.size) {
-        return Err(AppError::rule(&format!("{place}.size"), "the stated size is not that of the content"));
+        return Err(AppError::rule(
+            &format!("{place}.size"),
+            "the stated size is not that of the content",
+        ));
     }
     if stated.sha1.as_ref().is_some_and(|h| h.as_slice() != binary.sha1) {
         return Err(AppError::rule(
@@ -181,7 +198,9 @@ fn complete(attachment: &mut Map<String, Value>, binary: &StoredBinary) {
 
 /// Whether a URL has a shared access signature of the storage service in its query.
 fn carries_sas(url: &str) -> bool {
-    let Some((_, query)) = url.split_once('?') else { return false };
+    let Some((_, query)) = url.split_once('?') else {
+        return false;
+    };
     query.split(['&', ';']).any(|pair| {
         let name = pair.split('=').next().unwrap_or_default();
         let decoded = percent_encoding::percent_decode_str(name).decode_utf8_lossy();

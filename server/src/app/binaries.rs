@@ -31,7 +31,9 @@ impl App {
         content: ByteStream,
         limit: u64,
     ) -> Result<Stored, AppError> {
-        let ingested = self.ingest(caller, content_type, security_context, content, limit).await?;
+        let ingested = self
+            .ingest(caller, content_type, security_context, content, limit)
+            .await?;
         let scope = self.scope(caller);
         let unit = ingested.clone();
         let answer = self
@@ -75,7 +77,10 @@ impl App {
             pin: uploaded.pin,
             deleted: false,
         };
-        Ok(Ingested { binary, blocks: uploaded.blocks })
+        Ok(Ingested {
+            binary,
+            blocks: uploaded.blocks,
+        })
     }
 
     /// As [`App::ingest`], for bytes at hand.
@@ -87,7 +92,14 @@ impl App {
         bytes: Vec<u8>,
     ) -> Result<Ingested, AppError> {
         let content: ByteStream = Box::pin(futures_util::stream::iter([Ok(Bytes::from(bytes))]));
-        self.ingest(caller, content_type, security_context, content, self.settings.max_inline).await
+        self.ingest(
+            caller,
+            content_type,
+            security_context,
+            content,
+            self.settings.max_inline,
+        )
+        .await
     }
 
     /// Removes content that no transaction took. Failing to is logged: the sweep finds it later.
@@ -100,7 +112,9 @@ impl App {
     /// Deletes a Binary that no live grant names.
     pub async fn delete_binary(&self, caller: &Caller, id: BinaryId) -> Result<(), AppError> {
         let scope = self.scope(caller);
-        let gone = self.write(caller.tenant(), move |tx| delete(tx, &scope, &id)).await?;
+        let gone = self
+            .write(caller.tenant(), move |tx| delete(tx, &scope, &id))
+            .await?;
         if let Some(binary) = gone
             && let Err(error) = self.blobs.delete(&binary.pin).await
         {
@@ -122,16 +136,14 @@ pub fn insert(tx: &mut dyn Tx, scope: &Scope, ingested: &Ingested) -> Result<(),
     Ok(())
 }
 
-fn delete(
-    tx: &mut dyn Tx,
-    scope: &Scope,
-    id: &BinaryId,
-) -> Result<(Option<StoredBinary>, Cuts), AppError> {
+fn delete(tx: &mut dyn Tx, scope: &Scope, id: &BinaryId) -> Result<(Option<StoredBinary>, Cuts), AppError> {
     let Some(binary) = tx.binary(scope.tenant(), id)?.filter(|b| !b.deleted) else {
         return Ok((None, Cuts::none()));
     };
-    let relation =
-        Relation { creator: binary.uploaded_by == scope.caller.principal.actor, ..Relation::default() };
+    let relation = Relation {
+        creator: binary.uploaded_by == scope.caller.principal.actor,
+        ..Relation::default()
+    };
     if !relation.creator {
         return Err(AppError::not_found());
     }
@@ -151,7 +163,9 @@ fn delete(
         }
     }
     tx.delete_binary(scope.tenant(), id, scope.now())?;
-    let row = scope.row(Event::BinaryDeleted, Outcome::Success, Reason::Permitted).about(about(&binary));
+    let row = scope
+        .row(Event::BinaryDeleted, Outcome::Success, Reason::Permitted)
+        .about(about(&binary));
     tx.record(scope.tenant(), row);
     Ok((Some(binary), cuts))
 }
@@ -174,7 +188,7 @@ pub fn stored(binary: &StoredBinary) -> Stored {
         "contentType": binary.content_type,
     });
     if let Some(context) = &binary.security_context {
-        body["securityContext"] = json!({"reference": context});
+        super::json_edit::set_field(&mut body, "securityContext", json!({"reference": context}));
     }
     Stored {
         kind: "Binary",

@@ -55,7 +55,9 @@ impl Act {
         match self {
             Self::CreateBinary(one) => std::slice::from_ref(one.as_ref()),
             Self::CreateDocument(_, _, many) | Self::UpdateDocument(_, _, many, _) => many,
-            Self::CreateTask(..) | Self::UpdateTask(..) | Self::DeleteDocument(..) | Self::DeleteTask(..) => &[],
+            Self::CreateTask(..) | Self::UpdateTask(..) | Self::DeleteDocument(..) | Self::DeleteTask(..) => {
+                &[]
+            }
         }
     }
 }
@@ -69,9 +71,20 @@ struct Planned {
 
 /// The method and the resource that an entry's request names.
 enum Target {
-    Create { kind: &'static str, id: String },
-    Update { kind: &'static str, id: String, expected: Expected },
-    Delete { kind: &'static str, id: String, expected: Expected },
+    Create {
+        kind: &'static str,
+        id: String,
+    },
+    Update {
+        kind: &'static str,
+        id: String,
+        expected: Expected,
+    },
+    Delete {
+        kind: &'static str,
+        id: String,
+        expected: Expected,
+    },
 }
 
 impl App {
@@ -116,7 +129,10 @@ impl App {
     pub async fn batch(&self, caller: &Caller, bundle: Bundle) -> Result<Vec<EntryAnswer>, AppError> {
         let mut answers = Vec::with_capacity(bundle.entries.len());
         for (i, entry) in bundle.entries.into_iter().enumerate() {
-            let alone = Bundle { kind: "transaction".to_owned(), entries: vec![entry] };
+            let alone = Bundle {
+                kind: "transaction".to_owned(),
+                entries: vec![entry],
+            };
             // Boxed, so that the future of a batch does not hold that of a transaction inline.
             let answer = Box::pin(self.transaction(caller, alone)).await;
             answers.push(match answer {
@@ -160,17 +176,28 @@ fn plan(app: &App, scope: &Scope, entries: Vec<Entry>) -> Result<Vec<Planned>, A
             && let Some(full_url) = &entry.full_url
             && links.insert(full_url.clone(), format!("{kind}/{id}")).is_some()
         {
-            let issue = Issue::at(IssueType::Invariant, format!("{place}.fullUrl"), "`fullUrl` is given twice");
+            let issue = Issue::at(
+                IssueType::Invariant,
+                format!("{place}.fullUrl"),
+                "`fullUrl` is given twice",
+            );
             return Err(AppError::invalid(vec![issue]));
         }
         if let Target::Update { kind, id, .. } | Target::Delete { kind, id, .. } = &target
             && !touched.insert((kind, id.clone()))
         {
-            let issue =
-                Issue::at(IssueType::Invariant, format!("{place}.request.url"), "the same resource is changed twice");
+            let issue = Issue::at(
+                IssueType::Invariant,
+                format!("{place}.request.url"),
+                "the same resource is changed twice",
+            );
             return Err(AppError::invalid(vec![issue]));
         }
-        planned.push(Planned { place, target, resource: entry.resource });
+        planned.push(Planned {
+            place,
+            target,
+            resource: entry.resource,
+        });
     }
     for entry in &mut planned {
         if let Some(resource) = &mut entry.resource {
@@ -182,12 +209,22 @@ fn plan(app: &App, scope: &Scope, entries: Vec<Entry>) -> Result<Vec<Planned>, A
 
 fn target_of(scope: &Scope, place: &str, entry: &Entry) -> Result<Target, AppError> {
     let missing = |what: &str| {
-        AppError::invalid(vec![Issue::at(IssueType::Required, format!("{place}.{what}"), format!("`{what}` is missing"))])
+        AppError::invalid(vec![Issue::at(
+            IssueType::Required,
+            format!("{place}.{what}"),
+            format!("`{what}` is missing"),
+        )])
     };
     let request = entry.request.as_ref().ok_or_else(|| missing("request"))?;
     let at = format!("{place}.request");
-    if request.if_none_exist.is_some() || request.if_none_match.is_some() || request.if_modified_since.is_some() {
-        return Err(unsupported(&at, "only `ifMatch` is supported of the conditional requests"));
+    if request.if_none_exist.is_some()
+        || request.if_none_match.is_some()
+        || request.if_modified_since.is_some()
+    {
+        return Err(unsupported(
+            &at,
+            "only `ifMatch` is supported of the conditional requests",
+        ));
     }
     let base = scope.fhir_base();
     let url = request.url.strip_prefix(&base).unwrap_or(&request.url);
@@ -202,7 +239,10 @@ fn target_of(scope: &Scope, place: &str, entry: &Entry) -> Result<Target, AppErr
         Some((kind, id)) => (kind, Some(id)),
         None => (url, None),
     };
-    let kind = ["Binary", "DocumentReference", "Task"].into_iter().find(|k| *k == kind).ok_or_else(bad_url)?;
+    let kind = ["Binary", "DocumentReference", "Task"]
+        .into_iter()
+        .find(|k| *k == kind)
+        .ok_or_else(bad_url)?;
     let expected = match &request.if_match {
         Some(tag) => crate::fhir::conditional::parse_if_match(tag)
             .ok_or_else(|| AppError::bad("`ifMatch` is not a version like `W/\"1\"`"))?,
@@ -218,7 +258,10 @@ fn target_of(scope: &Scope, place: &str, entry: &Entry) -> Result<Target, AppErr
         )]));
     }
     match (request.method.as_str(), id) {
-        ("POST", None) if entry.resource.is_some() => Ok(Target::Create { kind, id: scope.entropy.fresh_id() }),
+        ("POST", None) if entry.resource.is_some() => Ok(Target::Create {
+            kind,
+            id: scope.entropy.fresh_id(),
+        }),
         ("PUT", Some(id)) if entry.resource.is_some() => {
             if entry.resource.as_ref().and_then(Resource::id) != Some(id) {
                 return Err(AppError::invalid(vec![Issue::at(
@@ -227,12 +270,23 @@ fn target_of(scope: &Scope, place: &str, entry: &Entry) -> Result<Target, AppErr
                     "the resource's id is not that of the URL",
                 )]));
             }
-            Ok(Target::Update { kind, id: id.to_owned(), expected })
+            Ok(Target::Update {
+                kind,
+                id: id.to_owned(),
+                expected,
+            })
         }
         ("POST" | "PUT", _) if entry.resource.is_none() => Err(missing("resource")),
-        ("DELETE", Some(id)) => Ok(Target::Delete { kind, id: id.to_owned(), expected }),
+        ("DELETE", Some(id)) => Ok(Target::Delete {
+            kind,
+            id: id.to_owned(),
+            expected,
+        }),
         ("POST" | "PUT" | "DELETE", _) => Err(bad_url()),
-        _ => Err(unsupported(&format!("{at}.method"), "only POST, PUT and DELETE are supported in a Bundle")),
+        _ => Err(unsupported(
+            &format!("{at}.method"),
+            "only POST, PUT and DELETE are supported in a Bundle",
+        )),
     }
 }
 
@@ -243,53 +297,124 @@ fn rewrite(place: &str, resource: &mut Resource, links: &BTreeMap<String, String
         if let Some(target) = links.get(text.as_str()) {
             target.clone_into(text);
         } else if kind == LinkKind::Reference && text.starts_with("urn:uuid:") {
-            let at = format!("{place}.resource.{}", path.split_once('.').map_or(path, |(_, rest)| rest));
-            unmatched.push(Issue::at(IssueType::NotFound, at, "no entry of the Bundle has this `fullUrl`"));
+            let at = format!(
+                "{place}.resource.{}",
+                path.split_once('.').map_or(path, |(_, rest)| rest)
+            );
+            unmatched.push(Issue::at(
+                IssueType::NotFound,
+                at,
+                "no entry of the Bundle has this `fullUrl`",
+            ));
         } else if kind == LinkKind::Reference && text.contains('?') && !text.contains("://") {
-            let at = format!("{place}.resource.{}", path.split_once('.').map_or(path, |(_, rest)| rest));
-            unmatched.push(Issue::at(IssueType::NotSupported, at, "conditional references are not supported"));
+            let at = format!(
+                "{place}.resource.{}",
+                path.split_once('.').map_or(path, |(_, rest)| rest)
+            );
+            unmatched.push(Issue::at(
+                IssueType::NotSupported,
+                at,
+                "conditional references are not supported",
+            ));
         }
     });
-    if unmatched.is_empty() { Ok(()) } else { Err(AppError::unprocessable(unmatched)) }
+    if unmatched.is_empty() {
+        Ok(())
+    } else {
+        Err(AppError::unprocessable(unmatched))
+    }
 }
 
 /// Takes content in, so that the transaction itself only writes rows.
 async fn prepare(app: &App, caller: &Caller, entry: Planned) -> Result<Act, AppError> {
-    let Planned { place, target, resource } = entry;
+    let Planned {
+        place,
+        target,
+        resource,
+    } = entry;
     let bad_id = |_| AppError::not_found();
     match (target, resource) {
         (Target::Create { kind: "Binary", .. }, Some(resource)) => {
             let binary = handoff_fhir_model::binary::binary(&resource).map_err(AppError::invalid)?;
             let data = binary.data.unwrap_or_default();
-            let one = app.ingest_bytes(caller, binary.content_type, binary.security_context, data).await?;
+            let one = app
+                .ingest_bytes(caller, binary.content_type, binary.security_context, data)
+                .await?;
             Ok(Act::CreateBinary(Box::new(one)))
         }
-        (Target::Create { kind: "DocumentReference", id }, Some(mut resource)) => {
+        (
+            Target::Create {
+                kind: "DocumentReference",
+                id,
+            },
+            Some(mut resource),
+        ) => {
             check_payload(&place, &resource)?;
             let ingested = take_inline_data(app, caller, &mut resource).await?;
-            Ok(Act::CreateDocument(DocumentId::parse(id).map_err(bad_id)?, Box::new(resource), ingested))
+            Ok(Act::CreateDocument(
+                DocumentId::parse(id).map_err(bad_id)?,
+                Box::new(resource),
+                ingested,
+            ))
         }
         (Target::Create { id, .. }, Some(resource)) => {
             check_payload(&place, &resource)?;
-            Ok(Act::CreateTask(TaskId::parse(id).map_err(bad_id)?, Box::new(resource)))
+            Ok(Act::CreateTask(
+                TaskId::parse(id).map_err(bad_id)?,
+                Box::new(resource),
+            ))
         }
-        (Target::Update { kind: "DocumentReference", id, expected }, Some(mut resource)) => {
+        (
+            Target::Update {
+                kind: "DocumentReference",
+                id,
+                expected,
+            },
+            Some(mut resource),
+        ) => {
             check_payload(&place, &resource)?;
             let ingested = take_inline_data(app, caller, &mut resource).await?;
             let id = DocumentId::parse(id).map_err(bad_id)?;
             Ok(Act::UpdateDocument(id, Box::new(resource), ingested, expected))
         }
-        (Target::Update { kind: "Task", id, expected }, Some(resource)) => {
+        (
+            Target::Update {
+                kind: "Task",
+                id,
+                expected,
+            },
+            Some(resource),
+        ) => {
             check_payload(&place, &resource)?;
-            Ok(Act::UpdateTask(TaskId::parse(id).map_err(bad_id)?, Box::new(resource), expected))
+            Ok(Act::UpdateTask(
+                TaskId::parse(id).map_err(bad_id)?,
+                Box::new(resource),
+                expected,
+            ))
         }
-        (Target::Delete { kind: "DocumentReference", id, expected }, _) => {
-            Ok(Act::DeleteDocument(DocumentId::parse(id).map_err(bad_id)?, expected))
-        }
-        (Target::Delete { kind: "Task", id, expected }, _) => {
-            Ok(Act::DeleteTask(TaskId::parse(id).map_err(bad_id)?, expected))
-        }
-        _ => Err(unsupported(&format!("{place}.request"), "content is immutable: a Binary can only be created here")),
+        (
+            Target::Delete {
+                kind: "DocumentReference",
+                id,
+                expected,
+            },
+            _,
+        ) => Ok(Act::DeleteDocument(
+            DocumentId::parse(id).map_err(bad_id)?,
+            expected,
+        )),
+        (
+            Target::Delete {
+                kind: "Task",
+                id,
+                expected,
+            },
+            _,
+        ) => Ok(Act::DeleteTask(TaskId::parse(id).map_err(bad_id)?, expected)),
+        _ => Err(unsupported(
+            &format!("{place}.request"),
+            "content is immutable: a Binary can only be created here",
+        )),
     }
 }
 
@@ -297,10 +422,17 @@ fn check_payload(place: &str, resource: &Resource) -> Result<(), AppError> {
     let mut issues = handoff_fhir_model::payload::elsewhere(resource);
     for issue in &mut issues {
         if let Some(expression) = &mut issue.expression {
-            *expression = format!("{place}.resource.{}", expression.split_once('.').map_or("", |(_, rest)| rest));
+            *expression = format!(
+                "{place}.resource.{}",
+                expression.split_once('.').map_or("", |(_, rest)| rest)
+            );
         }
     }
-    if issues.is_empty() { Ok(()) } else { Err(AppError::unprocessable(issues)) }
+    if issues.is_empty() {
+        Ok(())
+    } else {
+        Err(AppError::unprocessable(issues))
+    }
 }
 
 fn carry_out(tx: &mut dyn Tx, scope: &Scope, act: &Act) -> Result<(EntryAnswer, Cuts), AppError> {
@@ -328,13 +460,18 @@ fn carry_out(tx: &mut dyn Tx, scope: &Scope, act: &Act) -> Result<(EntryAnswer, 
 fn locate(mut error: AppError, i: usize) -> AppError {
     let place = format!("Bundle.entry[{i}]");
     if error.issues.is_empty() {
-        error.issues.push(Issue::at(IssueType::Processing, place, error.text.clone()));
+        error
+            .issues
+            .push(Issue::at(IssueType::Processing, place, error.text.clone()));
         return error;
     }
     for issue in &mut error.issues {
         issue.expression = Some(match issue.expression.take() {
             Some(at) if at.starts_with("Bundle.") => at,
-            Some(at) => format!("{place}.resource.{}", at.split_once('.').map_or(at.as_str(), |(_, rest)| rest)),
+            Some(at) => format!(
+                "{place}.resource.{}",
+                at.split_once('.').map_or(at.as_str(), |(_, rest)| rest)
+            ),
             None => place.clone(),
         });
     }

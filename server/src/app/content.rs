@@ -57,7 +57,13 @@ impl App {
     pub async fn open_content(&self, caller: &Caller, ticket: Ticket) -> Result<Content, AppError> {
         let sent = Arc::new(AtomicU64::new(0));
         let ending = Ending::new(self, caller, &ticket, Arc::clone(&sent));
-        let Ticket { binary, from, until, entry, .. } = ticket;
+        let Ticket {
+            binary,
+            from,
+            until,
+            entry,
+            ..
+        } = ticket;
         match verified(self.clone(), caller.tenant().clone(), binary, from, until).await {
             Ok(blocks) => Ok(Content {
                 blocks,
@@ -260,8 +266,12 @@ impl Verifier {
             return Err(ContentError::Integrity);
         }
         self.block = self.block.saturating_add(1);
-        let skip = usize::try_from(self.from.saturating_sub(start)).unwrap_or(usize::MAX).min(length);
-        let keep = usize::try_from(self.until.saturating_sub(start)).unwrap_or(usize::MAX).min(length);
+        let skip = usize::try_from(self.from.saturating_sub(start))
+            .unwrap_or(usize::MAX)
+            .min(length);
+        let keep = usize::try_from(self.until.saturating_sub(start))
+            .unwrap_or(usize::MAX)
+            .min(length);
         Ok(Some(block.slice(skip..keep)))
     }
 

@@ -67,7 +67,8 @@ impl App {
         expected: Expected,
     ) -> Result<(), AppError> {
         let scope = self.scope(caller);
-        self.write(caller.tenant(), move |tx| delete(tx, &scope, &id, expected)).await
+        self.write(caller.tenant(), move |tx| delete(tx, &scope, &id, expected))
+            .await
     }
 
     /// Removes ingested content again where the transaction did not take it.
@@ -92,7 +93,11 @@ pub fn create(
     id: &DocumentId,
     resource: &Resource,
 ) -> Result<(Stored, Cuts), AppError> {
-    scope.permit(Action::DocumentCreate, Relation::default(), Event::DocumentCreated)?;
+    scope.permit(
+        Action::DocumentCreate,
+        Relation::default(),
+        Event::DocumentCreated,
+    )?;
     let mut resource = resource.clone();
     let facts = facts_of(scope, &resource)?;
     let attachments = resolve(tx, scope, id, &facts, &mut resource)?;
@@ -113,8 +118,9 @@ pub fn create(
     let body = resource.to_json();
     let index = search_index(&resource, &scope.fhir_base());
     tx.insert_document(scope.tenant(), &document, &body, &index)?;
-    let mut row =
-        scope.row(Event::DocumentCreated, Outcome::Success, Reason::Permitted).about(about(&document));
+    let mut row = scope
+        .row(Event::DocumentCreated, Outcome::Success, Reason::Permitted)
+        .about(about(&document));
     row = row.detail("class", document.class.as_deref().unwrap_or("unmapped"));
     tx.record(scope.tenant(), row);
     let cuts = supersede_all(tx, scope, &document, &[])?;
@@ -136,7 +142,11 @@ pub fn update(
         return Err(AppError::not_found());
     }
     if before.deleted {
-        return Err(AppError::new(Class::Gone, Reason::DocumentDeleted, "the document was deleted"));
+        return Err(AppError::new(
+            Class::Gone,
+            Reason::DocumentDeleted,
+            "the document was deleted",
+        ));
     }
     scope
         .permit(Action::DocumentUpdate, relation, Event::DocumentUpdated)
@@ -160,7 +170,9 @@ pub fn update(
     let body = resource.to_json();
     let index = search_index(&resource, &scope.fhir_base());
     tx.update_document(scope.tenant(), &after, &body, Some(&index))?;
-    let row = scope.row(Event::DocumentUpdated, Outcome::Success, Reason::Permitted).about(about(&after));
+    let row = scope
+        .row(Event::DocumentUpdated, Outcome::Success, Reason::Permitted)
+        .about(about(&after));
     tx.record(scope.tenant(), row);
     let was_current = before.facts.status == DocumentStatus::Current;
     if !same_content || (was_current && after.facts.status == DocumentStatus::Superseded) {
@@ -179,7 +191,9 @@ pub fn delete(
     expected: Expected,
 ) -> Result<((), Cuts), AppError> {
     let (tasks, before) = lock_with_tasks(tx, scope, id)?;
-    let Some(before) = before.filter(|d| !d.deleted) else { return Ok(((), Cuts::none())) };
+    let Some(before) = before.filter(|d| !d.deleted) else {
+        return Ok(((), Cuts::none()));
+    };
     let relation = relation_to(scope, &before, &tasks);
     if scope.allows(Action::DocumentRead, relation).is_none() {
         return Ok(((), Cuts::none()));
@@ -195,7 +209,9 @@ pub fn delete(
         ..before
     };
     tx.update_document(scope.tenant(), &after, &[], None)?;
-    let row = scope.row(Event::DocumentDeleted, Outcome::Success, Reason::Permitted).about(about(&after));
+    let row = scope
+        .row(Event::DocumentDeleted, Outcome::Success, Reason::Permitted)
+        .about(about(&after));
     tx.record(scope.tenant(), row);
     let cuts = settle_tasks(tx, scope, &tasks)?;
     Ok(((), cuts))
@@ -208,9 +224,15 @@ pub fn lock_with_tasks(
     id: &DocumentId,
 ) -> Result<(Vec<Task>, Option<Document>), AppError> {
     let ids = tx.tasks_of_document(scope.tenant(), id)?;
-    let tasks = if ids.is_empty() { Vec::new() } else { tx.lock_tasks(scope.tenant(), &ids)? };
-    let document =
-        tx.lock_documents(scope.tenant(), std::slice::from_ref(id), true)?.into_iter().next();
+    let tasks = if ids.is_empty() {
+        Vec::new()
+    } else {
+        tx.lock_tasks(scope.tenant(), &ids)?
+    };
+    let document = tx
+        .lock_documents(scope.tenant(), std::slice::from_ref(id), true)?
+        .into_iter()
+        .next();
     // A Task may have taken the document in between: with the document locked, none can any more.
     let mut again = tx.tasks_of_document(scope.tenant(), id)?;
     again.retain(|t| !tasks.iter().any(|known| known.id == *t));
@@ -233,7 +255,10 @@ pub fn relation_to(scope: &Scope, document: &Document, tasks: &[Task]) -> Relati
 /// Judges the Tasks that release a changed document anew.
 fn settle_tasks(tx: &mut dyn Tx, scope: &Scope, tasks: &[Task]) -> Result<Cuts, AppError> {
     let mut cuts = Cuts::none();
-    for task in tasks.iter().filter(|t| !t.deleted && !t.facts.status.is_terminal()) {
+    for task in tasks
+        .iter()
+        .filter(|t| !t.deleted && !t.facts.status.is_terminal())
+    {
         let loaded = load(tx, scope, task)?;
         cuts.extend(settle(tx, scope, task, &loaded)?.1);
     }
@@ -265,12 +290,16 @@ fn supersede_all(
 
 fn supersede(tx: &mut dyn Tx, scope: &Scope, id: &DocumentId) -> Result<Cuts, AppError> {
     let (tasks, before) = lock_with_tasks(tx, scope, id)?;
-    let Some(before) = before.filter(|d| !d.deleted && !d.superseded) else { return Ok(Cuts::none()) };
+    let Some(before) = before.filter(|d| !d.deleted && !d.superseded) else {
+        return Ok(Cuts::none());
+    };
     let relation = relation_to(scope, &before, &tasks);
     if !relation.creator || scope.allows(Action::DocumentUpdate, relation).is_none() {
         return Ok(Cuts::none());
     }
-    let stored = tx.current(scope.tenant(), Kind::Document, id.as_str())?.ok_or_else(AppError::not_found)?;
+    let stored = tx
+        .current(scope.tenant(), Kind::Document, id.as_str())?
+        .ok_or_else(AppError::not_found)?;
     let version = before.version.saturating_add(1);
     let in_error = before.facts.status == DocumentStatus::EnteredInError;
     let resource = if in_error {
@@ -297,7 +326,11 @@ fn supersede(tx: &mut dyn Tx, scope: &Scope, id: &DocumentId) -> Result<Cuts, Ap
 
 fn record_superseded(tx: &mut dyn Tx, scope: &Scope, document: &Document) {
     let row = scope
-        .row(Event::DocumentSuperseded, Outcome::Success, Reason::DocumentSuperseded)
+        .row(
+            Event::DocumentSuperseded,
+            Outcome::Success,
+            Reason::DocumentSuperseded,
+        )
         .about(about(document))
         .detail("content-version", document.content_version.to_string());
     tx.record(scope.tenant(), row);
@@ -331,7 +364,12 @@ fn class_of(facts: &DocumentFacts) -> Option<String> {
     let class = |code: &Code| {
         handoff_fhir_profiles::document_class(code.system.as_deref().unwrap_or_default(), &code.code)
     };
-    facts.kind.iter().chain(&facts.category).find_map(class).map(str::to_owned)
+    facts
+        .kind
+        .iter()
+        .chain(&facts.category)
+        .find_map(class)
+        .map(str::to_owned)
 }
 
 fn contents(attachments: &[Attachment]) -> std::collections::BTreeSet<Sha256> {
@@ -343,7 +381,11 @@ pub fn about(document: &Document) -> About {
     About {
         document: Some(format!("DocumentReference/{}", document.id)),
         document_version: Some(document.version),
-        patient: document.facts.subject.clone().filter(|s| s.starts_with("Patient/")),
+        patient: document
+            .facts
+            .subject
+            .clone()
+            .filter(|s| s.starts_with("Patient/")),
         ..About::default()
     }
 }
@@ -374,5 +416,9 @@ pub fn binary_of(url: &str) -> Option<Result<BinaryId, ()>> {
         Some((id, version)) => (id, version),
         None => (rest, "1"),
     };
-    Some(if version == "1" { BinaryId::parse(id).map_err(|_| ()) } else { Err(()) })
+    Some(if version == "1" {
+        BinaryId::parse(id).map_err(|_| ())
+    } else {
+        Err(())
+    })
 }

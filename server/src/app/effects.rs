@@ -36,7 +36,12 @@ pub fn load(tx: &mut dyn Tx, scope: &Scope, task: &Task) -> Result<Loaded, AppEr
 }
 
 /// Brings a Task's grants to where the Task and its documents demand. Answers the plan that was carried out.
-pub fn settle(tx: &mut dyn Tx, scope: &Scope, task: &Task, loaded: &Loaded) -> Result<(Plan, Cuts), AppError> {
+pub fn settle(
+    tx: &mut dyn Tx,
+    scope: &Scope,
+    task: &Task,
+    loaded: &Loaded,
+) -> Result<(Plan, Cuts), AppError> {
     let workflow = scope.rules.workflows.of(&task.facts.code);
     let barred = BTreeMap::new();
     let scene = scene(task, loaded, workflow, &barred, scope);
@@ -53,7 +58,14 @@ pub fn scene<'a>(
     barred: &'a BTreeMap<handoff_domain::ActorRef, Reason>,
     scope: &Scope,
 ) -> Scene<'a> {
-    Scene { task, documents: &loaded.documents, grants: &loaded.grants, workflow, barred, now: scope.now() }
+    Scene {
+        task,
+        documents: &loaded.documents,
+        grants: &loaded.grants,
+        workflow,
+        barred,
+        now: scope.now(),
+    }
 }
 
 /// Writes a plan: grants, redemptions, audit rows, outbox rows.
@@ -67,8 +79,16 @@ pub fn carry_out(
     let tenant = scope.tenant().clone();
     // A grant that is issued and bound in one go is written once, as it ends up.
     for (i, step) in plan.steps.iter().enumerate() {
-        let later = plan.steps.iter().skip(i.saturating_add(1)).any(|s| s.grant.id == step.grant.id);
-        let earlier_new = plan.steps.iter().take(i).any(|s| s.new && s.grant.id == step.grant.id);
+        let later = plan
+            .steps
+            .iter()
+            .skip(i.saturating_add(1))
+            .any(|s| s.grant.id == step.grant.id);
+        let earlier_new = plan
+            .steps
+            .iter()
+            .take(i)
+            .any(|s| s.new && s.grant.id == step.grant.id);
         if !later {
             if step.new || earlier_new {
                 tx.insert_grant(&tenant, &step.grant)?;
@@ -115,8 +135,14 @@ fn record_step(
         Change::Expired => (Event::GrantExpired, "expired"),
         Change::Revoked => (Event::GrantRevoked, "revoked"),
     };
-    let reason = grant.state.reason().filter(|r| *r != Reason::NotBound).unwrap_or(Reason::Permitted);
-    let mut row = scope.row(event, Outcome::Success, reason).about(about_grant(task, documents, grant));
+    let reason = grant
+        .state
+        .reason()
+        .filter(|r| *r != Reason::NotBound)
+        .unwrap_or(Reason::Permitted);
+    let mut row = scope
+        .row(event, Outcome::Success, reason)
+        .about(about_grant(task, documents, grant));
     row = row.detail("origin", grant.origin.as_str());
     if let Some(grantee) = grant.grantee() {
         row = row.detail("grantee", grantee.as_str());
@@ -156,8 +182,9 @@ pub fn about_document(task: &Task, documents: &[Document], id: &DocumentId) -> A
     about.document = Some(format!("DocumentReference/{id}"));
     about.document_version = document.map(|d| d.version);
     if about.patient.is_none() {
-        about.patient =
-            document.and_then(|d| d.facts.subject.clone()).filter(|s| s.starts_with("Patient/"));
+        about.patient = document
+            .and_then(|d| d.facts.subject.clone())
+            .filter(|s| s.starts_with("Patient/"));
     }
     about
 }

@@ -85,13 +85,21 @@ impl AppError {
 
     /// Input refused with located problems.
     pub fn invalid(issues: Vec<Issue>) -> Self {
-        let text = issues.first().map_or_else(|| "invalid input".to_owned(), |i| i.text.clone());
-        Self { issues, ..Self::new(Class::Invalid, Reason::Invalid, text) }
+        let text = issues
+            .first()
+            .map_or_else(|| "invalid input".to_owned(), |i| i.text.clone());
+        Self {
+            issues,
+            ..Self::new(Class::Invalid, Reason::Invalid, text)
+        }
     }
 
     /// Input that breaks a rule, with located problems.
     pub fn unprocessable(issues: Vec<Issue>) -> Self {
-        Self { class: Class::Unprocessable, ..Self::invalid(issues) }
+        Self {
+            class: Class::Unprocessable,
+            ..Self::invalid(issues)
+        }
     }
 
     /// One malformed thing.
@@ -103,12 +111,19 @@ impl AppError {
     pub fn rule(expression: &str, text: impl Into<String>) -> Self {
         let text = text.into();
         let issue = Issue::at(IssueType::BusinessRule, expression, text.as_str());
-        Self { issues: vec![issue], ..Self::new(Class::Unprocessable, Reason::Invalid, text) }
+        Self {
+            issues: vec![issue],
+            ..Self::new(Class::Unprocessable, Reason::Invalid, text)
+        }
     }
 
     /// Not there, or not for this caller to know: the same words either way.
     pub fn not_found() -> Self {
-        Self::new(Class::NotFound, Reason::NotFound, "there is no such resource, or it is not for you to see")
+        Self::new(
+            Class::NotFound,
+            Reason::NotFound,
+            "there is no such resource, or it is not for you to see",
+        )
     }
 
     /// A refusal, told with its reason code.
@@ -155,7 +170,10 @@ impl From<StoreError> for AppError {
                 "an internal error; nothing was changed, tell support the correlation id",
             ),
         };
-        Self { store: Some(error.clone()), ..base.because(error.to_string()) }
+        Self {
+            store: Some(error.clone()),
+            ..base.because(error.to_string())
+        }
     }
 }
 
@@ -214,7 +232,9 @@ pub fn explain(reason: Reason) -> &'static str {
         Reason::TaskOnHold => "the task is on hold; try again when it has been resumed",
         Reason::TaskEnteredInError => "the task was entered in error, so its documents are not released",
         Reason::TaskDeleted => "the task was deleted, so its documents are no longer released",
-        Reason::Reassigned => "the task was given to somebody else, so its documents are no longer released to you",
+        Reason::Reassigned => {
+            "the task was given to somebody else, so its documents are no longer released to you"
+        }
         Reason::InputRemoved => "the document was taken out of the task",
         Reason::DocumentSuperseded => "a newer version has taken this document's place; fetch that one",
         Reason::DocumentWithheld => "the document is withheld; ask the sender",
@@ -229,7 +249,9 @@ pub fn explain(reason: Reason) -> &'static str {
         Reason::Reissued => "a fresh grant has taken the place of this one; use the newest link",
         Reason::Expired => "the time to fetch it has passed; ask for a fresh link",
         Reason::Exhausted => "it was fetched as often as allowed; ask the sender for a fresh link",
-        Reason::Replayed => "every byte of it was already sent, and it can't be sent again; ask for a fresh link",
+        Reason::Replayed => {
+            "every byte of it was already sent, and it can't be sent again; ask for a fresh link"
+        }
         Reason::LinkUnknown => "there is no such link",
         Reason::ConstraintIp => "it may not be fetched from your address",
         Reason::ConstraintSession => "it may be fetched only in the session that opened it",

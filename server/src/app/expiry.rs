@@ -34,7 +34,11 @@ pub async fn run_once(app: &App) -> Result<usize, AppError> {
 }
 
 fn expire(tx: &mut dyn Tx, scope: &Scope, id: &TaskId) -> Result<((), Cuts), AppError> {
-    let Some(task) = tx.lock_tasks(scope.tenant(), std::slice::from_ref(id))?.into_iter().next() else {
+    let Some(task) = tx
+        .lock_tasks(scope.tenant(), std::slice::from_ref(id))?
+        .into_iter()
+        .next()
+    else {
         return Ok(((), Cuts::none()));
     };
     let loaded = load(tx, scope, &task)?;
@@ -60,8 +64,10 @@ fn act(tx: &mut dyn Tx, scope: &Scope, task: &Task, expired: &[Grant]) -> Result
     let workflow = scope.rules.workflows.of(&task.facts.code);
     match workflow.on_expiry {
         OnExpiry::None => {
-            let change =
-                TaskEdit { business_status: Some(BusinessStatus::LinkExpired), ..TaskEdit::default() };
+            let change = TaskEdit {
+                business_status: Some(BusinessStatus::LinkExpired),
+                ..TaskEdit::default()
+            };
             let task = edit(tx, scope, task, change)?;
             tell(tx, scope, &task, Topic::TaskStatusChanged, "link-expired");
             Ok(Cuts::none())
@@ -78,12 +84,21 @@ fn act(tx: &mut dyn Tx, scope: &Scope, task: &Task, expired: &[Grant]) -> Result
         }
         OnExpiry::Reissue { at_most } => {
             let again = task.reissues < at_most;
-            let counted = Task { reissues: task.reissues.saturating_add(u32::from(again)), ..task.clone() };
-            let change =
-                TaskEdit { business_status: Some(BusinessStatus::LinkExpired), ..TaskEdit::default() };
+            let counted = Task {
+                reissues: task.reissues.saturating_add(u32::from(again)),
+                ..task.clone()
+            };
+            let change = TaskEdit {
+                business_status: Some(BusinessStatus::LinkExpired),
+                ..TaskEdit::default()
+            };
             let task = edit(tx, scope, &counted, change)?;
             tell(tx, scope, &task, Topic::TaskStatusChanged, "link-expired");
-            if again { reissue(tx, scope, &task, expired) } else { Ok(Cuts::none()) }
+            if again {
+                reissue(tx, scope, &task, expired)
+            } else {
+                Ok(Cuts::none())
+            }
         }
     }
 }
@@ -97,8 +112,12 @@ fn reissue(tx: &mut dyn Tx, scope: &Scope, task: &Task, expired: &[Grant]) -> Re
         let barred = BTreeMap::new();
         let scene = scene(task, &loaded, workflow, &barred, scope);
         let document = loaded.documents.iter().find(|d| d.id == grant.document);
-        let found = document
-            .and_then(|d| d.attachments.iter().find(|a| a.sha256 == grant.sha256).map(|a| (d, a)));
+        let found = document.and_then(|d| {
+            d.attachments
+                .iter()
+                .find(|a| a.sha256 == grant.sha256)
+                .map(|a| (d, a))
+        });
         let (Some((document, attachment)), Some(grantee)) = (found, grant.grantee().cloned()) else {
             continue;
         };

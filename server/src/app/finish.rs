@@ -111,7 +111,10 @@ struct EndFacts {
 async fn record_end(app: &App, caller: Caller, facts: EndFacts) {
     for _ in 0..RECORD_TRIES {
         let (scope, unit) = (app.scope(&caller), facts.clone());
-        match app.write(caller.tenant(), move |tx| end_stream(tx, &scope, &unit)).await {
+        match app
+            .write(caller.tenant(), move |tx| end_stream(tx, &scope, &unit))
+            .await
+        {
             Ok(()) => return,
             Err(error) => {
                 tracing::warn!(redemption = %facts.redemption, cause = ?error.cause, "the end of a stream could not be recorded yet");
@@ -123,7 +126,10 @@ async fn record_end(app: &App, caller: Caller, facts: EndFacts) {
 
 fn end_stream(tx: &mut dyn Tx, scope: &Scope, facts: &EndFacts) -> Result<((), Cuts), AppError> {
     // The Task first, as everywhere: its version may be about to change.
-    let task = tx.lock_tasks(scope.tenant(), std::slice::from_ref(&facts.task))?.into_iter().next();
+    let task = tx
+        .lock_tasks(scope.tenant(), std::slice::from_ref(&facts.task))?
+        .into_iter()
+        .next();
     let Some(before) = tx.redemption(scope.tenant(), &facts.redemption)? else {
         return Ok(((), Cuts::none()));
     };
@@ -131,18 +137,25 @@ fn end_stream(tx: &mut dyn Tx, scope: &Scope, facts: &EndFacts) -> Result<((), C
     let ours = before.state == RedemptionState::CutOff
         || (before.state == RedemptionState::Streaming && before.streams == facts.stream);
     let mut after = if ours {
-        before.clone().end_stream(facts.from, facts.sent, facts.end, scope.now())
+        before
+            .clone()
+            .end_stream(facts.from, facts.sent, facts.end, scope.now())
     } else {
         before.clone().end_earlier_stream(facts.from, facts.sent)
     };
-    let unsent = matches!(after.state, RedemptionState::Interrupted | RedemptionState::IntegrityFailed);
+    let unsent = matches!(
+        after.state,
+        RedemptionState::Interrupted | RedemptionState::IntegrityFailed
+    );
     let unused = ours && after.bytes_sent == 0 && after.size > 0 && unsent;
     if unused {
         give_back(tx, scope, &mut after)?;
     }
     tx.update_redemption(scope.tenant(), &after)?;
     record_outcome(tx, scope, &before, &after, facts);
-    let Some(task) = task else { return Ok(((), Cuts::none())) };
+    let Some(task) = task else {
+        return Ok(((), Cuts::none()));
+    };
     if after.state == RedemptionState::Completed {
         mark_accessed(tx, scope, &task)?;
     }
@@ -161,7 +174,9 @@ fn settle_again(tx: &mut dyn Tx, scope: &Scope, task: &Task) -> Result<Cuts, App
 /// No byte was sent, so the use was not had: it is given back, and the redemption can't go on.
 fn give_back(tx: &mut dyn Tx, scope: &Scope, redemption: &mut Redemption) -> Result<(), AppError> {
     redemption.window_end = scope.now();
-    let Some(grant) = tx.grant(scope.tenant(), &redemption.grant)? else { return Ok(()) };
+    let Some(grant) = tx.grant(scope.tenant(), &redemption.grant)? else {
+        return Ok(());
+    };
     // A fresh grant may have taken its place meanwhile; two open ones there must not be.
     let replaced = tx.grants_of_task(scope.tenant(), &grant.task)?.iter().any(|g| {
         g.id != grant.id && g.state.is_open() && g.sha256 == grant.sha256 && g.grantee() == grant.grantee()
@@ -174,15 +189,17 @@ fn give_back(tx: &mut dyn Tx, scope: &Scope, redemption: &mut Redemption) -> Res
 
 fn record_outcome(tx: &mut dyn Tx, scope: &Scope, before: &Redemption, after: &Redemption, facts: &EndFacts) {
     let (event, outcome, reason) = match after.state {
-        RedemptionState::Completed => {
-            (Event::RedemptionCompleted, Outcome::Success, Reason::Permitted)
-        }
-        RedemptionState::CutOff => {
-            (Event::RedemptionCutOff, Outcome::Failed, after.cut_reason.unwrap_or(Reason::Revoked))
-        }
-        RedemptionState::IntegrityFailed => {
-            (Event::RedemptionIntegrityFailed, Outcome::Failed, Reason::IntegrityFailed)
-        }
+        RedemptionState::Completed => (Event::RedemptionCompleted, Outcome::Success, Reason::Permitted),
+        RedemptionState::CutOff => (
+            Event::RedemptionCutOff,
+            Outcome::Failed,
+            after.cut_reason.unwrap_or(Reason::Revoked),
+        ),
+        RedemptionState::IntegrityFailed => (
+            Event::RedemptionIntegrityFailed,
+            Outcome::Failed,
+            Reason::IntegrityFailed,
+        ),
         RedemptionState::Authorized | RedemptionState::Streaming | RedemptionState::Interrupted => {
             (Event::RedemptionInterrupted, Outcome::Failed, Reason::Permitted)
         }
@@ -215,28 +232,43 @@ fn mark_accessed(tx: &mut dyn Tx, scope: &Scope, task: &Task) -> Result<(), AppE
     if task.deleted || task.accessed {
         return Ok(());
     }
-    let after = Task { accessed: true, ..task.clone() };
-    edit(tx, scope, &after, TaskEdit {
-        business_status: Some(BusinessStatus::Accessed),
-        ..TaskEdit::default()
-    })?;
+    let after = Task {
+        accessed: true,
+        ..task.clone()
+    };
+    edit(
+        tx,
+        scope,
+        &after,
+        TaskEdit {
+            business_status: Some(BusinessStatus::Accessed),
+            ..TaskEdit::default()
+        },
+    )?;
     Ok(())
 }
 
 /// Writes a change of the server's own to a Task as its next version, and records it.
 pub fn edit(tx: &mut dyn Tx, scope: &Scope, task: &Task, edit: TaskEdit) -> Result<Task, AppError> {
-    let stored =
-        tx.current(scope.tenant(), Kind::Task, task.id.as_str())?.ok_or_else(AppError::not_found)?;
+    let stored = tx
+        .current(scope.tenant(), Kind::Task, task.id.as_str())?
+        .ok_or_else(AppError::not_found)?;
     let version = task.version.saturating_add(1);
     let at = task.last_updated.max(scope.now());
     let resource = edit_task(&stored.body, edit, version, at)?;
-    let mut after = Task { version, last_updated: at, ..task.clone() };
+    let mut after = Task {
+        version,
+        last_updated: at,
+        ..task.clone()
+    };
     if let Some(priority) = edit.priority {
         after.facts.priority = priority;
     }
     let index = super::tasks::index(scope, &resource);
     tx.update_task(scope.tenant(), &after, &resource.to_json(), Some(&index))?;
-    let row = scope.row(Event::TaskUpdated, Outcome::Success, Reason::Permitted).about(about_task(&after));
+    let row = scope
+        .row(Event::TaskUpdated, Outcome::Success, Reason::Permitted)
+        .about(about_task(&after));
     let row = match edit.business_status {
         Some(status) => row.detail("business-status", status.code()),
         None => row,
@@ -249,7 +281,8 @@ pub fn edit(tx: &mut dyn Tx, scope: &Scope, task: &Task, edit: TaskEdit) -> Resu
 pub fn server_itself(app: &App, tenant: &TenantId) -> Result<Caller, AppError> {
     let correlation =
         CorrelationId::parse(app.entropy.fresh_id()).map_err(|e| AppError::bad(e.to_string()))?;
-    let actor = handoff_domain::ActorRef::parse("Device/handoff").map_err(|e| AppError::bad(e.to_string()))?;
+    let actor =
+        handoff_domain::ActorRef::parse("Device/handoff").map_err(|e| AppError::bad(e.to_string()))?;
     Ok(Caller {
         principal: handoff_domain::access::Principal {
             tenant: tenant.clone(),
@@ -269,7 +302,10 @@ pub fn server_itself(app: &App, tenant: &TenantId) -> Result<Caller, AppError> {
             tenant: tenant.clone(),
             correlation,
             now: app.clock.now(),
-            agent: Agent { actor: Some(actor.to_string()), ..Agent::default() },
+            agent: Agent {
+                actor: Some(actor.to_string()),
+                ..Agent::default()
+            },
         },
         session: None,
     })
@@ -278,12 +314,15 @@ pub fn server_itself(app: &App, tenant: &TenantId) -> Result<Caller, AppError> {
 /// Closes the redemptions of processes that died. Answers how many it closed.
 pub async fn sweep_abandoned(app: &App) -> Result<usize, AppError> {
     let silent_since = Timestamp(app.clock.now().0.saturating_sub(SILENCE.0));
-    let abandoned = app.read(move |read| Ok(read.abandoned(silent_since, SWEEP_LIMIT)?)).await?;
+    let abandoned = app
+        .read(move |read| Ok(read.abandoned(silent_since, SWEEP_LIMIT)?))
+        .await?;
     let mut closed: usize = 0;
     for (tenant, id) in abandoned {
         let caller = server_itself(app, &tenant)?;
         let scope = app.scope(&caller);
-        app.write(&tenant, move |tx| close_abandoned(tx, &scope, &id)).await?;
+        app.write(&tenant, move |tx| close_abandoned(tx, &scope, &id))
+            .await?;
         closed = closed.saturating_add(1);
     }
     Ok(closed)
@@ -291,19 +330,34 @@ pub async fn sweep_abandoned(app: &App) -> Result<usize, AppError> {
 
 fn close_abandoned(tx: &mut dyn Tx, scope: &Scope, id: &RedemptionId) -> Result<((), Cuts), AppError> {
     let none = Ok(((), Cuts::none()));
-    let Some(seen) = tx.redemption(scope.tenant(), id)? else { return none };
-    let Some(grant) = tx.grant(scope.tenant(), &seen.grant)? else { return none };
-    let Some(task) = tx.lock_tasks(scope.tenant(), std::slice::from_ref(&grant.task))?.into_iter().next() else {
+    let Some(seen) = tx.redemption(scope.tenant(), id)? else {
         return none;
     };
-    let Some(before) = tx.redemption(scope.tenant(), id)? else { return none };
-    if !matches!(before.state, RedemptionState::Authorized | RedemptionState::Streaming) {
+    let Some(grant) = tx.grant(scope.tenant(), &seen.grant)? else {
+        return none;
+    };
+    let Some(task) = tx
+        .lock_tasks(scope.tenant(), std::slice::from_ref(&grant.task))?
+        .into_iter()
+        .next()
+    else {
+        return none;
+    };
+    let Some(before) = tx.redemption(scope.tenant(), id)? else {
+        return none;
+    };
+    if !matches!(
+        before.state,
+        RedemptionState::Authorized | RedemptionState::Streaming
+    ) {
         return none;
     }
     let mut about = super::effects::about_grant(&task, &[], &grant);
     about.redemption = Some(id.to_string());
     let never_streamed = before.streams == 0;
-    let mut after = before.clone().end_stream(before.sent_up_to, 0, StreamEnd::Gone, scope.now());
+    let mut after = before
+        .clone()
+        .end_stream(before.sent_up_to, 0, StreamEnd::Gone, scope.now());
     // What a dead process had sent is not known, so a use of which bytes may have left stays taken.
     if never_streamed {
         give_back(tx, scope, &mut after)?;

@@ -62,7 +62,9 @@ impl App {
         self.entropy.fill(&mut bytes);
         let secret = URL_SAFE_NO_PAD.encode(bytes);
         let hash: [u8; 32] = Sha256::digest(secret.as_bytes()).into();
-        let view = self.write(caller.tenant(), move |tx| ask(tx, &scope, &request, hash)).await?;
+        let view = self
+            .write(caller.tenant(), move |tx| ask(tx, &scope, &request, hash))
+            .await?;
         let base = self.settings.tenant_base(caller.tenant());
         let link = format!("{base}/handoff/{}#{secret}", view.grant.handle);
         Ok(IssuedGrant { view, link })
@@ -73,18 +75,26 @@ impl App {
         let scope = self.scope(caller);
         self.read(move |read| {
             let grant = read.grant(scope.tenant(), &id)?.ok_or_else(AppError::not_found)?;
-            let task = read.task(scope.tenant(), &grant.task)?.ok_or_else(AppError::not_found)?;
+            let task = read
+                .task(scope.tenant(), &grant.task)?
+                .ok_or_else(AppError::not_found)?;
             view(read, &scope, &task, grant)?.ok_or_else(AppError::not_found)
         })
         .await
     }
 
     /// The grants of a document that the caller may see, newest first.
-    pub async fn list_grants(&self, caller: &Caller, document: DocumentId) -> Result<Vec<GrantView>, AppError> {
+    pub async fn list_grants(
+        &self,
+        caller: &Caller,
+        document: DocumentId,
+    ) -> Result<Vec<GrantView>, AppError> {
         let scope = self.scope(caller);
         self.read(move |read| {
             let mut views = Vec::new();
-            let found = read.document(scope.tenant(), &document)?.ok_or_else(AppError::not_found)?;
+            let found = read
+                .document(scope.tenant(), &document)?
+                .ok_or_else(AppError::not_found)?;
             for grant in read.grants_of_document(scope.tenant(), &document, LIST_LIMIT)? {
                 if let Some(task) = read.task(scope.tenant(), &grant.task)? {
                     views.extend(view(read, &scope, &task, grant)?);
@@ -148,7 +158,10 @@ impl RevokePick {
 fn check_constraints(constraints: &Constraints) -> Result<(), AppError> {
     let lists = [&constraints.ip, &constraints.client, &constraints.content_type];
     if lists.iter().any(|list| list.len() > MAX_CONSTRAINTS) {
-        return Err(AppError::rule("constraints", format!("at most {MAX_CONSTRAINTS} entries in a list")));
+        return Err(AppError::rule(
+            "constraints",
+            format!("at most {MAX_CONSTRAINTS} entries in a list"),
+        ));
     }
     if let Some(at) = constraints.ip.iter().position(|range| !is_address_range(range)) {
         return Err(AppError::rule(
@@ -170,7 +183,11 @@ fn ask(
     let (origin, grantee) = standing(scope, request, &task)
         .map_err(|e| e.recorded(denial(scope, &task, request, e_reason(&task, request))))?;
     let refused = |reason: Reason| {
-        let class = if is_of_the_task(reason) { Class::Conflict } else { Class::Forbidden };
+        let class = if is_of_the_task(reason) {
+            Class::Conflict
+        } else {
+            Class::Forbidden
+        };
         AppError::new(class, reason, super::error::explain(reason))
             .recorded(denial(scope, &task, request, reason))
     };
@@ -184,12 +201,18 @@ fn ask(
         (None, [_]) => loaded.documents.first(),
         (None, []) => None,
         (None, _) => {
-            return Err(AppError::rule("document", "the Task has several documents; say which"));
+            return Err(AppError::rule(
+                "document",
+                "the Task has several documents; say which",
+            ));
         }
     };
     let document = document.ok_or_else(|| {
-        AppError::rule("document", "the document is not in the Task, or was not put there by one who may release it")
-            .recorded(denial(scope, &task, request, Reason::Invalid))
+        AppError::rule(
+            "document",
+            "the document is not in the Task, or was not put there by one who may release it",
+        )
+        .recorded(denial(scope, &task, request, Reason::Invalid))
     })?;
     let attachment = match &request.binary {
         Some(id) => document.attachments.iter().find(|a| a.binary == *id),
@@ -215,10 +238,11 @@ fn ask(
     };
     let (plan, grant) = issue(&scene, asked, &mut || scope.fresh_grant()).map_err(|e| match e {
         AskRefused::Because(reason) => refused(reason),
-        AskRefused::TooManyUses { at_most } => {
-            AppError::rule("uses", format!("this workflow allows 1 to {at_most} uses"))
-                .recorded(denial(scope, &task, request, Reason::Invalid))
-        }
+        AskRefused::TooManyUses { at_most } => AppError::rule(
+            "uses",
+            format!("this workflow allows 1 to {at_most} uses"),
+        )
+        .recorded(denial(scope, &task, request, Reason::Invalid)),
         AskRefused::WindowOutOfRange { at_most } => AppError::rule(
             "expiresIn",
             format!("this workflow allows 1 to {} seconds", at_most.whole_seconds()),
@@ -226,7 +250,13 @@ fn ask(
         .recorded(denial(scope, &task, request, Reason::Invalid)),
     })?;
     let cuts = carry_out(tx, scope, &task, &loaded.documents, &plan)?;
-    Ok((GrantView { document_version: document.version, grant }, cuts))
+    Ok((
+        GrantView {
+            document_version: document.version,
+            grant,
+        },
+        cuts,
+    ))
 }
 
 /// As whom the caller asks, and for whom.
@@ -245,7 +275,12 @@ fn standing(scope: &Scope, request: &GrantRequest, task: &Task) -> Result<(Origi
     };
     let for_myself = grantee == *me;
     // The rights of one who asks for another come from having placed the Task, or from running the server.
-    let as_placer = Relation { grantee: false, owner: false, recipient: false, ..relation };
+    let as_placer = Relation {
+        grantee: false,
+        owner: false,
+        recipient: false,
+        ..relation
+    };
     if scope.allows(Action::GrantIssue, as_placer).is_some() {
         return Ok((Origin::Requested, grantee));
     }
@@ -253,12 +288,19 @@ fn standing(scope: &Scope, request: &GrantRequest, task: &Task) -> Result<(Origi
         return Err(AppError::forbidden(Reason::Reassigned));
     }
     if !for_myself {
-        return Err(AppError::forbidden(if i_hold { Reason::NotGrantee } else { Reason::PolicyDenied }));
+        return Err(AppError::forbidden(if i_hold {
+            Reason::NotGrantee
+        } else {
+            Reason::PolicyDenied
+        }));
     }
     if !i_hold {
         return Err(AppError::forbidden(Reason::NotGrantee));
     }
-    let as_grantee = Relation { grantee: true, ..relation };
+    let as_grantee = Relation {
+        grantee: true,
+        ..relation
+    };
     if scope.allows(Action::GrantIssue, as_grantee).is_some() {
         Ok((Origin::SelfService, grantee))
     } else {
@@ -338,18 +380,24 @@ fn revoke(
         // Owning the Task gives no right over grants of others.
         relation.owner = false;
         relation.recipient = false;
-        scope.permit(Action::GrantRevoke, relation, Event::GrantRevoked).map_err(|mut e| {
-            if let Some(row) = &mut e.denial {
-                row.about = about_grant(&task, &loaded.documents, grant);
-            }
-            e
-        })?;
+        scope
+            .permit(Action::GrantRevoke, relation, Event::GrantRevoked)
+            .map_err(|mut e| {
+                if let Some(row) = &mut e.denial {
+                    row.about = about_grant(&task, &loaded.documents, grant);
+                }
+                e
+            })?;
         if grant.uses > 0 && !matches!(grant.state, GrantState::Revoked(..)) {
             plan.cuts.push((grant.id.clone(), reason));
         }
         if let Ok(revoked) = grant.clone().revoke(scope.now(), reason) {
             ids.push(revoked.id.clone());
-            plan.steps.push(Step { change: Change::Revoked, new: false, grant: revoked });
+            plan.steps.push(Step {
+                change: Change::Revoked,
+                new: false,
+                grant: revoked,
+            });
         }
     }
     let cuts = carry_out(tx, scope, &task, &loaded.documents, &plan)?;
@@ -358,7 +406,11 @@ fn revoke(
 
 fn lock_visible_even_deleted(tx: &mut dyn Tx, scope: &Scope, id: &TaskId) -> Result<Task, AppError> {
     let locked = tx.lock_tasks(scope.tenant(), std::slice::from_ref(id))?;
-    locked.into_iter().next().filter(|t| super::tasks::sees(scope, t)).ok_or_else(AppError::not_found)
+    locked
+        .into_iter()
+        .next()
+        .filter(|t| super::tasks::sees(scope, t))
+        .ok_or_else(AppError::not_found)
 }
 
 /// The grant as the caller may see it; `None` where it may not.
@@ -373,7 +425,11 @@ fn view(
     if scope.allows(Action::GrantRead, relation).is_none() {
         return Ok(None);
     }
-    let document_version =
-        read.document(scope.tenant(), &grant.document)?.map_or(grant.content_version, |d| d.version);
-    Ok(Some(GrantView { grant, document_version }))
+    let document_version = read
+        .document(scope.tenant(), &grant.document)?
+        .map_or(grant.content_version, |d| d.version);
+    Ok(Some(GrantView {
+        grant,
+        document_version,
+    }))
 }

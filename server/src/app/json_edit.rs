@@ -48,13 +48,20 @@ pub struct TaskEdit {
 pub fn open(body: &[u8]) -> Result<Resource, AppError> {
     handoff_fhir_model::parse_stored(body).map_err(|issues| {
         let what = issues.first().map_or_else(String::new, |i| i.text.clone());
-        AppError::from(StoreError::Broken(format!("a stored resource is not valid: {what}")))
+        AppError::from(StoreError::Broken(format!(
+            "a stored resource is not valid: {what}"
+        )))
     })
 }
 
 fn set(resource: &mut Resource, element: &str, value: Value) {
-    if let Some(map) = resource.value_mut().as_object_mut() {
-        map.insert(element.to_owned(), value);
+    set_field(resource.value_mut(), element, value);
+}
+
+/// Sets a field of a JSON object; anything else is left as it is.
+pub fn set_field(object: &mut Value, name: &str, value: Value) {
+    if let Some(map) = object.as_object_mut() {
+        map.insert(name.to_owned(), value);
     }
 }
 
@@ -91,7 +98,7 @@ fn business_status(status: BusinessStatus) -> Value {
     let code = status.code();
     let mut coding = json!({"system": BUSINESS_STATUS_SYSTEM, "code": code});
     if let Some(concept) = terminology::concept(BUSINESS_STATUS_SYSTEM, code) {
-        coding["display"] = json!(concept.display);
+        set_field(&mut coding, "display", json!(concept.display));
     }
     json!({"coding": [coding]})
 }

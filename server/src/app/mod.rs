@@ -15,6 +15,7 @@ pub mod grants;
 pub mod json_edit;
 pub mod read;
 pub mod redeem;
+mod redemption_scene;
 pub mod streams;
 pub mod task_family;
 pub mod tasks;
@@ -125,7 +126,11 @@ impl Caller {
             owner: task.facts.owner_actor().as_ref() == Some(me),
             former_owner: task.former_owners.contains(me),
             recipient: task.facts.recipient_actors().contains(me),
-            team: task.facts.teams().iter().any(|t| self.principal.teams.contains(t)),
+            team: task
+                .facts
+                .teams()
+                .iter()
+                .any(|t| self.principal.teams.contains(t)),
             grantee: false,
             through_task: false,
         }
@@ -163,14 +168,20 @@ impl Scope {
 
     /// Whether the policy allows `action` to a caller who stands like this to its object.
     pub fn allows(&self, action: Action, relation: Relation) -> Option<Permit> {
-        let request = AccessRequest { principal: &self.caller.principal, action, relation };
+        let request = AccessRequest {
+            principal: &self.caller.principal,
+            action,
+            relation,
+        };
         authorize(self.rules.policy.as_ref(), &request).ok()
     }
 
     /// A permit for `action`, or a refusal that says so and is recorded as `event`.
     pub fn permit(&self, action: Action, relation: Relation, event: Event) -> Result<Permit, AppError> {
         self.allows(action, relation).ok_or_else(|| {
-            let row = self.row(event, Outcome::Denied, Reason::PolicyDenied).detail("action", action.as_str());
+            let row = self
+                .row(event, Outcome::Denied, Reason::PolicyDenied)
+                .detail("action", action.as_str());
             AppError::forbidden(Reason::PolicyDenied).recorded(row)
         })
     }
@@ -242,7 +253,9 @@ impl App {
 
     /// Writes the audit row of a refusal, if it has one.
     pub async fn record_denial(&self, tenant: &TenantId, mut error: AppError) -> AppError {
-        let Some(row) = error.denial.take() else { return error };
+        let Some(row) = error.denial.take() else {
+            return error;
+        };
         let tenant = tenant.clone();
         let written: Result<(), AppError> = ports::write(self.store.as_ref(), move |tx| {
             tx.record(&tenant, (*row).clone());

@@ -35,7 +35,9 @@ impl App {
         let scope = self.scope(caller);
         self.read(move |read| {
             check_visible(read, &scope, kind, &id)?;
-            let version = read.current(scope.tenant(), kind, &id)?.ok_or_else(AppError::not_found)?;
+            let version = read
+                .current(scope.tenant(), kind, &id)?
+                .ok_or_else(AppError::not_found)?;
             answer(kind, id, version)
         })
         .await
@@ -52,8 +54,9 @@ impl App {
         let scope = self.scope(caller);
         self.read(move |read| {
             check_visible(read, &scope, kind, &id)?;
-            let version =
-                read.version(scope.tenant(), kind, &id, version)?.ok_or_else(AppError::not_found)?;
+            let version = read
+                .version(scope.tenant(), kind, &id, version)?
+                .ok_or_else(AppError::not_found)?;
             answer(kind, id, version)
         })
         .await
@@ -96,14 +99,20 @@ impl App {
             after: query.after,
             total: query.total,
         };
-        self.read(move |read| Ok(read.search(scope.tenant(), &search)?)).await
+        self.read(move |read| Ok(read.search(scope.tenant(), &search)?))
+            .await
     }
 }
 
 /// What part of the tenant the caller's roles open.
 fn visibility(scope: &Scope, kind: Kind) -> Visibility {
     let tenant_wide: &[Role] = match kind {
-        Kind::Task => &[Role::Subscriber, Role::Operator, Role::RecordsManager, Role::Auditor],
+        Kind::Task => &[
+            Role::Subscriber,
+            Role::Operator,
+            Role::RecordsManager,
+            Role::Auditor,
+        ],
         Kind::Document | Kind::Binary => &[Role::Operator, Role::RecordsManager, Role::Auditor],
     };
     if scope.caller.principal.has_any(tenant_wide) {
@@ -121,8 +130,11 @@ fn check_visible(read: &mut dyn Read, scope: &Scope, kind: Kind, id: &str) -> Re
     let visible = match kind {
         Kind::Task => {
             let id = TaskId::parse(id).map_err(|_| AppError::not_found())?;
-            read.task(scope.tenant(), &id)?
-                .is_some_and(|t| scope.allows(Action::TaskRead, scope.caller.relation_to(&t)).is_some())
+            read.task(scope.tenant(), &id)?.is_some_and(|t| {
+                scope
+                    .allows(Action::TaskRead, scope.caller.relation_to(&t))
+                    .is_some()
+            })
         }
         Kind::Document => {
             let id = DocumentId::parse(id).map_err(|_| AppError::not_found())?;
@@ -146,7 +158,11 @@ fn check_visible(read: &mut dyn Read, scope: &Scope, kind: Kind, id: &str) -> Re
         }
         Kind::Binary => false,
     };
-    if visible { Ok(()) } else { Err(AppError::not_found()) }
+    if visible {
+        Ok(())
+    } else {
+        Err(AppError::not_found())
+    }
 }
 
 fn answer(kind: Kind, id: String, version: Version) -> Result<Stored, AppError> {

@@ -95,7 +95,10 @@ impl Streams {
     pub fn forget(&self, entry: &Arc<Entry>) {
         entry.release();
         let mut entries = lock(&self.entries);
-        if entries.get(&entry.redemption).is_some_and(|present| Arc::ptr_eq(present, entry)) {
+        if entries
+            .get(&entry.redemption)
+            .is_some_and(|present| Arc::ptr_eq(present, entry))
+        {
             entries.remove(&entry.redemption);
         }
     }
@@ -158,7 +161,11 @@ pub async fn follow_cuts(app: App) {
             () = app.store.await_cut() => false,
             _ = recheck.tick() => true,
         };
-        let answer = if all { recheck_all(&app).await } else { feed.follow(&app).await };
+        let answer = if all {
+            recheck_all(&app).await
+        } else {
+            feed.follow(&app).await
+        };
         match answer {
             Ok(()) => confirmed = Instant::now(),
             Err(error) if confirmed.elapsed() > DOUBT_LIMIT => {
@@ -186,7 +193,11 @@ struct Feed {
 
 impl Feed {
     async fn follow(&mut self, app: &App) -> Result<(), AppError> {
-        while self.recent.front().is_some_and(|(_, seen)| seen.elapsed() > FEED_OVERLAP) {
+        while self
+            .recent
+            .front()
+            .is_some_and(|(_, seen)| seen.elapsed() > FEED_OVERLAP)
+        {
             if let Some((sequence, _)) = self.recent.pop_front() {
                 self.settled = self.settled.max(sequence);
             }

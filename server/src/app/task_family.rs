@@ -40,7 +40,9 @@ fn descend(
     depth: usize,
 ) -> Result<Cuts, AppError> {
     let mut cuts = Cuts::none();
-    let Some(depth) = depth.checked_sub(1) else { return Ok(cuts) };
+    let Some(depth) = depth.checked_sub(1) else {
+        return Ok(cuts);
+    };
     let ids = tx.children(scope.tenant(), parent)?;
     if ids.is_empty() {
         return Ok(cuts);
@@ -62,10 +64,11 @@ fn next_of(child: &Task, following: Following) -> Option<(TaskStatus, bool)> {
     let status = child.facts.status;
     match following {
         Following::Cancel => (!status.is_terminal()).then_some((TaskStatus::Cancelled, false)),
-        Following::Suspend => {
-            matches!(status, TaskStatus::Accepted | TaskStatus::Ready | TaskStatus::InProgress)
-                .then_some((TaskStatus::OnHold, true))
-        }
+        Following::Suspend => matches!(
+            status,
+            TaskStatus::Accepted | TaskStatus::Ready | TaskStatus::InProgress
+        )
+        .then_some((TaskStatus::OnHold, true)),
         Following::Resume => {
             let held = status == TaskStatus::OnHold && child.held_by_parent;
             child.held_from.filter(|_| held).map(|origin| (origin, false))
@@ -80,9 +83,14 @@ fn move_child(
     status: TaskStatus,
     held_by_parent: bool,
 ) -> Result<Cuts, AppError> {
-    let stored = tx.current(scope.tenant(), Kind::Task, before.id.as_str())?.ok_or_else(AppError::not_found)?;
+    let stored = tx
+        .current(scope.tenant(), Kind::Task, before.id.as_str())?
+        .ok_or_else(AppError::not_found)?;
     let version = before.version.saturating_add(1);
-    let edit = TaskEdit { status: Some(status), ..TaskEdit::default() };
+    let edit = TaskEdit {
+        status: Some(status),
+        ..TaskEdit::default()
+    };
     let resource = edit_task(&stored.body, edit, version, scope.now())?;
     let mut after = Task {
         version,
@@ -92,6 +100,11 @@ fn move_child(
         ..before.clone()
     };
     after.facts.status = status;
-    tx.update_task(scope.tenant(), &after, &resource.to_json(), Some(&index(scope, &resource)))?;
+    tx.update_task(
+        scope.tenant(),
+        &after,
+        &resource.to_json(),
+        Some(&index(scope, &resource)),
+    )?;
     settle_move(tx, scope, before, &after)
 }

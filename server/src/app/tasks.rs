@@ -55,7 +55,8 @@ impl App {
     pub async fn create_task(&self, caller: &Caller, resource: Resource) -> Result<Stored, AppError> {
         let scope = self.scope(caller);
         let id = new_task_id(&scope)?;
-        self.write(caller.tenant(), move |tx| create(tx, &scope, &id, &resource)).await
+        self.write(caller.tenant(), move |tx| create(tx, &scope, &id, &resource))
+            .await
     }
 
     /// Changes a Task.
@@ -67,13 +68,17 @@ impl App {
         expected: Expected,
     ) -> Result<Stored, AppError> {
         let scope = self.scope(caller);
-        self.write(caller.tenant(), move |tx| update(tx, &scope, &id, &resource, expected)).await
+        self.write(caller.tenant(), move |tx| {
+            update(tx, &scope, &id, &resource, expected)
+        })
+        .await
     }
 
     /// Deletes a Task; its grants die with it. Deleting it again is no error.
     pub async fn delete_task(&self, caller: &Caller, id: TaskId, expected: Expected) -> Result<(), AppError> {
         let scope = self.scope(caller);
-        self.write(caller.tenant(), move |tx| delete(tx, &scope, &id, expected)).await
+        self.write(caller.tenant(), move |tx| delete(tx, &scope, &id, expected))
+            .await
     }
 }
 
@@ -86,12 +91,18 @@ pub fn new_task_id(scope: &Scope) -> Result<TaskId, AppError> {
 pub fn facts_of(scope: &Scope, resource: &Resource) -> Result<TaskFacts, AppError> {
     let mut facts = task_facts(resource).map_err(AppError::invalid)?;
     let base = scope.fhir_base();
-    for reference in [&mut facts.focus, &mut facts.subject, &mut facts.encounter, &mut facts.requester, &mut facts.owner]
-        .into_iter()
-        .flatten()
-        .chain(&mut facts.inputs)
-        .chain(&mut facts.recipients)
-        .chain(&mut facts.part_of)
+    for reference in [
+        &mut facts.focus,
+        &mut facts.subject,
+        &mut facts.encounter,
+        &mut facts.requester,
+        &mut facts.owner,
+    ]
+    .into_iter()
+    .flatten()
+    .chain(&mut facts.inputs)
+    .chain(&mut facts.recipients)
+    .chain(&mut facts.part_of)
     {
         if let Some(local) = reference.strip_prefix(&base) {
             *reference = local.to_owned();
@@ -107,7 +118,11 @@ pub fn create(
     id: &TaskId,
     resource: &Resource,
 ) -> Result<(Stored, Cuts), AppError> {
-    scope.permit(Action::TaskCreate, handoff_domain::access::Relation::default(), Event::TaskCreated)?;
+    scope.permit(
+        Action::TaskCreate,
+        handoff_domain::access::Relation::default(),
+        Event::TaskCreated,
+    )?;
     let facts = facts_of(scope, resource)?;
     let workflow = scope.rules.workflows.of(&facts.code);
     check_move(workflow, None, None, facts.status).map_err(|e| illegal(&e))?;
@@ -137,7 +152,13 @@ pub fn create(
         .about(about_task(&task))
         .detail("to", task.facts.status.as_str());
     tx.record(scope.tenant(), row);
-    tell(tx, scope, &task, Topic::TaskStatusChanged, task.facts.status.as_str());
+    tell(
+        tx,
+        scope,
+        &task,
+        Topic::TaskStatusChanged,
+        task.facts.status.as_str(),
+    );
     let loaded = load(tx, scope, &task)?;
     let (_, cuts) = settle(tx, scope, &task, &loaded)?;
     Ok((stored(&task, body, true), cuts))
@@ -193,7 +214,9 @@ pub fn delete(
         return Ok(((), Cuts::none()));
     };
     let relation = scope.caller.relation_to(&before);
-    scope.permit(Action::TaskDelete, relation, Event::TaskDeleted).map_err(|e| about(e, &before))?;
+    scope
+        .permit(Action::TaskDelete, relation, Event::TaskDeleted)
+        .map_err(|e| about(e, &before))?;
     expected.check(before.version, false)?;
     let after = Task {
         version: before.version.saturating_add(1),
@@ -202,7 +225,9 @@ pub fn delete(
         ..before.clone()
     };
     tx.update_task(scope.tenant(), &after, &[], None)?;
-    let row = scope.row(Event::TaskDeleted, Outcome::Success, Reason::Permitted).about(about_task(&after));
+    let row = scope
+        .row(Event::TaskDeleted, Outcome::Success, Reason::Permitted)
+        .about(about_task(&after));
     tx.record(scope.tenant(), row);
     tell(tx, scope, &after, Topic::TaskStatusChanged, "deleted");
     let loaded = load(tx, scope, &after)?;
@@ -214,7 +239,9 @@ pub fn delete(
 /// Records a move that was written, brings the grants along, and tells subscribers.
 pub fn settle_move(tx: &mut dyn Tx, scope: &Scope, before: &Task, after: &Task) -> Result<Cuts, AppError> {
     let (from, to) = (before.facts.status, after.facts.status);
-    let mut row = scope.row(Event::TaskUpdated, Outcome::Success, Reason::Permitted).about(about_task(after));
+    let mut row = scope
+        .row(Event::TaskUpdated, Outcome::Success, Reason::Permitted)
+        .about(about_task(after));
     if from != to {
         row = row.detail("from", from.as_str()).detail("to", to.as_str());
         tell(tx, scope, after, Topic::TaskStatusChanged, to.as_str());
@@ -233,15 +260,25 @@ pub fn settle_move(tx: &mut dyn Tx, scope: &Scope, before: &Task, after: &Task) 
 
 /// Whether the caller may know that the Task exists.
 pub fn sees(scope: &Scope, task: &Task) -> bool {
-    scope.allows(Action::TaskRead, scope.caller.relation_to(task)).is_some()
+    scope
+        .allows(Action::TaskRead, scope.caller.relation_to(task))
+        .is_some()
 }
 
 /// The Task under lock, or the same 404 whether it is unknown or not for this caller.
 pub fn lock_visible(tx: &mut dyn Tx, scope: &Scope, id: &TaskId) -> Result<Task, AppError> {
     let locked = tx.lock_tasks(scope.tenant(), std::slice::from_ref(id))?;
-    let task = locked.into_iter().next().filter(|t| sees(scope, t)).ok_or_else(AppError::not_found)?;
+    let task = locked
+        .into_iter()
+        .next()
+        .filter(|t| sees(scope, t))
+        .ok_or_else(AppError::not_found)?;
     if task.deleted {
-        return Err(AppError::new(Class::Gone, Reason::TaskDeleted, "the task was deleted"));
+        return Err(AppError::new(
+            Class::Gone,
+            Reason::TaskDeleted,
+            "the task was deleted",
+        ));
     }
     Ok(task)
 }
@@ -312,8 +349,12 @@ fn next_instant(last: Timestamp, now: Timestamp) -> Timestamp {
 /// Whether the caller may make this change.
 fn check_mover(tx: &mut dyn Tx, scope: &Scope, before: &Task, facts: &TaskFacts) -> Result<(), AppError> {
     let relation = scope.caller.relation_to(before);
-    scope.permit(Action::TaskUpdate, relation, Event::TaskUpdated).map_err(|e| about(e, before))?;
-    let target = facts.owner_actor().filter(|o| before.facts.owner_actor().as_ref() != Some(o));
+    scope
+        .permit(Action::TaskUpdate, relation, Event::TaskUpdated)
+        .map_err(|e| about(e, before))?;
+    let target = facts
+        .owner_actor()
+        .filter(|o| before.facts.owner_actor().as_ref() != Some(o));
     let shares_team = match &target {
         Some(target) => shares_team(tx, scope, target)?,
         None => false,
@@ -329,11 +370,7 @@ fn check_mover(tx: &mut dyn Tx, scope: &Scope, before: &Task, facts: &TaskFacts)
 }
 
 /// Whether the person was in one of the caller's teams when last seen.
-fn shares_team(
-    tx: &mut dyn Tx,
-    scope: &Scope,
-    target: &handoff_domain::ActorRef,
-) -> Result<bool, AppError> {
+fn shares_team(tx: &mut dyn Tx, scope: &Scope, target: &handoff_domain::ActorRef) -> Result<bool, AppError> {
     let since = Timestamp(scope.now().0.saturating_sub(TEAM_FACT_AGE.0));
     let theirs = tx.teams_of(scope.tenant(), target, since)?;
     Ok(theirs.iter().any(|t| scope.caller.principal.teams.contains(t)))
@@ -357,7 +394,10 @@ fn effective_documents(
     let named = facts.document_ids();
     let at_most = scope.rules.workflows.of(&facts.code).max_documents;
     if named.len() > at_most {
-        return Err(AppError::rule("Task.input", format!("a Task of this kind names at most {at_most} documents")));
+        return Err(AppError::rule(
+            "Task.input",
+            format!("a Task of this kind names at most {at_most} documents"),
+        ));
     }
     let unknown: Vec<DocumentId> = named.iter().filter(|id| !before.contains(id)).cloned().collect();
     let found = if unknown.is_empty() {
@@ -385,12 +425,19 @@ fn effective_documents(
 fn may_release(scope: &Scope, document: &Document) -> bool {
     !document.deleted
         && document.created_by == scope.caller.principal.actor
-        && scope.caller.principal.has_any(&[Role::Placer, Role::RecordsManager])
+        && scope
+            .caller
+            .principal
+            .has_any(&[Role::Placer, Role::RecordsManager])
 }
 
 fn place_of(facts: &TaskFacts, id: &DocumentId) -> &'static str {
     let focus = format!("DocumentReference/{id}");
-    if facts.focus.as_deref().is_some_and(|f| f == focus || f.starts_with(&format!("{focus}/"))) {
+    if facts
+        .focus
+        .as_deref()
+        .is_some_and(|f| f == focus || f.starts_with(&format!("{focus}/")))
+    {
         "Task.focus"
     } else {
         "Task.input"
@@ -405,7 +452,10 @@ fn check_parents(read: &mut dyn Tx, scope: &Scope, id: &TaskId, facts: &TaskFact
             return Ok(());
         }
         if level.contains(id) {
-            return Err(AppError::rule("Task.partOf", "a Task can't be part of itself, at any depth"));
+            return Err(AppError::rule(
+                "Task.partOf",
+                "a Task can't be part of itself, at any depth",
+            ));
         }
         let mut above = Vec::new();
         for parent in &level {
@@ -415,7 +465,10 @@ fn check_parents(read: &mut dyn Tx, scope: &Scope, id: &TaskId, facts: &TaskFact
         }
         level = above;
     }
-    Err(AppError::rule("Task.partOf", format!("Tasks may be nested at most {MAX_TASK_DEPTH} deep")))
+    Err(AppError::rule(
+        "Task.partOf",
+        format!("Tasks may be nested at most {MAX_TASK_DEPTH} deep"),
+    ))
 }
 
 fn illegal(error: &handoff_domain::task::IllegalTransition) -> AppError {

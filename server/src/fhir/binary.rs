@@ -9,8 +9,8 @@ use serde::Deserialize;
 
 use super::negotiate::{BinaryForm, binary_form, check_accept, content_type};
 use super::{failed, not_allowed, ok, stored};
-use crate::app::redeem::{Fetch, Fetched};
 use crate::app::AppError;
+use crate::app::redeem::{Fetch, Fetched};
 use crate::http::HttpState;
 use crate::http::answer::with_correlation;
 use crate::http::request::authenticate;
@@ -19,7 +19,9 @@ use crate::http::stream::{content, preview, read_body, resume_of, upload};
 /// The routes.
 pub fn routes(cfg: &mut web::ServiceConfig) {
     cfg.service(
-        web::resource("/Binary").route(web::post().to(create)).default_service(web::to(not_allowed)),
+        web::resource("/Binary")
+            .route(web::post().to(create))
+            .default_service(web::to(not_allowed)),
     );
     for path in ["/Binary/{id}", "/Binary/{id}/_history/{version}"] {
         let resource = web::resource(path)
@@ -27,7 +29,11 @@ pub fn routes(cfg: &mut web::ServiceConfig) {
             .route(web::head().to(fetch))
             .default_service(web::to(not_allowed));
         let versioned = path.ends_with("{version}");
-        cfg.service(if versioned { resource } else { resource.route(web::delete().to(delete)) });
+        cfg.service(if versioned {
+            resource
+        } else {
+            resource.route(web::delete().to(delete))
+        });
     }
 }
 
@@ -49,30 +55,36 @@ async fn create(state: State, request: HttpRequest, payload: web::Payload) -> Ht
             .map_or_else(|| "application/octet-stream".to_owned(), |t| t.trim().to_owned());
         let context = security_context(&request)?;
         let essence = content_type(&request).unwrap_or_default();
-        let wrapped = matches!(essence.as_str(), "application/fhir+json" | "application/json+fhir");
-        let answer = if wrapped {
+        let answer = if matches!(
+            essence.as_str(),
+            "application/fhir+json" | "application/json+fhir"
+        ) {
             let body = read_body(&request, payload, state.limits.max_body, state.timeouts.body_idle).await?;
             // Verbatim content unless it really is a Binary resource (R4 binary).
-            match as_binary(&body)? {
-                Some(binary) => {
-                    let ingested = futures_util::stream::iter([Ok(bytes::Bytes::from(binary.data.unwrap_or_default()))]);
-                    let limit = state.app.settings.max_inline;
-                    let context = binary.security_context.or(context);
-                    state.app.create_binary(&caller, binary.content_type, context, Box::pin(ingested), limit).await?
-                }
-                None => {
-                    let whole = futures_util::stream::iter([Ok(bytes::Bytes::from(body))]);
-                    let limit = state.app.settings.max_binary;
-                    state.app.create_binary(&caller, sent_type, context, Box::pin(whole), limit).await?
-                }
-            }
+            let (content_type, context, data) = if let Some(binary) = as_binary(&body)? {
+                let data = binary.data.unwrap_or_default();
+                (binary.content_type, binary.security_context.or(context), data)
+            } else {
+                (sent_type, context, body)
+            };
+            let whole = futures_util::stream::iter([Ok(bytes::Bytes::from(data))]);
+            let limit = state.app.settings.max_inline;
+            state
+                .app
+                .create_binary(&caller, content_type, context, Box::pin(whole), limit)
+                .await?
         } else {
             let limit = state.app.settings.max_binary;
             if crate::http::stream::stated_length(&request).is_some_and(|n| n > limit) {
-                return Err(AppError::from(handoff_domain::ports::BlobError::TooLarge { limit }));
+                return Err(AppError::from(handoff_domain::ports::BlobError::TooLarge {
+                    limit,
+                }));
             }
-            let content = upload(&request, payload, state.timeouts.body_idle);
-            state.app.create_binary(&caller, sent_type, context, content, limit).await?
+            let data = upload(&request, payload, state.timeouts.body_idle);
+            state
+                .app
+                .create_binary(&caller, sent_type, context, data, limit)
+                .await?
         };
         Ok((caller, answer))
     };
@@ -98,19 +110,25 @@ fn as_binary(body: &[u8]) -> Result<Option<handoff_fhir_model::binary::Binary>, 
         // Not JSON at all, or a Binary: FHIR was announced, so FHIR's rules judge it.
         _ => {
             let resource = parse(body, &ParseOptions::expecting("Binary")).map_err(AppError::invalid)?;
-            handoff_fhir_model::binary::binary(&resource).map(Some).map_err(AppError::invalid)
+            handoff_fhir_model::binary::binary(&resource)
+                .map(Some)
+                .map_err(AppError::invalid)
         }
     }
 }
 
 fn security_context(request: &HttpRequest) -> Result<Option<String>, AppError> {
-    let Some(value) = request.headers().get("x-security-context") else { return Ok(None) };
+    let Some(value) = request.headers().get("x-security-context") else {
+        return Ok(None);
+    };
     let text = value.to_str().unwrap_or_default();
     let valid = matches!(Target::parse(text), Some(Target::Relative { .. }));
     if valid {
         Ok(Some(text.to_owned()))
     } else {
-        Err(AppError::bad("`X-Security-Context` must be a relative reference like `DocumentReference/1`"))
+        Err(AppError::bad(
+            "`X-Security-Context` must be a relative reference like `DocumentReference/1`",
+        ))
     }
 }
 
@@ -156,13 +174,20 @@ async fn fetch(state: State, request: HttpRequest, ids: web::Path<Ids>) -> HttpR
 /// `?task=Task/{id}`: the Task that picks the grant.
 fn named_task(request: &HttpRequest) -> Result<Option<TaskId>, AppError> {
     let pairs = super::resource::pairs_of(request.query_string().as_bytes());
-    let mut named = pairs.iter().filter(|(name, _)| name == "task").map(|(_, value)| value);
-    let Some(value) = named.next() else { return Ok(None) };
+    let mut named = pairs
+        .iter()
+        .filter(|(name, _)| name == "task")
+        .map(|(_, value)| value);
+    let Some(value) = named.next() else {
+        return Ok(None);
+    };
     if named.next().is_some() {
         return Err(AppError::bad("`task` is given more than once"));
     }
     let id = value.strip_prefix("Task/").unwrap_or(value);
-    TaskId::parse(id).map(Some).map_err(|_| AppError::bad("`task` is not a reference like `Task/1`"))
+    TaskId::parse(id)
+        .map(Some)
+        .map_err(|_| AppError::bad("`task` is not a reference like `Task/1`"))
 }
 
 async fn delete(state: State, request: HttpRequest, ids: web::Path<Ids>) -> HttpResponse {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::negotiate::{check_accept, check_content_type};
 use super::{failed, location, ok};
 use crate::app::bundle::EntryAnswer;
+use crate::app::json_edit::set_field;
 use crate::app::{AppError, Caller};
 use crate::http::HttpState;
 use crate::http::answer::{operation_outcome, status_of};
@@ -19,7 +20,13 @@ pub async fn run(state: web::Data<HttpState>, request: HttpRequest, payload: web
         let caller = authenticate(&state, &request).await?;
         check_accept(&request)?;
         check_content_type(&request)?;
-        let body = read_body(&request, payload, state.limits.max_bundle, state.timeouts.body_idle).await?;
+        let body = read_body(
+            &request,
+            payload,
+            state.limits.max_bundle,
+            state.timeouts.body_idle,
+        )
+        .await?;
         let resource = parse(&body, &ParseOptions::expecting("Bundle")).map_err(AppError::invalid)?;
         let bundle = bundle(resource).map_err(AppError::invalid)?;
         let kind = bundle.kind.clone();
@@ -31,7 +38,11 @@ pub async fn run(state: web::Data<HttpState>, request: HttpRequest, payload: web
             }
             _ => {
                 let text = "only a `transaction` or a `batch` can be posted to the base";
-                return Err(AppError::invalid(vec![Issue::at(IssueType::Invalid, "Bundle.type", text)]));
+                return Err(AppError::invalid(vec![Issue::at(
+                    IssueType::Invalid,
+                    "Bundle.type",
+                    text,
+                )]));
             }
         };
         Ok(written(&state, &request, &caller, &kind, &answers))
@@ -63,11 +74,13 @@ fn written(
 ) -> Vec<u8> {
     let base = state.app.settings.fhir_base(caller.tenant());
     let correlation = correlation_of(state, request);
-    let entries: Vec<Value> =
-        answers.iter().map(|answer| entry(answer, &base, correlation.as_str())).collect();
+    let entries: Vec<Value> = answers
+        .iter()
+        .map(|answer| entry(answer, &base, correlation.as_str()))
+        .collect();
     let mut bundle = json!({"resourceType": "Bundle", "type": format!("{kind}-response")});
     if !entries.is_empty() {
-        bundle["entry"] = Value::Array(entries);
+        set_field(&mut bundle, "entry", Value::Array(entries));
     }
     bundle.to_string().into_bytes()
 }
@@ -85,7 +98,7 @@ fn entry(answer: &EntryAnswer, base: &str, correlation: &str) -> Value {
                 },
             });
             if let Ok(resource) = serde_json::from_slice::<Value>(&stored.body) {
-                entry["resource"] = resource;
+                set_field(&mut entry, "resource", resource);
             }
             entry
         }

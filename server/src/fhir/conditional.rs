@@ -22,7 +22,9 @@ pub fn parse_if_match(text: &str) -> Option<Expected> {
 /// The `If-Match` of a request.
 pub fn expected(request: &HttpRequest) -> Result<Expected, AppError> {
     let mut values = request.headers().get_all(header::IF_MATCH);
-    let Some(value) = values.next() else { return Ok(Expected::Any) };
+    let Some(value) = values.next() else {
+        return Ok(Expected::Any);
+    };
     let tag = value.to_str().ok().and_then(parse_if_match);
     match (tag, values.next()) {
         (Some(tag), None) => Ok(tag),

@@ -66,12 +66,18 @@ pub fn failed(state: &HttpState, request: &HttpRequest, error: &AppError) -> Htt
 
 /// FHIR JSON with status 200.
 pub fn ok(state: &HttpState, request: &HttpRequest, body: Vec<u8>) -> HttpResponse {
-    with_correlation(state, request, HttpResponse::Ok()).content_type(FHIR_JSON).body(body)
+    with_correlation(state, request, HttpResponse::Ok())
+        .content_type(FHIR_JSON)
+        .body(body)
 }
 
 /// A stored version, with the headers of a read, create or update.
 pub fn stored(state: &HttpState, request: &HttpRequest, answer: &Stored, tenant_base: &str) -> HttpResponse {
-    let builder = if answer.created { HttpResponse::Created() } else { HttpResponse::Ok() };
+    let builder = if answer.created {
+        HttpResponse::Created()
+    } else {
+        HttpResponse::Ok()
+    };
     let mut response = with_correlation(state, request, builder);
     response
         .insert_header((header::ETAG, format!("W/\"{}\"", answer.version)))
@@ -82,7 +88,8 @@ pub fn stored(state: &HttpState, request: &HttpRequest, answer: &Stored, tenant_
     match negotiate::preferred_return(request) {
         negotiate::Return::Minimal if request.method() != actix_web::http::Method::GET => response.finish(),
         negotiate::Return::OperationOutcome if request.method() != actix_web::http::Method::GET => {
-            let outcome = handoff_fhir_model::outcome::outcome(&[], handoff_fhir_model::outcome::Details::default());
+            let outcome =
+                handoff_fhir_model::outcome::outcome(&[], handoff_fhir_model::outcome::Details::default());
             response.content_type(FHIR_JSON).body(outcome.to_string())
         }
         _ => response.content_type(FHIR_JSON).body(answer.body.clone()),
@@ -91,5 +98,8 @@ pub fn stored(state: &HttpState, request: &HttpRequest, answer: &Stored, tenant_
 
 /// `[base]/Type/id/_history/version`.
 pub fn location(answer: &Stored, fhir_base: &str) -> String {
-    format!("{fhir_base}{}/{}/_history/{}", answer.kind, answer.id, answer.version)
+    format!(
+        "{fhir_base}{}/{}/_history/{}",
+        answer.kind, answer.id, answer.version
+    )
 }

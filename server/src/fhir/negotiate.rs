@@ -35,7 +35,10 @@ fn is_json(essence: &str) -> bool {
 }
 
 fn is_fhir_xml(essence: &str) -> bool {
-    matches!(essence, "application/fhir+xml" | "application/xml" | "text/xml" | "application/xml+fhir" | "xml")
+    matches!(
+        essence,
+        "application/fhir+xml" | "application/xml" | "text/xml" | "application/xml+fhir" | "xml"
+    )
 }
 
 fn header_text(request: &HttpRequest, name: HeaderName) -> String {
@@ -56,7 +59,11 @@ fn accepted(request: &HttpRequest) -> Vec<String> {
                 .find_map(|q| q.trim().parse::<f32>().ok())
                 .unwrap_or(1.0);
             // Thousandths, as RFC 9110 writes them at most.
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=1000")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "clamped to 0..=1000"
+            )]
             let quality = (quality.clamp(0.0, 1.0) * 1000.0) as u16;
             (!essence.is_empty() && quality > 0).then_some((quality, essence))
         })
@@ -76,11 +83,19 @@ fn format_parameter(request: &HttpRequest) -> Option<String> {
 pub fn check_accept(request: &HttpRequest) -> Result<(), AppError> {
     if let Some(format) = format_parameter(request) {
         let essence = format.split(';').next().unwrap_or_default();
-        return if is_json(essence) { Ok(()) } else { Err(not_acceptable()) };
+        return if is_json(essence) {
+            Ok(())
+        } else {
+            Err(not_acceptable())
+        };
     }
     let accepted = accepted(request);
     let readable = |essence: &String| is_json(essence) || essence == "*/*" || essence == "application/*";
-    if accepted.is_empty() || accepted.iter().any(readable) { Ok(()) } else { Err(not_acceptable()) }
+    if accepted.is_empty() || accepted.iter().any(readable) {
+        Ok(())
+    } else {
+        Err(not_acceptable())
+    }
 }
 
 fn not_acceptable() -> AppError {
@@ -95,7 +110,11 @@ fn not_acceptable() -> AppError {
 pub fn binary_form(request: &HttpRequest) -> Result<BinaryForm, AppError> {
     if let Some(format) = format_parameter(request) {
         let essence = format.split(';').next().unwrap_or_default();
-        return if is_json(essence) { Ok(BinaryForm::Wrapped) } else { Err(not_acceptable()) };
+        return if is_json(essence) {
+            Ok(BinaryForm::Wrapped)
+        } else {
+            Err(not_acceptable())
+        };
     }
     match accepted(request).first().map(String::as_str) {
         Some("application/fhir+json" | "application/json+fhir") => Ok(BinaryForm::Wrapped),
@@ -107,7 +126,14 @@ pub fn binary_form(request: &HttpRequest) -> Result<BinaryForm, AppError> {
 /// The media type of the body, lower case and without parameters.
 pub fn content_type(request: &HttpRequest) -> Option<String> {
     let text = request.headers().get(header::CONTENT_TYPE)?.to_str().ok()?;
-    Some(text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()).filter(|t| !t.is_empty())
+    Some(
+        text.split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase(),
+    )
+    .filter(|t| !t.is_empty())
 }
 
 /// Refuses a body that is not FHIR JSON. A missing type is taken as JSON.
@@ -115,14 +141,20 @@ pub fn check_content_type(request: &HttpRequest) -> Result<(), AppError> {
     match content_type(request) {
         None => Ok(()),
         Some(essence) if is_json(&essence) => check_fhir_version(request),
-        Some(essence) if is_fhir_xml(&essence) => Err(unsupported("FHIR XML is not read here yet; send FHIR JSON")),
-        Some(_) => Err(unsupported("send FHIR JSON with `Content-Type: application/fhir+json`")),
+        Some(essence) if is_fhir_xml(&essence) => {
+            Err(unsupported("FHIR XML is not read here yet; send FHIR JSON"))
+        }
+        Some(_) => Err(unsupported(
+            "send FHIR JSON with `Content-Type: application/fhir+json`",
+        )),
     }
 }
 
 fn check_fhir_version(request: &HttpRequest) -> Result<(), AppError> {
     let text = header_text(request, header::CONTENT_TYPE).to_ascii_lowercase();
-    let version = text.split(';').filter_map(|f| f.trim().strip_prefix("fhirversion=")).next();
+    let version = text
+        .split(';')
+        .find_map(|f| f.trim().strip_prefix("fhirversion="));
     match version.map(|v| v.trim_matches('"')) {
         None | Some("4.0" | "4.0.1") => Ok(()),
         Some(_) => Err(unsupported("only FHIR version 4.0 is served here")),
@@ -140,7 +172,9 @@ fn prefer(request: &HttpRequest) -> String {
 /// What the client wants a write to answer with.
 pub fn preferred_return(request: &HttpRequest) -> Return {
     let prefer = prefer(request);
-    let asked = prefer.split([',', ';']).filter_map(|p| p.trim().strip_prefix("return=")).next();
+    let asked = prefer
+        .split([',', ';'])
+        .find_map(|p| p.trim().strip_prefix("return="));
     match asked.map(|a| a.trim_matches('"').to_owned()).as_deref() {
         Some("minimal") => Return::Minimal,
         Some("operationoutcome") => Return::OperationOutcome,
@@ -150,7 +184,9 @@ pub fn preferred_return(request: &HttpRequest) -> Return {
 
 /// Whether the client wants unknown search parameters refused.
 pub fn handling_strict(request: &HttpRequest) -> bool {
-    prefer(request).split([',', ';']).any(|p| p.trim() == "handling=strict")
+    prefer(request)
+        .split([',', ';'])
+        .any(|p| p.trim() == "handling=strict")
 }
 
 /// An instant as an HTTP date (RFC 9110, 5.6.7).
@@ -167,7 +203,12 @@ mod tests {
     use super::*;
 
     fn form(accept: &str) -> BinaryForm {
-        binary_form(&TestRequest::get().insert_header(("accept", accept)).to_http_request()).unwrap()
+        binary_form(
+            &TestRequest::get()
+                .insert_header(("accept", accept))
+                .to_http_request(),
+        )
+        .unwrap()
     }
 
     #[test]
@@ -181,7 +222,9 @@ mod tests {
 
     #[test]
     fn a_format_parameter_overrides_accept_and_survives_a_lost_plus() {
-        let request = TestRequest::get().uri("/x?_format=application/fhir+json").to_http_request();
+        let request = TestRequest::get()
+            .uri("/x?_format=application/fhir+json")
+            .to_http_request();
         assert_eq!(binary_form(&request).unwrap(), BinaryForm::Wrapped);
         let xml = TestRequest::get().uri("/x?_format=xml").to_http_request();
         assert!(check_accept(&xml).is_err());

@@ -28,7 +28,9 @@ const BODY_LIMIT: usize = 64 * 1024;
 /// The routes.
 pub fn routes(cfg: &mut web::ServiceConfig) {
     cfg.service(
-        web::resource("/Task/{id}/$grant").route(web::post().to(grant)).default_service(web::to(not_allowed)),
+        web::resource("/Task/{id}/$grant")
+            .route(web::post().to(grant))
+            .default_service(web::to(not_allowed)),
     );
     cfg.service(
         web::resource("/Task/{id}/$revoke-grants")
@@ -72,7 +74,11 @@ fn check_names(list: &[Parameter], once: &[&str], many: &[&str]) -> Result<(), A
         let name = parameter.name.as_str();
         let place = format!("Parameters.parameter[{i}]");
         if !once.contains(&name) && !many.contains(&name) {
-            let issue = Issue::at(IssueType::NotSupported, place, "the operation has no such parameter");
+            let issue = Issue::at(
+                IssueType::NotSupported,
+                place,
+                "the operation has no such parameter",
+            );
             return Err(AppError::invalid(vec![issue]));
         }
         if once.contains(&name) && list.iter().take(i).any(|p| p.name == name) {
@@ -115,23 +121,42 @@ fn whole_number(list: &[Parameter], name: &str) -> Result<Option<i64>, AppError>
 
 fn constraints_of(list: &[Parameter]) -> Result<Constraints, AppError> {
     let mut constraints = Constraints::default();
-    let Some(parameter) = find(list, "constraints") else { return Ok(constraints) };
+    let Some(parameter) = find(list, "constraints") else {
+        return Ok(constraints);
+    };
     for part in parameter.parts() {
-        let text = part.text().ok_or_else(|| wrong("constraints", "each part is text"))?.to_owned();
+        let text = part
+            .text()
+            .ok_or_else(|| wrong("constraints", "each part is text"))?
+            .to_owned();
         match part.name.as_str() {
             "ip" => constraints.ip.push(text),
             "client" => constraints.client.push(text),
             "contentType" => constraints.content_type.push(text),
             "key" => constraints.key = Some(text),
-            _ => return Err(wrong("constraints", "the parts are `ip`, `client`, `contentType` and `key`")),
+            _ => {
+                return Err(wrong(
+                    "constraints",
+                    "the parts are `ip`, `client`, `contentType` and `key`",
+                ));
+            }
         }
     }
     Ok(constraints)
 }
 
 fn grant_request(task: &str, list: &[Parameter]) -> Result<GrantRequest, AppError> {
-    let once =
-        ["task", "document", "actor", "role", "action", "uses", "expiresIn", "binary", "constraints"];
+    let once = [
+        "task",
+        "document",
+        "actor",
+        "role",
+        "action",
+        "uses",
+        "expiresIn",
+        "binary",
+        "constraints",
+    ];
     check_names(list, &once, &[])?;
     let task = TaskId::parse(task).map_err(|_| AppError::not_found())?;
     let same_task = |t: &str| t.strip_prefix("Task/").unwrap_or(t) == task.as_str();
@@ -161,7 +186,12 @@ fn grant_request(task: &str, list: &[Parameter]) -> Result<GrantRequest, AppErro
     })
 }
 
-async fn grant(state: State, request: HttpRequest, ids: web::Path<Ids>, payload: web::Payload) -> HttpResponse {
+async fn grant(
+    state: State,
+    request: HttpRequest,
+    ids: web::Path<Ids>,
+    payload: web::Payload,
+) -> HttpResponse {
     let answer = async {
         let caller = authenticate(&state, &request).await?;
         check_accept(&request)?;
@@ -174,7 +204,11 @@ async fn grant(state: State, request: HttpRequest, ids: web::Path<Ids>, payload:
         Ok(issued) => {
             let correlation = correlation_of(&state, &request);
             let fields = issued_json(&issued, correlation.as_str());
-            ok(&state, &request, issued_parameters(&fields).to_string().into_bytes())
+            ok(
+                &state,
+                &request,
+                issued_parameters(&fields).to_string().into_bytes(),
+            )
         }
         Err(error) => failed(&state, &request, &error),
     }
@@ -199,7 +233,12 @@ fn issued_parameters(fields: &Value) -> Value {
     json!({"resourceType": "Parameters", "parameter": list})
 }
 
-async fn revoke(state: State, request: HttpRequest, ids: web::Path<Ids>, payload: web::Payload) -> HttpResponse {
+async fn revoke(
+    state: State,
+    request: HttpRequest,
+    ids: web::Path<Ids>,
+    payload: web::Payload,
+) -> HttpResponse {
     let answer = async {
         let caller = authenticate(&state, &request).await?;
         check_accept(&request)?;
@@ -214,7 +253,11 @@ async fn revoke(state: State, request: HttpRequest, ids: web::Path<Ids>, payload
                 GrantId::parse(p.text().unwrap_or_default()).map_err(|_| wrong("grantId", "not a grant's id"))
             })
             .collect::<Result<_, _>>()?;
-        let pick = RevokePick { grants, document: document_of(&list)?, actor: actor_of(&list)? };
+        let pick = RevokePick {
+            grants,
+            document: document_of(&list)?,
+            actor: actor_of(&list)?,
+        };
         let task = TaskId::parse(ids.id.as_str()).map_err(|_| AppError::not_found())?;
         state.app.revoke_grants_of_task(&caller, task, pick).await
     };
@@ -222,7 +265,11 @@ async fn revoke(state: State, request: HttpRequest, ids: web::Path<Ids>, payload
         Ok(revoked) => {
             let correlation = correlation_of(&state, &request);
             let mut list = vec![json!({"name": "revoked", "valueUnsignedInt": revoked.len()})];
-            list.extend(revoked.iter().map(|id| json!({"name": "grantId", "valueString": id.as_str()})));
+            list.extend(
+                revoked
+                    .iter()
+                    .map(|id| json!({"name": "grantId", "valueString": id.as_str()})),
+            );
             list.push(json!({"name": "correlationId", "valueString": correlation.as_str()}));
             let body = json!({"resourceType": "Parameters", "parameter": list});
             ok(&state, &request, body.to_string().into_bytes())
@@ -252,8 +299,15 @@ async fn validate(
     };
     match answer.await {
         Ok(issues) => {
-            let details = Details { coding: None, diagnostics: None };
-            ok(&state, &request, outcome(&issues, details).to_string().into_bytes())
+            let details = Details {
+                coding: None,
+                diagnostics: None,
+            };
+            ok(
+                &state,
+                &request,
+                outcome(&issues, details).to_string().into_bytes(),
+            )
         }
         Err(error) => failed(&state, &request, &error),
     }
@@ -265,9 +319,15 @@ fn findings(body: &[u8], kind: &'static str, mut profiles: Vec<String>) -> Vec<I
         Err(issues) => return issues,
     };
     let mut issues = payload::elsewhere(&resource);
-    for profile in profiles.iter().filter(|p| !handoff_fhir_profiles::profile_rules::knows(p)) {
+    for profile in profiles
+        .iter()
+        .filter(|p| !handoff_fhir_profiles::profile_rules::knows(p))
+    {
         let text = format!("the profile `{profile}` is not known here");
-        issues.push(Issue { severity: Severity::Error, ..Issue::general(IssueType::NotFound, text) });
+        issues.push(Issue {
+            severity: Severity::Error,
+            ..Issue::general(IssueType::NotFound, text)
+        });
     }
     profiles.extend(resource.profiles());
     if profiles.is_empty() {
@@ -287,15 +347,18 @@ fn unwrapped(body: &[u8], kind: &'static str, profiles: &mut Vec<String>) -> Res
     let any = parse(body, &ParseOptions::default())?;
     let resource = if any.type_name() == "Parameters" {
         let list = parameters(&any)?;
-        profiles.extend(list.iter().filter(|p| p.name == "profile").filter_map(Parameter::text).map(str::to_owned));
+        profiles.extend(
+            list.iter()
+                .filter(|p| p.name == "profile")
+                .filter_map(Parameter::text)
+                .map(str::to_owned),
+        );
         let found = list.into_iter().find(|p| p.name == "resource").map(|p| p.content);
-        match found {
-            Some(Content::Resource(resource)) => resource,
-            _ => {
-                let text = "the parameter `resource` is missing";
-                return Err(vec![Issue::at(IssueType::Required, "Parameters.parameter", text)]);
-            }
-        }
+        let Some(Content::Resource(resource)) = found else {
+            let text = "the parameter `resource` is missing";
+            return Err(vec![Issue::at(IssueType::Required, "Parameters.parameter", text)]);
+        };
+        resource
     } else {
         any
     };

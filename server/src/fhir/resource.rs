@@ -77,7 +77,11 @@ pub fn checked(body: &[u8], kind: &'static str, limit: usize) -> Result<Resource
         return Err(AppError::unprocessable(elsewhere));
     }
     let issues = profile_issues(&resource, &resource.profiles());
-    if issues.is_empty() { Ok(resource) } else { Err(AppError::unprocessable(issues)) }
+    if issues.is_empty() {
+        Ok(resource)
+    } else {
+        Err(AppError::unprocessable(issues))
+    }
 }
 
 /// What a resource lacks of the profiles of ours among `profiles`.
@@ -113,7 +117,12 @@ fn check_size(resource: &Resource, body: usize, limit: usize) -> Result<(), AppE
     ))
 }
 
-async fn create(state: State, kind: web::Data<Kind>, request: HttpRequest, payload: web::Payload) -> HttpResponse {
+async fn create(
+    state: State,
+    kind: web::Data<Kind>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> HttpResponse {
     let answer = async {
         let caller = authenticate(&state, &request).await?;
         negotiate::check_accept(&request)?;
@@ -163,9 +172,17 @@ async fn update(
             return Err(AppError::invalid(vec![issue]));
         }
         let answer = match **kind {
-            Kind::Task => state.app.update_task(&caller, task_id(&ids.id)?, resource, expected).await?,
+            Kind::Task => {
+                state
+                    .app
+                    .update_task(&caller, task_id(&ids.id)?, resource, expected)
+                    .await?
+            }
             Kind::Document | Kind::Binary => {
-                state.app.update_document(&caller, document_id(&ids.id)?, resource, expected).await?
+                state
+                    .app
+                    .update_document(&caller, document_id(&ids.id)?, resource, expected)
+                    .await?
             }
         };
         Ok((caller, answer))
@@ -173,7 +190,12 @@ async fn update(
     finish(&state, &request, answer.await)
 }
 
-async fn read(state: State, kind: web::Data<Kind>, request: HttpRequest, ids: web::Path<Ids>) -> HttpResponse {
+async fn read(
+    state: State,
+    kind: web::Data<Kind>,
+    request: HttpRequest,
+    ids: web::Path<Ids>,
+) -> HttpResponse {
     let answer = async {
         let caller = authenticate(&state, &request).await?;
         negotiate::check_accept(&request)?;
@@ -183,12 +205,24 @@ async fn read(state: State, kind: web::Data<Kind>, request: HttpRequest, ids: we
     finish(&state, &request, answer.await)
 }
 
-async fn vread(state: State, kind: web::Data<Kind>, request: HttpRequest, ids: web::Path<Ids>) -> HttpResponse {
+async fn vread(
+    state: State,
+    kind: web::Data<Kind>,
+    request: HttpRequest,
+    ids: web::Path<Ids>,
+) -> HttpResponse {
     let answer = async {
         let caller = authenticate(&state, &request).await?;
         negotiate::check_accept(&request)?;
-        let version = ids.version.as_deref().and_then(|v| v.parse().ok()).ok_or_else(AppError::not_found)?;
-        let answer = state.app.read_version(&caller, **kind, ids.id.clone(), version).await?;
+        let version = ids
+            .version
+            .as_deref()
+            .and_then(|v| v.parse().ok())
+            .ok_or_else(AppError::not_found)?;
+        let answer = state
+            .app
+            .read_version(&caller, **kind, ids.id.clone(), version)
+            .await?;
         Ok((caller, answer))
     };
     finish(&state, &request, answer.await)
@@ -217,19 +251,31 @@ fn finish(
 
 /// Whether the client has this version already (RFC 9110, 13.1.2: weak comparison).
 fn if_none_match(request: &HttpRequest, etag: &str) -> bool {
-    let text = request.headers().get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let text = request
+        .headers()
+        .get(header::IF_NONE_MATCH)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
     let bare = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
     text.split(',').any(|tag| bare(tag) == bare(etag))
 }
 
-async fn delete(state: State, kind: web::Data<Kind>, request: HttpRequest, ids: web::Path<Ids>) -> HttpResponse {
+async fn delete(
+    state: State,
+    kind: web::Data<Kind>,
+    request: HttpRequest,
+    ids: web::Path<Ids>,
+) -> HttpResponse {
     let answer = async {
         let caller = authenticate(&state, &request).await?;
         let expected = super::conditional::expected(&request)?;
         match **kind {
             Kind::Task => state.app.delete_task(&caller, task_id(&ids.id)?, expected).await,
             Kind::Document | Kind::Binary => {
-                state.app.delete_document(&caller, document_id(&ids.id)?, expected).await
+                state
+                    .app
+                    .delete_document(&caller, document_id(&ids.id)?, expected)
+                    .await
             }
         }
     };
@@ -239,7 +285,12 @@ async fn delete(state: State, kind: web::Data<Kind>, request: HttpRequest, ids: 
     }
 }
 
-async fn history(state: State, kind: web::Data<Kind>, request: HttpRequest, ids: web::Path<Ids>) -> HttpResponse {
+async fn history(
+    state: State,
+    kind: web::Data<Kind>,
+    request: HttpRequest,
+    ids: web::Path<Ids>,
+) -> HttpResponse {
     let answer = async {
         let caller = authenticate(&state, &request).await?;
         negotiate::check_accept(&request)?;
@@ -254,7 +305,15 @@ async fn history(state: State, kind: web::Data<Kind>, request: HttpRequest, ids:
         let more = versions.len() > page.count as usize;
         versions.truncate(page.count as usize);
         let base = state.app.settings.fhir_base(caller.tenant());
-        Ok(search::history_bundle(&base, **kind, &ids.id, &versions, &page, more, caller.context.now))
+        Ok(search::history_bundle(
+            &base,
+            **kind,
+            &ids.id,
+            &versions,
+            &page,
+            more,
+            caller.context.now,
+        ))
     };
     match answer.await {
         Ok(body) => ok(&state, &request, body),
@@ -306,7 +365,13 @@ async fn answer_search(
         let base = state.app.settings.fhir_base(caller.tenant());
         let parsed = search::parse(kind, &pairs, negotiate::handling_strict(request), &base)?;
         let found = state.app.search(&caller, parsed.query.clone()).await?;
-        Ok(search::searchset(&base, kind, &found, &parsed, caller.context.now))
+        Ok(search::searchset(
+            &base,
+            kind,
+            &found,
+            &parsed,
+            caller.context.now,
+        ))
     };
     match answer.await {
         Ok(body) => ok(state, request, body),

@@ -13,18 +13,28 @@ use crate::http::HttpState;
 use crate::http::request::{authenticate, tenant_of};
 
 /// The types whose resources come with the server.
-const ARTIFACT_TYPES: [&str; 6] =
-    ["StructureDefinition", "SearchParameter", "OperationDefinition", "ValueSet", "CodeSystem", "ConceptMap"];
+const ARTIFACT_TYPES: [&str; 6] = [
+    "StructureDefinition",
+    "SearchParameter",
+    "OperationDefinition",
+    "ValueSet",
+    "CodeSystem",
+    "ConceptMap",
+];
 
 /// The routes.
 pub fn routes(cfg: &mut web::ServiceConfig) {
     for base in ["", "/"] {
         cfg.service(
-            web::resource(base).route(web::post().to(bundle::run)).default_service(web::to(not_allowed)),
+            web::resource(base)
+                .route(web::post().to(bundle::run))
+                .default_service(web::to(not_allowed)),
         );
     }
     cfg.service(
-        web::resource("/metadata").route(web::get().to(capabilities)).default_service(web::to(not_allowed)),
+        web::resource("/metadata")
+            .route(web::get().to(capabilities))
+            .default_service(web::to(not_allowed)),
     );
     for kind in ARTIFACT_TYPES {
         cfg.service(
@@ -41,10 +51,14 @@ pub fn routes(cfg: &mut web::ServiceConfig) {
         );
     }
     cfg.service(
-        web::resource("/AuditEvent").route(web::get().to(search_audit)).default_service(web::to(not_allowed)),
+        web::resource("/AuditEvent")
+            .route(web::get().to(search_audit))
+            .default_service(web::to(not_allowed)),
     );
     cfg.service(
-        web::resource("/AuditEvent/{id}").route(web::get().to(read_audit)).default_service(web::to(not_allowed)),
+        web::resource("/AuditEvent/{id}")
+            .route(web::get().to(read_audit))
+            .default_service(web::to(not_allowed)),
     );
 }
 
@@ -77,7 +91,12 @@ async fn search_artifacts(state: State, kind: web::Data<&'static str>, request: 
         let caller = authenticate(&state, &request).await?;
         check_accept(&request)?;
         let base = state.app.settings.fhir_base(caller.tenant());
-        artifacts::search(&base, **kind, &pairs_of(request.query_string().as_bytes()), caller.context.now)
+        artifacts::search(
+            &base,
+            **kind,
+            &pairs_of(request.query_string().as_bytes()),
+            caller.context.now,
+        )
     };
     match answer.await {
         Ok(body) => ok(&state, &request, body),
@@ -127,7 +146,12 @@ async fn read_audit(state: State, request: HttpRequest, ids: web::Path<Ids>) -> 
             limit: 1,
             ..handoff_domain::ports::AuditSearch::default()
         };
-        let row = state.app.search_audit(&caller, search).await?.pop().ok_or_else(AppError::not_found)?;
+        let row = state
+            .app
+            .search_audit(&caller, search)
+            .await?
+            .pop()
+            .ok_or_else(AppError::not_found)?;
         Ok(audit_event::resource(&row).to_string().into_bytes())
     };
     match answer.await {

@@ -13,6 +13,7 @@ use super::answer::{Face, failure, json_answer, with_correlation};
 use super::request::authenticate;
 use super::stream::read_body;
 use crate::app::grants::{GrantRequest, IssuedGrant};
+use crate::app::json_edit::set_field;
 use crate::app::{AppError, Class, GrantView};
 use handoff_domain::reason::Reason;
 
@@ -60,7 +61,11 @@ struct Actor {
 
 /// Any other method on these routes.
 pub async fn not_allowed(state: web::Data<HttpState>, request: HttpRequest) -> HttpResponse {
-    let error = AppError::new(Class::MethodNotAllowed, Reason::NotSupported, "this method is not for this resource");
+    let error = AppError::new(
+        Class::MethodNotAllowed,
+        Reason::NotSupported,
+        "this method is not for this resource",
+    );
     failure(&state, &request, Face::Problem, &error)
 }
 
@@ -107,15 +112,21 @@ fn parse(body: &[u8], document: &str) -> Result<GrantRequest, AppError> {
         return Err(AppError::rule("action", "the only action is `download`"));
     }
     let task = body.task.strip_prefix("Task/").unwrap_or(&body.task);
-    let reference = |name: &str| AppError::rule(name, format!("`{name}` is not a reference of the right type"));
+    let reference =
+        |name: &str| AppError::rule(name, format!("`{name}` is not a reference of the right type"));
     Ok(GrantRequest {
         task: TaskId::parse(task).map_err(|_| reference("task"))?,
         document: Some(DocumentId::parse(document).map_err(|_| AppError::not_found())?),
         binary: body
             .binary
-            .map(|b| BinaryId::parse(b.strip_prefix("Binary/").unwrap_or(&b)).map_err(|_| reference("binary")))
+            .map(|b| {
+                BinaryId::parse(b.strip_prefix("Binary/").unwrap_or(&b)).map_err(|_| reference("binary"))
+            })
             .transpose()?,
-        actor: body.actor.map(|a| ActorRef::parse(a.reference).map_err(|_| reference("actor"))).transpose()?,
+        actor: body
+            .actor
+            .map(|a| ActorRef::parse(a.reference).map_err(|_| reference("actor")))
+            .transpose()?,
         uses: body.uses,
         expires_in: body.expires_in.map(Span::seconds),
         constraints: body.constraints,
@@ -157,18 +168,18 @@ fn grant_json(view: &GrantView) -> Value {
         "issuedAt": grant.issued_at.to_instant(),
     });
     if let Some(binding) = grant.state.binding() {
-        body["actor"] = json!({"reference": binding.grantee.as_str()});
-        body["boundAt"] = json!(binding.bound_at.to_instant());
-        body["expiresAt"] = json!(binding.expires_at.to_instant());
+        set_field(&mut body, "actor", json!({"reference": binding.grantee.as_str()}));
+        set_field(&mut body, "boundAt", json!(binding.bound_at.to_instant()));
+        set_field(&mut body, "expiresAt", json!(binding.expires_at.to_instant()));
     }
     if let Some(reason) = grant.state.reason() {
-        body["reason"] = json!(reason.as_str());
+        set_field(&mut body, "reason", json!(reason.as_str()));
     }
     if let Some(at) = grant.state.ended_at() {
-        body["endedAt"] = json!(at.to_instant());
+        set_field(&mut body, "endedAt", json!(at.to_instant()));
     }
     if grant.constraints != Constraints::default() {
-        body["constraints"] = json!(grant.constraints);
+        set_field(&mut body, "constraints", json!(grant.constraints));
     }
     body
 }

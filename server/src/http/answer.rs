@@ -87,7 +87,10 @@ pub fn operation_outcome(error: &AppError, correlation: &str) -> Vec<u8> {
     };
     let code = error.reason.as_str();
     let display = terminology::concept(REASON_SYSTEM, code).map(|c| c.display);
-    let details = Details { coding: Some((REASON_SYSTEM, code, display)), diagnostics: Some(correlation) };
+    let details = Details {
+        coding: Some((REASON_SYSTEM, code, display)),
+        diagnostics: Some(correlation),
+    };
     outcome(issues, details).to_string().into_bytes()
 }
 
@@ -101,6 +104,7 @@ pub fn failure(state: &HttpState, request: &HttpRequest, face: Face, error: &App
     let mut response = HttpResponse::build(status);
     response.insert_header((header::CACHE_CONTROL, "no-store"));
     response.insert_header(("x-correlation-id", correlation.as_str()));
+    echo_request_id(request, &mut response);
     match error.class {
         Class::Unauthenticated => {
             response.insert_header((header::WWW_AUTHENTICATE, challenge(state, request, error)));
@@ -117,9 +121,9 @@ pub fn failure(state: &HttpState, request: &HttpRequest, face: Face, error: &App
         _ => {}
     }
     match face {
-        Face::Fhir => {
-            response.content_type(FHIR_JSON).body(operation_outcome(error, correlation.as_str()))
-        }
+        Face::Fhir => response
+            .content_type(FHIR_JSON)
+            .body(operation_outcome(error, correlation.as_str())),
         Face::Problem => {
             let body = json!({
                 "type": format!("{REASON_SYSTEM}#{}", error.reason),
@@ -138,14 +142,25 @@ pub fn failure(state: &HttpState, request: &HttpRequest, face: Face, error: &App
 fn challenge(state: &HttpState, request: &HttpRequest, error: &AppError) -> String {
     let base = tenant_of(state, request).map_or_else(
         |_| state.app.settings.public_base.clone(),
-        |tenant| state.app.settings.fhir_base(&tenant).trim_end_matches('/').to_owned(),
+        |tenant| {
+            state
+                .app
+                .settings
+                .fhir_base(&tenant)
+                .trim_end_matches('/')
+                .to_owned()
+        },
     );
     let (origin, path) = split_origin(&base);
     let metadata = format!("{origin}/.well-known/oauth-protected-resource{path}");
-    let mut value = format!("Bearer resource_metadata=\"{metadata}\"");
+    let value = format!("Bearer resource_metadata=\"{metadata}\"");
     if error.reason == Reason::TokenInvalid {
-        let text: String = error.text.chars().filter(|c| c.is_ascii() && *c != '"' && *c != '\\').collect();
-        value.push_str(&format!(", error=\"invalid_token\", error_description=\"{text}\""));
+        let text: String = error
+            .text
+            .chars()
+            .filter(|c| c.is_ascii() && *c != '"' && *c != '\\')
+            .collect();
+        return format!("{value}, error=\"invalid_token\", error_description=\"{text}\"");
     }
     value
 }
@@ -174,9 +189,21 @@ pub fn with_correlation(
     if let Ok(value) = HeaderValue::from_str(correlation.as_str()) {
         response.insert_header((HeaderName::from_static("x-correlation-id"), value));
     }
+    echo_request_id(request, &mut response);
     response.insert_header((header::CACHE_CONTROL, "no-store"));
     response.insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"));
     response
+}
+
+/// The client's own `X-Request-Id` goes back with the answer (R4 http, 3.1.0.16), where it is one.
+fn echo_request_id(request: &HttpRequest, response: &mut HttpResponseBuilder) {
+    let sent = request
+        .headers()
+        .get("x-request-id")
+        .and_then(|v| v.to_str().ok());
+    if let Some(id) = sent.filter(|id| handoff_domain::ids::is_fhir_id(id)) {
+        response.insert_header(("x-request-id", id));
+    }
 }
 
 /// A JSON answer of a route that is not FHIR's.

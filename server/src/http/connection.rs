@@ -15,7 +15,10 @@ pub struct Connection(Socket);
 impl Connection {
     /// A second handle on the same socket; `None` where the system has no descriptors left.
     pub fn handle(&self) -> Option<Box<dyn Abort>> {
-        self.0.try_clone().ok().map(|socket| Box::new(Self(socket)) as Box<dyn Abort>)
+        self.0
+            .try_clone()
+            .ok()
+            .map(|socket| Box::new(Self(socket)) as Box<dyn Abort>)
     }
 }
 

@@ -28,10 +28,12 @@ const BODY_LIMIT: usize = 4 * 1024;
 /// The routes.
 pub fn routes(cfg: &mut web::ServiceConfig) {
     cfg.service(
-        web::resource("/handoff/page.js").route(web::get().to(|| asset("text/javascript; charset=utf-8", SCRIPT))),
+        web::resource("/handoff/page.js")
+            .route(web::get().to(|| async { asset("text/javascript; charset=utf-8", SCRIPT) })),
     );
     cfg.service(
-        web::resource("/handoff/page.css").route(web::get().to(|| asset("text/css; charset=utf-8", STYLE))),
+        web::resource("/handoff/page.css")
+            .route(web::get().to(|| async { asset("text/css; charset=utf-8", STYLE) })),
     );
     cfg.service(
         web::resource("/handoff/{handle}")
@@ -42,7 +44,7 @@ pub fn routes(cfg: &mut web::ServiceConfig) {
     );
 }
 
-async fn asset(content_type: &'static str, body: &'static str) -> HttpResponse {
+fn asset(content_type: &'static str, body: &'static str) -> HttpResponse {
     HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, content_type))
         .insert_header((header::CACHE_CONTROL, "public, max-age=300"))
@@ -97,17 +99,32 @@ async fn redeem(
 }
 
 fn unknown() -> AppError {
-    AppError::new(Class::NotFound, Reason::LinkUnknown, crate::app::error::explain(Reason::LinkUnknown))
+    AppError::new(
+        Class::NotFound,
+        Reason::LinkUnknown,
+        crate::app::error::explain(Reason::LinkUnknown),
+    )
 }
 
 fn code_of(request: &HttpRequest, body: &[u8]) -> Result<Code, AppError> {
-    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let kind = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
+    let essence = kind
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
     let code: Option<Code> = match essence.as_str() {
         "application/json" => serde_json::from_slice(body).ok(),
         "application/x-www-form-urlencoded" => url::form_urlencoded::parse(body)
             .find(|(name, _)| name == "secret")
-            .map(|(_, value)| Code { secret: value.into_owned() }),
+            .map(|(_, value)| Code {
+                secret: value.into_owned(),
+            }),
         _ => {
             return Err(AppError::new(
                 Class::UnsupportedMediaType,
@@ -116,5 +133,6 @@ fn code_of(request: &HttpRequest, body: &[u8]) -> Result<Code, AppError> {
             ));
         }
     };
-    code.filter(|c| !c.secret.is_empty()).ok_or_else(|| AppError::bad("the field `secret` is missing"))
+    code.filter(|c| !c.secret.is_empty())
+        .ok_or_else(|| AppError::bad("the field `secret` is missing"))
 }

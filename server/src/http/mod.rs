@@ -19,7 +19,6 @@ use handoff_identity::TokenValidator;
 use crate::app::App;
 use crate::config::{AddressRange, Limits, Timeouts};
 
-
 /// What every handler works with.
 #[derive(Clone)]
 pub struct HttpState {

@@ -28,9 +28,11 @@ const USER_AGENT_LENGTH: usize = 200;
 #[derive(Debug, Clone)]
 pub struct Correlation(pub CorrelationId);
 
-/// Which actors' teams were written down lately.
+/// Which actors' teams were written down lately, and when.
 #[derive(Debug, Default)]
-pub struct Seen(Mutex<HashMap<(TenantId, ActorRef), (Timestamp, Vec<String>)>>);
+pub struct Seen(Mutex<HashMap<(TenantId, ActorRef), Noted>>);
+
+type Noted = (Timestamp, Vec<String>);
 
 impl Seen {
     fn is_fresh(&self, tenant: &TenantId, actor: &ActorRef, teams: &[String], now: Timestamp) -> bool {
@@ -54,7 +56,11 @@ pub fn tenant_of(state: &HttpState, request: &HttpRequest) -> Result<TenantId, A
         Some(name) => TenantId::parse(name).map_err(|_| AppError::not_found())?,
         None => TenantId::default_tenant(),
     };
-    if state.tenants.contains(&tenant) { Ok(tenant) } else { Err(AppError::not_found()) }
+    if state.tenants.contains(&tenant) {
+        Ok(tenant)
+    } else {
+        Err(AppError::not_found())
+    }
 }
 
 /// The correlation id: the caller's where it sent a usable one, else fresh. `X-Correlation-Id` comes before the
@@ -65,7 +71,9 @@ pub fn correlation_of(state: &HttpState, request: &HttpRequest) -> CorrelationId
     }
     let headers = request.headers();
     let sent = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
-    let trace = sent("traceparent").and_then(|t| t.split('-').nth(1)).filter(|id| id.len() == 32);
+    let trace = sent("traceparent")
+        .and_then(|t| t.split('-').nth(1))
+        .filter(|id| id.len() == 32);
     let id = [sent("x-correlation-id"), trace, sent("x-request-id")]
         .into_iter()
         .flatten()
@@ -109,7 +117,11 @@ pub fn address_of(state: &HttpState, request: &HttpRequest) -> Option<IpAddr> {
         return Some(peer);
     }
     // The last address that no proxy of ours added is the client's.
-    let forwarded = request.headers().get("x-forwarded-for").and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let forwarded = request
+        .headers()
+        .get("x-forwarded-for")
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
     let client = forwarded
         .rsplit(',')
         .filter_map(|part| part.trim().parse::<IpAddr>().ok())
@@ -128,7 +140,11 @@ pub async fn authenticate(state: &HttpState, request: &HttpRequest) -> Result<Ca
         Err(error) => return Err(refuse_token(state, &context, &error).await),
     };
     let context = context.with_principal(&validated.principal);
-    let caller = Caller { principal: validated.principal.clone(), context, session: None };
+    let caller = Caller {
+        principal: validated.principal.clone(),
+        context,
+        session: None,
+    };
     remember(state, &caller).await?;
     Ok(caller)
 }
@@ -137,7 +153,10 @@ pub async fn authenticate(state: &HttpState, request: &HttpRequest) -> Result<Ca
 fn bearer_token(request: &HttpRequest) -> Result<&str, AppError> {
     let unauthenticated = |text: &str| AppError::new(Class::Unauthenticated, Reason::Unauthenticated, text);
     let query = request.query_string();
-    if query.split('&').any(|pair| pair.split('=').next() == Some("access_token")) {
+    if query
+        .split('&')
+        .any(|pair| pair.split('=').next() == Some("access_token"))
+    {
         return Err(AppError::new(
             Class::Unauthenticated,
             Reason::TokenInvalid,
@@ -146,7 +165,9 @@ fn bearer_token(request: &HttpRequest) -> Result<&str, AppError> {
     }
     let mut values = authorization(request.headers());
     let Some(value) = values.next() else {
-        return Err(unauthenticated(crate::app::error::explain(Reason::Unauthenticated)));
+        return Err(unauthenticated(crate::app::error::explain(
+            Reason::Unauthenticated,
+        )));
     };
     if values.next().is_some() {
         return Err(AppError::new(
@@ -182,15 +203,18 @@ async fn refuse_token(state: &HttpState, context: &Context, error: &TokenError) 
         );
     }
     let row = context.row(Event::RequestDenied, Outcome::Denied, Reason::TokenInvalid);
-    let refusal =
-        AppError::new(Class::Unauthenticated, Reason::TokenInvalid, error.public()).recorded(row);
+    let refusal = AppError::new(Class::Unauthenticated, Reason::TokenInvalid, error.public()).recorded(row);
     state.app.record_denial(&context.tenant, refusal).await
 }
 
 /// Writes down in which teams the actor is: a fact that handing on a Task within a team relies on.
 async fn remember(state: &HttpState, caller: &Caller) -> Result<(), AppError> {
     let teams: Vec<String> = caller.principal.teams.iter().cloned().collect();
-    let (tenant, actor, now) = (caller.tenant().clone(), caller.principal.actor.clone(), caller.context.now);
+    let (tenant, actor, now) = (
+        caller.tenant().clone(),
+        caller.principal.actor.clone(),
+        caller.context.now,
+    );
     if teams.is_empty() || state.seen.is_fresh(&tenant, &actor, &teams, now) {
         return Ok(());
     }

@@ -37,7 +37,9 @@ pub async fn read_body(
     }
     let mut body = Vec::new();
     loop {
-        let chunk = tokio::time::timeout(idle, payload.next()).await.map_err(|_| stalled())?;
+        let chunk = tokio::time::timeout(idle, payload.next())
+            .await
+            .map_err(|_| stalled())?;
         match chunk {
             None => return Ok(body),
             Some(Ok(chunk)) => {
@@ -56,13 +58,13 @@ pub fn upload(request: &HttpRequest, mut payload: web::Payload, idle: Duration) 
     let (sender, receiver) = mpsc::channel::<Result<Bytes, BlobError>>(UPLOAD_BACKLOG);
     let stated = stated_length(request);
     actix_web::rt::spawn(async move {
-        let mut received: u64 = 0;
+        let mut length: u64 = 0;
         loop {
             let chunk = match tokio::time::timeout(idle, payload.next()).await {
                 Ok(Some(Ok(chunk))) => chunk,
                 Ok(None) => {
                     // A clean end before the stated length is still a broken upload.
-                    if stated.is_some_and(|n| n != received) {
+                    if stated.is_some_and(|n| n != length) {
                         let _ = sender.send(Err(BlobError::SourceFailed)).await;
                     }
                     return;
@@ -72,24 +74,35 @@ pub fn upload(request: &HttpRequest, mut payload: web::Payload, idle: Duration) 
                     return;
                 }
             };
-            received = received.saturating_add(chunk.len() as u64);
+            length = length.saturating_add(chunk.len() as u64);
             if sender.send(Ok(chunk)).await.is_err() {
                 return;
             }
         }
     });
-    Box::pin(futures_util::stream::unfold(receiver, |mut receiver| async move {
-        receiver.recv().await.map(|item| (item, receiver))
-    }))
+    Box::pin(futures_util::stream::unfold(
+        receiver,
+        |mut receiver| async move { receiver.recv().await.map(|item| (item, receiver)) },
+    ))
 }
 
 /// `Content-Length`, where it was sent.
 pub fn stated_length(request: &HttpRequest) -> Option<u64> {
-    request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    request
+        .headers()
+        .get(header::CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
 }
 
 fn too_large(limit: usize) -> AppError {
-    AppError::new(Class::TooLarge, Reason::TooLarge, format!("the body exceeds the limit of {limit} bytes"))
+    AppError::new(
+        Class::TooLarge,
+        Reason::TooLarge,
+        format!("the body exceeds the limit of {limit} bytes"),
+    )
 }
 
 fn stalled() -> AppError {
@@ -120,7 +133,10 @@ pub async fn content(
         HttpResponse::Ok()
     };
     let base = state.app.settings.tenant_base(caller.tenant());
-    response.insert_header((header::CONTENT_LOCATION, format!("{base}/redemptions/{redemption}/content")));
+    response.insert_header((
+        header::CONTENT_LOCATION,
+        format!("{base}/redemptions/{redemption}/content"),
+    ));
     // Stored bytes are sent as they are: a compressed form would be another representation.
     response.insert_header((header::CONTENT_ENCODING, "identity"));
     let mut response = content_headers(with_correlation(state, request, response), &binary);
@@ -147,8 +163,14 @@ fn content_headers(
         .insert_header((header::ETAG, strong_etag(binary)))
         .insert_header((header::ACCEPT_RANGES, "bytes"))
         .insert_header(("repr-digest", format!("sha-256=:{sha256}:")))
-        .insert_header((header::CONTENT_DISPOSITION, format!("attachment; filename=\"{}\"", file_name(binary))))
-        .insert_header((header::CONTENT_SECURITY_POLICY, "sandbox; default-src 'none'; frame-ancestors 'none'"))
+        .insert_header((
+            header::CONTENT_DISPOSITION,
+            format!("attachment; filename=\"{}\"", file_name(binary)),
+        ))
+        .insert_header((
+            header::CONTENT_SECURITY_POLICY,
+            "sandbox; default-src 'none'; frame-ancestors 'none'",
+        ))
         .insert_header((header::REFERRER_POLICY, "no-referrer"))
         .insert_header((header::CROSS_ORIGIN_RESOURCE_POLICY, "same-origin"));
     if let Some(context) = &binary.security_context {
@@ -160,7 +182,11 @@ fn content_headers(
 /// The stored type where it is one, else plain bytes.
 fn safe_type(content_type: &str) -> String {
     let plain = content_type.bytes().all(|b| (0x20..0x7f).contains(&b)) && content_type.contains('/');
-    if plain { content_type.to_owned() } else { "application/octet-stream".to_owned() }
+    if plain {
+        content_type.to_owned()
+    } else {
+        "application/octet-stream".to_owned()
+    }
 }
 
 /// A generated name: titles may be about a patient, and names of files end up in logs and indexes.

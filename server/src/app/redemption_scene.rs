@@ -1,0 +1,280 @@
+//! What one redemption is decided on, read under lock in the order Task, grant, document, and what follows from the
+//! decision: the use taken, the redemption opened or gone on with, the refusal with its reason.
+
+use handoff_domain::access::{Action, Relation};
+use handoff_domain::audit::{About, Event, Outcome};
+use handoff_domain::document::{Document, StoredBinary};
+use handoff_domain::gate::Gate;
+use handoff_domain::grant::Grant;
+use handoff_domain::ids::{RedemptionId, TaskId};
+use handoff_domain::outbox::{Topic, TopicEvent};
+use handoff_domain::ports::Tx;
+use handoff_domain::reason::Reason;
+use handoff_domain::redemption::{Redemption, RedemptionState, ResumeError};
+use handoff_domain::task::Task;
+
+use super::effects::about_grant;
+use super::redeem::{Continue, Fetched, Ticket, strong_etag};
+use super::streams::Streams;
+use super::{AppError, Class, Scope};
+
+/// Everything that decides, read under lock.
+pub(super) struct Scene {
+    pub(super) task: Task,
+    pub(super) document: Option<Document>,
+    pub(super) grant: Option<Grant>,
+    pub(super) binary: StoredBinary,
+    pub(super) policy_allows: bool,
+}
+
+impl Scene {
+    pub(super) fn lock(
+        tx: &mut dyn Tx,
+        scope: &Scope,
+        task: &TaskId,
+        binary: StoredBinary,
+    ) -> Result<Self, AppError> {
+        let task = tx
+            .lock_tasks(scope.tenant(), std::slice::from_ref(task))?
+            .into_iter()
+            .next()
+            .ok_or_else(AppError::not_found)?;
+        let grants = tx.grants_of_task(scope.tenant(), &task.id)?;
+        let me = &scope.caller.principal.actor;
+        let grant = grants
+            .into_iter()
+            .rfind(|g| g.sha256 == binary.sha256 && g.grantee() == Some(me));
+        let id = grant
+            .as_ref()
+            .map(|g| &g.document)
+            .or(binary.document.as_ref())
+            .cloned();
+        let document = match id {
+            Some(id) => tx
+                .lock_documents(scope.tenant(), &[id], false)?
+                .into_iter()
+                .next(),
+            None => None,
+        };
+        let mut relation = scope.caller.relation_to(&task);
+        relation.grantee = grant.is_some();
+        let policy_allows = may_fetch(scope, relation);
+        Ok(Self {
+            task,
+            document,
+            grant,
+            binary,
+            policy_allows,
+        })
+    }
+
+    pub(super) fn gate<'a>(&'a self, scope: &'a Scope) -> Gate<'a> {
+        Gate {
+            caller: &scope.caller.principal,
+            address: scope.caller.address(),
+            task: &self.task,
+            document: self.document.as_ref(),
+            grant: self.grant.as_ref(),
+            binary: &self.binary,
+            workflow: scope.rules.workflows.of(&self.task.facts.code),
+            policy_allows: self.policy_allows,
+            now: scope.now(),
+        }
+    }
+
+    /// The gate for a new use. Who only placed or requested the Task, or runs the server, is told that it is not
+    /// for them, whatever the state of things.
+    pub(super) fn pass(&self, scope: &Scope) -> Result<(), AppError> {
+        let relation = scope.caller.relation_to(&self.task);
+        let bystander = !relation.owner && !relation.recipient && !relation.former_owner && !relation.team;
+        if bystander && self.grant.is_none() {
+            return Err(self.refuse(scope, Reason::PolicyDenied));
+        }
+        self.gate(scope)
+            .check()
+            .map_err(|reason| self.refuse(scope, reason))
+    }
+
+    pub(super) fn refuse(&self, scope: &Scope, reason: Reason) -> AppError {
+        let row = scope
+            .row(Event::RedemptionDenied, Outcome::Denied, reason)
+            .about(self.about(None));
+        AppError::forbidden(reason).recorded(row)
+    }
+
+    /// The content's strong `ETag`.
+    pub(super) fn etag(&self) -> String {
+        strong_etag(&self.binary)
+    }
+
+    pub(super) fn about(&self, redemption: Option<&RedemptionId>) -> About {
+        let documents = self.document.as_slice();
+        let mut about = match &self.grant {
+            Some(grant) => about_grant(&self.task, documents, grant),
+            None => super::effects::about_task(&self.task),
+        };
+        about.binary = Some(format!("Binary/{}", self.binary.id));
+        about.redemption = redemption.map(ToString::to_string);
+        about
+    }
+
+    /// Takes one use and opens its redemption.
+    pub(super) fn take_use(
+        &self,
+        tx: &mut dyn Tx,
+        scope: &Scope,
+        id: &RedemptionId,
+    ) -> Result<Redemption, AppError> {
+        let workflow = scope.rules.workflows.of(&self.task.facts.code);
+        let grant = self
+            .grant
+            .clone()
+            .ok_or_else(|| self.refuse(scope, Reason::NotBound))?;
+        let used = grant
+            .take_use(scope.now())
+            .map_err(|_| self.refuse(scope, Reason::Exhausted))?;
+        tx.update_grant(scope.tenant(), &used)?;
+        let principal = &scope.caller.principal;
+        let redemption = Redemption {
+            id: id.clone(),
+            grant: used.id.clone(),
+            grantee: principal.actor.clone(),
+            client: principal.client.clone(),
+            key: principal.key.clone(),
+            session: scope.caller.session.clone(),
+            state: RedemptionState::Authorized,
+            cut_reason: None,
+            opened_at: scope.now(),
+            window_end: scope.now().plus(workflow.redemption_window),
+            ended_at: None,
+            size: self.binary.size,
+            bytes_sent: 0,
+            sent_up_to: 0,
+            streams: 0,
+            process: Some(scope.settings.process.clone()),
+            revision: 1,
+        };
+        tx.insert_redemption(scope.tenant(), &redemption)?;
+        let row = scope
+            .row(Event::RedemptionAuthorized, Outcome::Success, Reason::Permitted)
+            .about(self.about(Some(id)))
+            .detail("sha256", self.binary.sha256.to_hex())
+            .detail("size", self.binary.size.to_string())
+            .detail("use", format!("{} of {}", used.uses, used.max_uses))
+            .detail("policy", scope.rules.policy.version());
+        tx.record(scope.tenant(), row);
+        tx.tell(
+            scope.tenant(),
+            TopicEvent {
+                topic: Topic::Redemption,
+                focus: format!("Task/{}", self.task.id),
+                version: self.task.version,
+                change: RedemptionState::Authorized.as_str().to_owned(),
+                grant: Some(used.id.to_string()),
+                at: scope.now(),
+            },
+        );
+        Ok(redemption)
+    }
+
+    /// The newest redemption of the caller's grant that may still go on.
+    pub(super) fn open_redemption(
+        &self,
+        tx: &mut dyn Tx,
+        scope: &Scope,
+    ) -> Result<Option<Redemption>, AppError> {
+        let Some(grant) = &self.grant else { return Ok(None) };
+        let redemptions = tx.redemptions_of_grant(scope.tenant(), &grant.id)?;
+        Ok(redemptions
+            .into_iter()
+            .find(|r| r.window_end > scope.now() || r.state == RedemptionState::Streaming))
+    }
+
+    /// Starts a stream of an open redemption, where Task, document and grant still allow it.
+    pub(super) fn resume(
+        self,
+        tx: &mut dyn Tx,
+        scope: &Scope,
+        streams: &Streams,
+        redemption: Redemption,
+        wanted: Continue,
+    ) -> Result<Fetched, AppError> {
+        let principal = &scope.caller.principal;
+        redemption
+            .same_client(
+                &principal.client,
+                principal.key.as_deref(),
+                scope.caller.session.as_deref(),
+            )
+            .map_err(|e| self.refuse(scope, e.reason()))?;
+        self.gate(scope)
+            .check_resume()
+            .map_err(|reason| self.refuse(scope, reason))?;
+        let resumed = redemption.streams > 0;
+        self.start(tx, scope, streams, redemption, wanted, resumed)
+    }
+
+    pub(super) fn start(
+        self,
+        tx: &mut dyn Tx,
+        scope: &Scope,
+        streams: &Streams,
+        redemption: Redemption,
+        wanted: Continue,
+        resumed: bool,
+    ) -> Result<Fetched, AppError> {
+        let size = self.binary.size;
+        let until = wanted.until.unwrap_or(size).min(size);
+        if wanted.from > until || (wanted.from >= size && size > 0) {
+            return Err(AppError::new(
+                Class::RangeNotSatisfiable { size },
+                Reason::Invalid,
+                "the range lies outside of the content",
+            ));
+        }
+        let length = until.saturating_sub(wanted.from);
+        let id = redemption.id.clone();
+        let redemption = redemption
+            .start(length, &scope.settings.process, scope.now())
+            .map_err(|e| self.refuse_start(scope, &id, e))?;
+        tx.update_redemption(scope.tenant(), &redemption)?;
+        let about = self.about(Some(&redemption.id));
+        if resumed {
+            let row = scope
+                .row(Event::RedemptionResumed, Outcome::Success, Reason::Permitted)
+                .about(about.clone())
+                .detail("from", wanted.from.to_string())
+                .detail("until", until.to_string());
+            tx.record(scope.tenant(), row);
+        }
+        // Announced before the commit: a cut that commits after ours finds the stream.
+        let entry = streams.announce(scope.tenant(), &redemption.grant, &redemption.id);
+        Ok(Fetched::Content(Box::new(Ticket {
+            redemption,
+            task: self.task.id.clone(),
+            about,
+            from: wanted.from,
+            until,
+            resumed,
+            entry,
+            binary: self.binary,
+        })))
+    }
+
+    fn refuse_start(&self, scope: &Scope, id: &RedemptionId, error: ResumeError) -> AppError {
+        let mut refusal = self.refuse(scope, error.reason());
+        if error == ResumeError::Busy {
+            // Not a refusal yet: the caller's own earlier stream is being ended.
+            refusal.class = Class::Conflict;
+            "another download of this redemption is running; wait for it to end"
+                .clone_into(&mut refusal.text);
+            refusal.denial = None;
+            refusal.busy = Some(id.clone());
+        }
+        refusal
+    }
+}
+
+fn may_fetch(scope: &Scope, relation: Relation) -> bool {
+    scope.allows(Action::BinaryFetch, relation).is_some()
+}

@@ -210,11 +210,9 @@ async fn a_full_database_refuses_what_does_not_fit_and_takes_it_when_there_is_ro
     let app = TestApp::start(Backend::Embedded).await;
     let referral = Referral::set(&app).await;
     // The file may not grow any more, as on a disk without room.
-    let options = Options {
-        store: handoff_store_config(&app, Some(1)),
-        identity: handoff::wiring::Identity::Demo { issuer_of: Some(app.server.base_url.clone()) },
-        ..app.options.clone()
-    };
+    let mut options = app.options.clone();
+    options.store.sqlite_max_pages = Some(1);
+    options.identity = handoff::wiring::Identity::Demo { issuer_of: Some(app.server.base_url.clone()) };
     let full = handoff::wiring::start(options).await;
     let Ok(full) = full else { panic!("it does not start: {:?}", full.err()) };
     let ehr = referral.ehr.at(&full.base_url);
@@ -226,12 +224,6 @@ async fn a_full_database_refuses_what_does_not_fit_and_takes_it_when_there_is_ro
     assert_eq!(tasks_of(&referral.ehr, &referral.document.id).await, 1);
     assert_eq!(audited(&app, "task-created").await, 1);
     referral.ehr.post("/fhir/Task", &big).await.expect(201);
-}
-
-fn handoff_store_config(app: &TestApp, pages: Option<u32>) -> handoff_store::StoreConfig {
-    let mut store = app.options.store.clone();
-    store.sqlite_max_pages = pages;
-    store
 }
 
 /// A disk with little room: a small file system of its own where that is allowed, else a limit on every file.

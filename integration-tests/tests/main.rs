@@ -1,5 +1,9 @@
 //! The contract over HTTP, on both pairs of stores.
 
+mod bad_clients;
+mod demo;
+mod examples;
+mod faults;
 mod redemption;
 mod streams;
 mod task_table;

@@ -6,7 +6,7 @@ use handoff_domain::access::{Action, Relation};
 use handoff_domain::audit::{About, Event, Outcome};
 use handoff_domain::document::StoredBinary;
 use handoff_domain::ids::BinaryId;
-use handoff_domain::ports::{ByteStream, Tx};
+use handoff_domain::ports::{ByteStream, StoreError, Tx};
 use handoff_domain::reason::Reason;
 use serde_json::json;
 
@@ -31,21 +31,23 @@ impl App {
         content: ByteStream,
         limit: u64,
     ) -> Result<Stored, AppError> {
-        let ingested = self
-            .ingest(caller, content_type, security_context, content, limit)
-            .await?;
-        let scope = self.scope(caller);
-        let unit = ingested.clone();
-        let answer = self
-            .write(caller.tenant(), move |tx| {
-                insert(tx, &scope, &unit)?;
-                Ok((stored(&unit.binary), Cuts::none()))
-            })
-            .await;
-        if answer.is_err() {
-            self.discard(&ingested).await;
-        }
-        answer
+        let (app, caller) = (self.clone(), caller.clone());
+        self.to_the_end(async move {
+            let ingested = app
+                .ingest(&caller, content_type, security_context, content, limit)
+                .await?;
+            let scope = app.scope(&caller);
+            let unit = ingested.clone();
+            let answer = app
+                .write(caller.tenant(), move |tx| {
+                    insert(tx, &scope, &unit)?;
+                    Ok((stored(&unit.binary), Cuts::none()))
+                })
+                .await;
+            app.discard_unless(&answer, std::slice::from_ref(&ingested)).await;
+            answer
+        })
+        .await
     }
 
     /// Stores content in the blob store, after asking whether this caller may bring any.
@@ -102,7 +104,22 @@ impl App {
         .await
     }
 
-    /// Removes content that no transaction took. Failing to is logged: the sweep finds it later.
+    /// Removes ingested content again where the transaction surely did not take it. Where the commit's answer was
+    /// lost it may have: content without a record does no harm, a record without content would.
+    pub async fn discard_unless<T>(&self, answer: &Result<T, AppError>, ingested: &[Ingested]) {
+        let Err(error) = answer else { return };
+        if matches!(
+            error.store,
+            Some(StoreError::Unavailable(_) | StoreError::Broken(_))
+        ) {
+            return;
+        }
+        for one in ingested {
+            self.discard(one).await;
+        }
+    }
+
+    /// Removes content that no transaction took. Failing to is logged.
     pub async fn discard(&self, ingested: &Ingested) {
         if let Err(error) = self.blobs.delete(&ingested.binary.pin).await {
             tracing::warn!(binary = %ingested.binary.id, %error, "content without a record stays behind");

@@ -13,7 +13,7 @@ use handoff_fhir_model::{Issue, IssueType, Resource};
 use super::attachments::take_inline_data;
 use super::binaries::{self, Ingested};
 use super::tasks::Expected;
-use super::{App, AppError, Caller, Class, Cuts, Scope, Stored, documents, tasks};
+use super::{App, AppError, Caller, Class, Cuts, Scope, Stored, admission, documents, tasks};
 
 /// What became of one entry.
 #[derive(Debug, Clone)]
@@ -90,39 +90,16 @@ enum Target {
 impl App {
     /// Runs a transaction: every entry, or none.
     pub async fn transaction(&self, caller: &Caller, bundle: Bundle) -> Result<Vec<EntryAnswer>, AppError> {
-        let scope = self.scope(caller);
-        let planned = plan(self, &scope, bundle.entries)?;
-        let mut acts: Vec<Act> = Vec::with_capacity(planned.len());
-        for entry in planned {
-            match prepare(self, caller, entry).await {
-                Ok(act) => acts.push(act),
-                Err(error) => {
-                    discard_all(self, &acts).await;
-                    return Err(error);
-                }
-            }
-        }
-        let unit = acts.clone();
-        let answer = self
-            .write(caller.tenant(), move |tx| {
-                let mut order: Vec<usize> = (0..unit.len()).collect();
-                order.sort_by_key(|i| unit.get(*i).map(Act::rank));
-                let mut answers: BTreeMap<usize, EntryAnswer> = BTreeMap::new();
-                let mut cuts = Cuts::none();
-                for i in order {
-                    if let Some(act) = unit.get(i) {
-                        let (answer, more) = carry_out(tx, &scope, act).map_err(|e| locate(e, i))?;
-                        answers.insert(i, answer);
-                        cuts.extend(more);
-                    }
-                }
-                Ok((answers.into_values().collect::<Vec<_>>(), cuts))
-            })
-            .await;
-        if answer.is_err() {
-            discard_all(self, &acts).await;
-        }
-        answer
+        let (app, caller) = (self.clone(), caller.clone());
+        self.to_the_end(async move {
+            let scope = app.scope(&caller);
+            let acts = take_in(&app, &caller, plan(&app, &scope, bundle.entries)?).await?;
+            let unit = acts.clone();
+            let answer = app.write(caller.tenant(), move |tx| run(tx, &scope, &unit)).await;
+            discard_unless(&app, &answer, &acts).await;
+            answer
+        })
+        .await
     }
 
     /// Runs a batch: each entry by itself.
@@ -144,10 +121,40 @@ impl App {
     }
 }
 
-async fn discard_all(app: &App, acts: &[Act]) {
-    for one in acts.iter().flat_map(Act::ingested) {
-        app.discard(one).await;
+/// Takes the content of every entry in; where one fails, what was taken in is removed again.
+async fn take_in(app: &App, caller: &Caller, planned: Vec<Planned>) -> Result<Vec<Act>, AppError> {
+    let mut acts: Vec<Act> = Vec::with_capacity(planned.len());
+    for entry in planned {
+        match prepare(app, caller, entry).await {
+            Ok(act) => acts.push(act),
+            Err(error) => {
+                for one in acts.iter().flat_map(Act::ingested) {
+                    app.discard(one).await;
+                }
+                return Err(error);
+            }
+        }
     }
+    Ok(acts)
+}
+
+/// Does everything in the order of a transaction, and answers in the order of the entries.
+fn run(tx: &mut dyn Tx, scope: &Scope, acts: &[Act]) -> Result<(Vec<EntryAnswer>, Cuts), AppError> {
+    let mut order: Vec<(usize, &Act)> = acts.iter().enumerate().collect();
+    order.sort_by_key(|(_, act)| act.rank());
+    let mut answers: BTreeMap<usize, EntryAnswer> = BTreeMap::new();
+    let mut cuts = Cuts::none();
+    for (i, act) in order {
+        let (answer, more) = carry_out(tx, scope, act).map_err(|e| locate(e, i))?;
+        answers.insert(i, answer);
+        cuts.extend(more);
+    }
+    Ok((answers.into_values().collect(), cuts))
+}
+
+async fn discard_unless<T>(app: &App, answer: &Result<T, AppError>, acts: &[Act]) {
+    let ingested: Vec<Ingested> = acts.iter().flat_map(Act::ingested).cloned().collect();
+    app.discard_unless(answer, &ingested).await;
 }
 
 fn unsupported(place: &str, text: &str) -> AppError {
@@ -349,7 +356,7 @@ async fn prepare(app: &App, caller: &Caller, entry: Planned) -> Result<Act, AppE
             },
             Some(mut resource),
         ) => {
-            check_payload(&place, &resource)?;
+            admission::check(&resource)?;
             let ingested = take_inline_data(app, caller, &mut resource).await?;
             Ok(Act::CreateDocument(
                 DocumentId::parse(id).map_err(bad_id)?,
@@ -358,7 +365,7 @@ async fn prepare(app: &App, caller: &Caller, entry: Planned) -> Result<Act, AppE
             ))
         }
         (Target::Create { id, .. }, Some(resource)) => {
-            check_payload(&place, &resource)?;
+            admission::check(&resource)?;
             Ok(Act::CreateTask(
                 TaskId::parse(id).map_err(bad_id)?,
                 Box::new(resource),
@@ -372,7 +379,7 @@ async fn prepare(app: &App, caller: &Caller, entry: Planned) -> Result<Act, AppE
             },
             Some(mut resource),
         ) => {
-            check_payload(&place, &resource)?;
+            admission::check(&resource)?;
             let ingested = take_inline_data(app, caller, &mut resource).await?;
             let id = DocumentId::parse(id).map_err(bad_id)?;
             Ok(Act::UpdateDocument(id, Box::new(resource), ingested, expected))
@@ -385,7 +392,7 @@ async fn prepare(app: &App, caller: &Caller, entry: Planned) -> Result<Act, AppE
             },
             Some(resource),
         ) => {
-            check_payload(&place, &resource)?;
+            admission::check(&resource)?;
             Ok(Act::UpdateTask(
                 TaskId::parse(id).map_err(bad_id)?,
                 Box::new(resource),
@@ -415,23 +422,6 @@ async fn prepare(app: &App, caller: &Caller, entry: Planned) -> Result<Act, AppE
             &format!("{place}.request"),
             "content is immutable: a Binary can only be created here",
         )),
-    }
-}
-
-fn check_payload(place: &str, resource: &Resource) -> Result<(), AppError> {
-    let mut issues = handoff_fhir_model::payload::elsewhere(resource);
-    for issue in &mut issues {
-        if let Some(expression) = &mut issue.expression {
-            *expression = format!(
-                "{place}.resource.{}",
-                expression.split_once('.').map_or("", |(_, rest)| rest)
-            );
-        }
-    }
-    if issues.is_empty() {
-        Ok(())
-    } else {
-        Err(AppError::unprocessable(issues))
     }
 }
 

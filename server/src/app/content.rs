@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context as TaskContext, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -47,7 +46,6 @@ pub struct Content {
     pieces: VecDeque<Bytes>,
     cut: Pin<Box<dyn Future<Output = Reason> + Send>>,
     ending: Ending,
-    sent: Arc<AtomicU64>,
     done: bool,
 }
 
@@ -55,22 +53,19 @@ impl App {
     /// Opens the bytes that a ticket allows. Fails before any byte where the blob store does; the use is then
     /// given back.
     pub async fn open_content(&self, caller: &Caller, ticket: Ticket) -> Result<Content, AppError> {
-        let sent = Arc::new(AtomicU64::new(0));
-        let ending = Ending::new(self, caller, &ticket, Arc::clone(&sent));
         let Ticket {
             binary,
             from,
             until,
-            entry,
+            ending,
             ..
         } = ticket;
         match verified(self.clone(), caller.tenant().clone(), binary, from, until).await {
             Ok(blocks) => Ok(Content {
                 blocks,
                 pieces: VecDeque::new(),
-                cut: until_cut(Arc::clone(&entry)),
+                cut: until_cut(Arc::clone(ending.entry())),
                 ending,
-                sent,
                 done: false,
             }),
             Err(error) => {
@@ -139,7 +134,7 @@ impl Stream for Content {
         }
         loop {
             if let Some(piece) = this.pieces.pop_front() {
-                this.sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                this.ending.count(piece.len());
                 return Poll::Ready(Some(Ok(piece)));
             }
             match this.blocks.as_mut().poll_next(cx) {

@@ -12,28 +12,19 @@ use handoff_domain::task::{Code, Task};
 use handoff_fhir_model::{Resource, document_facts, search_index};
 
 use super::attachments::{self, resolve};
-use super::binaries::{self, Ingested};
+use super::binaries;
 use super::effects::{load, settle};
-use super::tasks::Expected;
+use super::tasks::{Expected, sees};
 use super::{App, AppError, Caller, Class, Cuts, Scope, Stored, json_edit};
 
 impl App {
     /// Creates a document. Inline data becomes a Binary of its own.
-    pub async fn create_document(&self, caller: &Caller, mut resource: Resource) -> Result<Stored, AppError> {
-        let scope = self.scope(caller);
-        let id = new_document_id(&scope)?;
-        let ingested = attachments::take_inline_data(self, caller, &mut resource).await?;
-        let unit = ingested.clone();
-        let answer = self
-            .write(caller.tenant(), move |tx| {
-                for one in &unit {
-                    binaries::insert(tx, &scope, one)?;
-                }
-                create(tx, &scope, &id, &resource)
-            })
-            .await;
-        self.discard_unless(&answer, &ingested).await;
-        answer
+    pub async fn create_document(&self, caller: &Caller, resource: Resource) -> Result<Stored, AppError> {
+        let id = new_document_id(&self.scope(caller))?;
+        self.with_content(caller, resource, move |tx, scope, resource| {
+            create(tx, scope, &id, resource)
+        })
+        .await
     }
 
     /// Changes a document.
@@ -41,22 +32,39 @@ impl App {
         &self,
         caller: &Caller,
         id: DocumentId,
-        mut resource: Resource,
+        resource: Resource,
         expected: Expected,
     ) -> Result<Stored, AppError> {
-        let scope = self.scope(caller);
-        let ingested = attachments::take_inline_data(self, caller, &mut resource).await?;
-        let unit = ingested.clone();
-        let answer = self
-            .write(caller.tenant(), move |tx| {
-                for one in &unit {
-                    binaries::insert(tx, &scope, one)?;
-                }
-                update(tx, &scope, &id, &resource, expected)
-            })
-            .await;
-        self.discard_unless(&answer, &ingested).await;
-        answer
+        self.with_content(caller, resource, move |tx, scope, resource| {
+            update(tx, scope, &id, resource, expected)
+        })
+        .await
+    }
+
+    /// Takes the inline data of a document in, then runs `work` in the transaction that also records that content.
+    async fn with_content(
+        &self,
+        caller: &Caller,
+        mut resource: Resource,
+        mut work: impl FnMut(&mut dyn Tx, &Scope, &Resource) -> Result<(Stored, Cuts), AppError> + Send + 'static,
+    ) -> Result<Stored, AppError> {
+        let (app, caller) = (self.clone(), caller.clone());
+        self.to_the_end(async move {
+            let scope = app.scope(&caller);
+            let ingested = attachments::take_inline_data(&app, &caller, &mut resource).await?;
+            let unit = ingested.clone();
+            let answer = app
+                .write(caller.tenant(), move |tx| {
+                    for one in &unit {
+                        binaries::insert(tx, &scope, one)?;
+                    }
+                    work(tx, &scope, &resource)
+                })
+                .await;
+            app.discard_unless(&answer, &ingested).await;
+            answer
+        })
+        .await
     }
 
     /// Deletes a document; what was granted of it is revoked. Deleting it again is no error.
@@ -69,15 +77,6 @@ impl App {
         let scope = self.scope(caller);
         self.write(caller.tenant(), move |tx| delete(tx, &scope, &id, expected))
             .await
-    }
-
-    /// Removes ingested content again where the transaction did not take it.
-    pub async fn discard_unless<T>(&self, answer: &Result<T, AppError>, ingested: &[Ingested]) {
-        if answer.is_err() {
-            for one in ingested {
-                self.discard(one).await;
-            }
-        }
     }
 }
 
@@ -247,7 +246,7 @@ pub fn lock_with_tasks(
 pub fn relation_to(scope: &Scope, document: &Document, tasks: &[Task]) -> Relation {
     Relation {
         creator: document.created_by == scope.caller.principal.actor,
-        through_task: tasks.iter().any(|t| scope.caller.relation_to(t).any()),
+        through_task: tasks.iter().any(|t| !t.deleted && sees(scope, t)),
         ..Relation::default()
     }
 }

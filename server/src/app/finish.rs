@@ -1,8 +1,8 @@
 //! How a stream ended, written down: bytes, duration, outcome; the use given back where no byte was sent; the Task
 //! told when every byte was. Also closes what a process that died has left open.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use handoff_domain::audit::{About, Agent, Context, Event, Outcome};
@@ -16,8 +16,8 @@ use handoff_domain::time::{Span, Timestamp};
 
 use super::effects::{about_task, load, settle};
 use super::json_edit::{BusinessStatus, TaskEdit, edit_task};
-use super::redeem::Ticket;
-use super::streams::Entry;
+use super::redeem::Leave;
+use super::streams::{Announced, Entry};
 use super::{App, AppError, Caller, Cuts, Scope};
 
 /// A process that was not heard of for this long is taken to be dead.
@@ -32,61 +32,71 @@ const RECORD_PAUSE: Duration = Duration::from_secs(1);
 pub struct Ending {
     app: App,
     caller: Caller,
-    redemption: RedemptionId,
-    task: TaskId,
-    about: About,
-    /// Which stream of the redemption it is, from 1.
-    stream: u32,
-    from: u64,
-    sent: Arc<AtomicU64>,
+    facts: EndFacts,
+    sent: AtomicU64,
     entry: Arc<Entry>,
-    ended: AtomicBool,
+    /// Taken when the end is told.
+    announced: Mutex<Option<Announced>>,
 }
 
 impl Ending {
-    /// The end to come of the stream that `ticket` allows.
-    pub fn new(app: &App, caller: &Caller, ticket: &Ticket, sent: Arc<AtomicU64>) -> Self {
+    /// The end to come of the stream that `leave` allows.
+    pub fn new(app: &App, caller: &Caller, leave: Leave) -> Self {
         Self {
             app: app.clone(),
             caller: caller.clone(),
-            redemption: ticket.redemption.id.clone(),
-            task: ticket.task.clone(),
-            about: ticket.about.clone(),
-            stream: ticket.redemption.streams,
-            from: ticket.from,
-            sent,
-            entry: Arc::clone(&ticket.entry),
-            ended: AtomicBool::new(false),
+            facts: EndFacts {
+                redemption: leave.redemption.id,
+                task: leave.task,
+                about: leave.about,
+                stream: leave.redemption.streams,
+                from: leave.from,
+                sent: 0,
+                end: StreamEnd::Gone,
+            },
+            sent: AtomicU64::new(0),
+            entry: Arc::clone(leave.announced.entry()),
+            announced: Mutex::new(Some(leave.announced)),
         }
+    }
+
+    /// The running stream.
+    pub const fn entry(&self) -> &Arc<Entry> {
+        &self.entry
+    }
+
+    /// Counts bytes handed to the connection.
+    pub fn count(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Records the end in the background; later calls do nothing.
     pub fn end(&self, end: StreamEnd) {
-        if self.ended.swap(true, Ordering::AcqRel) {
+        let Some(announced) = self
+            .announced
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        else {
             return;
-        }
+        };
         let end = match (end, self.entry.cut_reason()) {
             (StreamEnd::Gone, Some(reason)) => StreamEnd::Cut(reason),
             (end, _) => end,
         };
         let app = self.app.clone();
-        let entry = Arc::clone(&self.entry);
         let mut caller = self.caller.clone();
         caller.context.now = app.clock.now();
         let facts = EndFacts {
-            redemption: self.redemption.clone(),
-            task: self.task.clone(),
-            about: self.about.clone(),
-            stream: self.stream,
-            from: self.from,
             sent: self.sent.load(Ordering::Relaxed),
             end,
+            ..self.facts.clone()
         };
         // The stream may be dropped on a thread without a runtime of its own.
         let background = app.background.clone();
         background.spawn(async move {
             record_end(&app, caller, facts).await;
-            app.streams.forget(&entry);
+            drop(announced);
         });
     }
 }

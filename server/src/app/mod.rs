@@ -1,6 +1,7 @@
 //! The use cases, one a file: each is one transaction that holds the change, its effects on grants, its audit
 //! rows and its outbox rows. Knows no HTTP and no database; reaches both only through the domain's ports.
 
+pub mod admission;
 pub mod attachments;
 pub mod audit_read;
 pub mod binaries;
@@ -249,6 +250,18 @@ impl App {
         F: FnOnce(&mut dyn Read) -> Result<T, AppError> + Send + 'static,
     {
         ports::read(self.store.as_ref(), reading).await
+    }
+
+    /// Runs work to its end even where the one who waits for it goes away: a request's own future is dropped when
+    /// its client disconnects, and what was begun in two stores must not be left half done.
+    pub async fn to_the_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, AppError>> + Send + 'static,
+    ) -> Result<T, AppError> {
+        self.background.spawn(work).await.unwrap_or_else(|error| {
+            let text = "an internal error; tell support the correlation id";
+            Err(AppError::new(Class::Internal, Reason::StorageUnavailable, text).because(error.to_string()))
+        })
     }
 
     /// Writes the audit row of a refusal, if it has one.

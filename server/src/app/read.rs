@@ -7,6 +7,7 @@ use handoff_domain::ports::{Filter, Found, Kind, Read, Search, Sort, Version, Vi
 use handoff_domain::reason::Reason;
 use handoff_domain::time::Timestamp;
 
+use super::tasks::sees;
 use super::{App, AppError, Caller, Class, Scope, Stored};
 
 /// How many versions a page of a history holds at most.
@@ -130,11 +131,7 @@ fn check_visible(read: &mut dyn Read, scope: &Scope, kind: Kind, id: &str) -> Re
     let visible = match kind {
         Kind::Task => {
             let id = TaskId::parse(id).map_err(|_| AppError::not_found())?;
-            read.task(scope.tenant(), &id)?.is_some_and(|t| {
-                scope
-                    .allows(Action::TaskRead, scope.caller.relation_to(&t))
-                    .is_some()
-            })
+            read.task(scope.tenant(), &id)?.is_some_and(|t| sees(scope, &t))
         }
         Kind::Document => {
             let id = DocumentId::parse(id).map_err(|_| AppError::not_found())?;
@@ -147,7 +144,7 @@ fn check_visible(read: &mut dyn Read, scope: &Scope, kind: Kind, id: &str) -> Re
                     if scope.allows(Action::DocumentRead, relation).is_none() {
                         for task in read.tasks_of_document(scope.tenant(), &id)? {
                             if let Some(task) = read.task(scope.tenant(), &task)? {
-                                relation.through_task |= scope.caller.relation_to(&task).any();
+                                relation.through_task |= !task.deleted && sees(scope, &task);
                             }
                         }
                     }

@@ -15,8 +15,9 @@ use handoff_domain::redemption::Redemption;
 use handoff_domain::task::Task;
 use sha2::{Digest, Sha256};
 
+use super::finish::Ending;
 use super::redemption_scene::Scene;
-use super::streams::{Entry, Streams};
+use super::streams::{Announced, Streams};
 use super::{App, AppError, Caller, Class, Cuts, Scope};
 
 /// A part of the content that a client asks to go on with.
@@ -28,8 +29,8 @@ pub struct Continue {
     pub until: Option<u64>,
 }
 
-/// Leave to send bytes: committed, with its audit row.
-pub struct Ticket {
+/// Leave to send bytes, as a transaction gives it; worth nothing before its commit.
+pub struct Leave {
     /// The use.
     pub redemption: Redemption,
     /// The bytes.
@@ -45,7 +46,44 @@ pub struct Ticket {
     /// Whether it goes on with an earlier stream.
     pub resumed: bool,
     /// The running stream.
-    pub entry: Arc<Entry>,
+    pub announced: Announced,
+}
+
+/// Committed leave to send bytes. However it is dropped, the end of its stream is recorded.
+pub struct Ticket {
+    /// The use.
+    pub redemption: RedemptionId,
+    /// The bytes.
+    pub binary: StoredBinary,
+    /// First byte to send.
+    pub from: u64,
+    /// One past the last byte to send.
+    pub until: u64,
+    /// Whether it goes on with an earlier stream.
+    pub resumed: bool,
+    /// Its end to come.
+    pub ending: Ending,
+}
+
+impl Ticket {
+    fn new(app: &App, caller: &Caller, leave: Leave) -> Self {
+        Self {
+            redemption: leave.redemption.id.clone(),
+            binary: leave.binary.clone(),
+            from: leave.from,
+            until: leave.until,
+            resumed: leave.resumed,
+            ending: Ending::new(app, caller, leave),
+        }
+    }
+}
+
+/// What a transaction decided on a fetch.
+pub enum Decided {
+    /// Bytes may be sent once it is committed.
+    Content(Box<Leave>),
+    /// A HEAD's answer.
+    Preview(Box<Preview>),
 }
 
 /// What a HEAD is told: what a GET would get, without taking a use.
@@ -85,13 +123,9 @@ const BUSY_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 impl App {
     /// Asks the gate for a Binary's content.
     pub async fn fetch_binary(&self, caller: &Caller, fetch: Fetch) -> Result<Fetched, AppError> {
-        let scope = self.scope(caller);
-        let streams = Arc::clone(&self.streams);
         let id = self.fresh_redemption()?;
-        self.take_over_when_busy(caller, move || {
-            let (scope, streams, id, fetch) =
-                (scope.clone(), Arc::clone(&streams), id.clone(), fetch.clone());
-            move |tx: &mut dyn Tx| by_binary(tx, &scope, &streams, &id, &fetch).map(|f| (f, Cuts::none()))
+        self.decide(caller, move |tx, scope, streams| {
+            by_binary(tx, scope, streams, &id, &fetch)
         })
         .await
     }
@@ -120,14 +154,8 @@ impl App {
         resume: Option<(String, Continue)>,
         head: bool,
     ) -> Result<Fetched, AppError> {
-        let scope = self.scope(caller);
-        let streams = Arc::clone(&self.streams);
-        self.take_over_when_busy(caller, move || {
-            let (scope, streams, id, resume) =
-                (scope.clone(), Arc::clone(&streams), id.clone(), resume.clone());
-            move |tx: &mut dyn Tx| {
-                by_redemption(tx, &scope, &streams, &id, resume.as_ref(), head).map(|f| (f, Cuts::none()))
-            }
+        self.decide(caller, move |tx, scope, streams| {
+            by_redemption(tx, scope, streams, &id, resume.as_ref(), head)
         })
         .await
     }
@@ -136,34 +164,49 @@ impl App {
         RedemptionId::parse(self.entropy.fresh_id()).map_err(|e| AppError::bad(e.to_string()))
     }
 
-    /// Runs the gate; where the redemption's own earlier stream still runs here, ends that one and asks again.
-    async fn take_over_when_busy<W, M>(&self, caller: &Caller, make: M) -> Result<Fetched, AppError>
-    where
-        M: Fn() -> W,
-        W: FnMut(&mut dyn Tx) -> Result<(Fetched, Cuts), AppError> + Send + 'static,
-    {
-        for _ in 0..BUSY_RETRIES {
-            match self.write(caller.tenant(), make()).await {
-                Err(error) if error.busy.is_some() => {
-                    if let Some(id) = error.busy {
-                        self.streams.supersede(&id);
+    /// Runs the gate to its end, even where the caller goes away meanwhile: a use that was taken always has a
+    /// ticket, and a ticket's end is always recorded. Where the redemption's own earlier stream still runs here,
+    /// that one is ended and the gate asked again.
+    async fn decide(
+        &self,
+        caller: &Caller,
+        gate: impl Fn(&mut dyn Tx, &Scope, &Arc<Streams>) -> Result<Decided, AppError> + Send + Sync + 'static,
+    ) -> Result<Fetched, AppError> {
+        let (app, caller, gate) = (self.clone(), caller.clone(), Arc::new(gate));
+        self.to_the_end(async move {
+            for tries_left in (0..=BUSY_RETRIES).rev() {
+                let (scope, streams, gate) =
+                    (app.scope(&caller), Arc::clone(&app.streams), Arc::clone(&gate));
+                let decided = app
+                    .write(caller.tenant(), move |tx| {
+                        gate(tx, &scope, &streams).map(|d| (d, Cuts::none()))
+                    })
+                    .await;
+                match decided {
+                    Ok(Decided::Preview(preview)) => return Ok(Fetched::Preview(preview)),
+                    Ok(Decided::Content(leave)) => {
+                        return Ok(Fetched::Content(Box::new(Ticket::new(&app, &caller, *leave))));
                     }
-                    tokio::time::sleep(BUSY_PAUSE).await;
+                    Err(AppError { busy: Some(id), .. }) if tries_left > 0 => {
+                        app.streams.supersede(&id);
+                        tokio::time::sleep(BUSY_PAUSE).await;
+                    }
+                    Err(error) => return Err(error),
                 }
-                answer => return answer,
             }
-        }
-        self.write(caller.tenant(), make()).await
+            Err(AppError::forbidden(Reason::Exhausted))
+        })
+        .await
     }
 }
 
 fn by_binary(
     tx: &mut dyn Tx,
     scope: &Scope,
-    streams: &Streams,
+    streams: &Arc<Streams>,
     id: &RedemptionId,
     fetch: &Fetch,
-) -> Result<Fetched, AppError> {
+) -> Result<Decided, AppError> {
     let binary = tx
         .binary(scope.tenant(), &fetch.binary)?
         .ok_or_else(AppError::not_found)?;
@@ -188,7 +231,7 @@ fn by_binary(
         ));
     }
     if fetch.head {
-        return Ok(Fetched::Preview(Box::new(Preview { binary: scene.binary })));
+        return Ok(Decided::Preview(Box::new(Preview { binary: scene.binary })));
     }
     let redemption = scene.take_use(tx, scope, id)?;
     scene.start(
@@ -247,11 +290,11 @@ fn by_link(
 fn by_redemption(
     tx: &mut dyn Tx,
     scope: &Scope,
-    streams: &Streams,
+    streams: &Arc<Streams>,
     id: &RedemptionId,
     resume: Option<&(String, Continue)>,
     head: bool,
-) -> Result<Fetched, AppError> {
+) -> Result<Decided, AppError> {
     let redemption = tx
         .redemption(scope.tenant(), id)?
         .ok_or_else(AppError::not_found)?;
@@ -278,7 +321,7 @@ fn by_redemption(
             .gate(scope)
             .check_resume()
             .map_err(|reason| scene.refuse(scope, reason))?;
-        return Ok(Fetched::Preview(Box::new(Preview { binary: scene.binary })));
+        return Ok(Decided::Preview(Box::new(Preview { binary: scene.binary })));
     }
     let wanted = match resume {
         Some((etag, wanted)) if *etag == scene.etag() => *wanted,

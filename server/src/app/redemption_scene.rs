@@ -1,6 +1,8 @@
 //! What one redemption is decided on, read under lock in the order Task, grant, document, and what follows from the
 //! decision: the use taken, the redemption opened or gone on with, the refusal with its reason.
 
+use std::sync::Arc;
+
 use handoff_domain::access::{Action, Relation};
 use handoff_domain::audit::{About, Event, Outcome};
 use handoff_domain::document::{Document, StoredBinary};
@@ -14,7 +16,7 @@ use handoff_domain::redemption::{Redemption, RedemptionState, ResumeError};
 use handoff_domain::task::Task;
 
 use super::effects::about_grant;
-use super::redeem::{Continue, Fetched, Ticket, strong_etag};
+use super::redeem::{Continue, Decided, Leave, strong_etag};
 use super::streams::Streams;
 use super::{AppError, Class, Scope};
 
@@ -195,10 +197,10 @@ impl Scene {
         self,
         tx: &mut dyn Tx,
         scope: &Scope,
-        streams: &Streams,
+        streams: &Arc<Streams>,
         redemption: Redemption,
         wanted: Continue,
-    ) -> Result<Fetched, AppError> {
+    ) -> Result<Decided, AppError> {
         let principal = &scope.caller.principal;
         redemption
             .same_client(
@@ -218,11 +220,11 @@ impl Scene {
         self,
         tx: &mut dyn Tx,
         scope: &Scope,
-        streams: &Streams,
+        streams: &Arc<Streams>,
         redemption: Redemption,
         wanted: Continue,
         resumed: bool,
-    ) -> Result<Fetched, AppError> {
+    ) -> Result<Decided, AppError> {
         let size = self.binary.size;
         let until = wanted.until.unwrap_or(size).min(size);
         if wanted.from > until || (wanted.from >= size && size > 0) {
@@ -248,15 +250,15 @@ impl Scene {
             tx.record(scope.tenant(), row);
         }
         // Announced before the commit: a cut that commits after ours finds the stream.
-        let entry = streams.announce(scope.tenant(), &redemption.grant, &redemption.id);
-        Ok(Fetched::Content(Box::new(Ticket {
+        let announced = streams.announce(scope.tenant(), &redemption.grant, &redemption.id);
+        Ok(Decided::Content(Box::new(Leave {
             redemption,
             task: self.task.id.clone(),
             about,
             from: wanted.from,
             until,
             resumed,
-            entry,
+            announced,
             binary: self.binary,
         })))
     }

@@ -71,6 +71,25 @@ impl Entry {
     }
 }
 
+/// An announced stream; dropping this forgets it.
+pub struct Announced {
+    streams: Arc<Streams>,
+    entry: Arc<Entry>,
+}
+
+impl Announced {
+    /// The stream.
+    pub fn entry(&self) -> &Arc<Entry> {
+        &self.entry
+    }
+}
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        self.streams.forget(&self.entry);
+    }
+}
+
 /// All streams of this process.
 #[derive(Default)]
 pub struct Streams {
@@ -79,7 +98,13 @@ pub struct Streams {
 
 impl Streams {
     /// Announces a stream. Must happen before the transaction that allows it commits, so that no cut is missed.
-    pub fn announce(&self, tenant: &TenantId, grant: &GrantId, redemption: &RedemptionId) -> Arc<Entry> {
+    /// It is forgotten with the last of what this answers: where the transaction fails, at once.
+    pub fn announce(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        grant: &GrantId,
+        redemption: &RedemptionId,
+    ) -> Announced {
         let entry = Arc::new(Entry {
             tenant: tenant.clone(),
             grant: grant.clone(),
@@ -88,11 +113,13 @@ impl Streams {
             transport: Mutex::new(None),
         });
         lock(&self.entries).insert(redemption.clone(), Arc::clone(&entry));
-        entry
+        Announced {
+            streams: Arc::clone(self),
+            entry,
+        }
     }
 
-    /// Forgets a stream that has ended.
-    pub fn forget(&self, entry: &Arc<Entry>) {
+    fn forget(&self, entry: &Arc<Entry>) {
         entry.release();
         let mut entries = lock(&self.entries);
         if entries

@@ -13,9 +13,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::negotiate::{check_accept, check_content_type};
-use super::resource::{pairs_of, profile_issues};
+use super::resource::pairs_of;
 use super::{failed, not_allowed, ok};
 use crate::app::AppError;
+use crate::app::admission::profile_issues;
 use crate::app::grants::{GrantRequest, RevokePick};
 use crate::http::HttpState;
 use crate::http::access_grants::issued_json;

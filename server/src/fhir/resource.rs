@@ -4,11 +4,11 @@ use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use handoff_domain::ids::{DocumentId, TaskId};
 use handoff_domain::ports::Kind;
-use handoff_fhir_model::{Issue, IssueType, ParseOptions, Resource, parse, payload};
+use handoff_fhir_model::{Issue, IssueType, ParseOptions, Resource, parse};
 use serde::Deserialize;
 
 use super::{failed, negotiate, not_allowed, ok, search, stored};
-use crate::app::{AppError, Caller};
+use crate::app::{AppError, Caller, admission};
 use crate::http::HttpState;
 use crate::http::answer::with_correlation;
 use crate::http::request::authenticate;
@@ -72,29 +72,12 @@ type State = web::Data<HttpState>;
 pub fn checked(body: &[u8], kind: &'static str, limit: usize) -> Result<Resource, AppError> {
     let resource = parse(body, &ParseOptions::expecting(kind)).map_err(AppError::invalid)?;
     check_size(&resource, body.len(), limit)?;
-    let elsewhere = payload::elsewhere(&resource);
-    if !elsewhere.is_empty() {
-        return Err(AppError::unprocessable(elsewhere));
-    }
-    let issues = profile_issues(&resource, &resource.profiles());
-    if issues.is_empty() {
-        Ok(resource)
-    } else {
-        Err(AppError::unprocessable(issues))
-    }
-}
-
-/// What a resource lacks of the profiles of ours among `profiles`.
-pub fn profile_issues(resource: &Resource, profiles: &[String]) -> Vec<Issue> {
-    profiles
-        .iter()
-        .flat_map(|profile| handoff_fhir_profiles::profile_rules::check(profile, resource.value()))
-        .map(|issue| Issue::at(IssueType::Invariant, issue.expression, issue.text))
-        .collect()
+    admission::check(&resource)?;
+    Ok(resource)
 }
 
 /// A resource may be 2 MiB without its inline `data`.
-fn check_size(resource: &Resource, body: usize, limit: usize) -> Result<(), AppError> {
+pub fn check_size(resource: &Resource, body: usize, limit: usize) -> Result<(), AppError> {
     if body <= limit {
         return Ok(());
     }

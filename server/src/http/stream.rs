@@ -119,9 +119,9 @@ pub async fn content(
     let (from, until, size) = (ticket.from, ticket.until, ticket.binary.size);
     let partial = ticket.resumed || from > 0 || until < size;
     let binary = ticket.binary.clone();
-    let redemption = ticket.redemption.id.clone();
+    let redemption = ticket.redemption.clone();
     if let Some(transport) = request.conn_data::<Connection>().and_then(Connection::handle) {
-        ticket.entry.carried_by(transport);
+        ticket.ending.entry().carried_by(transport);
     }
     let content = state.app.open_content(caller, ticket).await?;
     let mut response = if partial {

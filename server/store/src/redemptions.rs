@@ -296,7 +296,9 @@ pub(crate) fn abandoned(
     .bind(silent_since.0)
     .sql(" AND NOT EXISTS (SELECT 1 FROM processes p WHERE p.name = r.process AND p.seen >= ")
     .bind(silent_since.0)
-    .sql(") ORDER BY r.opened_at LIMIT ")
+    .sql(") UNION ALL SELECT r.tenant, r.id FROM redemptions r WHERE r.state = 'authorized' AND r.window_end < ")
+    .bind(silent_since.0)
+    .sql(" LIMIT ")
     .bind(i64::from(limit))
     .load(connection)
     .or_refused()?;

@@ -338,8 +338,8 @@ pub trait Read {
     /// The earliest instant after `now` at which [`Read::due`] will have more.
     fn next_due(&mut self, now: Timestamp) -> Result<Option<Timestamp>, StoreError>;
 
-    /// Redemptions authorized or streaming whose process has not been heard of since `silent_since`,
-    /// over all tenants, at most `limit`.
+    /// Redemptions authorized or streaming whose process has not been heard of since `silent_since`, and those
+    /// authorized whose window closed before then without a stream; over all tenants, at most `limit`.
     fn abandoned(
         &mut self,
         silent_since: Timestamp,

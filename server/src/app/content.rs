@@ -129,6 +129,7 @@ impl Stream for Content {
         if this.done {
             return Poll::Ready(None);
         }
+        this.ending.entry().touch();
         if let Poll::Ready(reason) = this.cut.as_mut().poll(cx) {
             return this.fail(ContentError::Cut(reason));
         }

@@ -80,6 +80,7 @@ impl Ending {
         else {
             return;
         };
+        self.entry.release();
         let end = match (end, self.entry.cut_reason()) {
             (StreamEnd::Gone, Some(reason)) => StreamEnd::Cut(reason),
             (end, _) => end,

@@ -26,6 +26,8 @@ pub struct Entry {
     redemption: RedemptionId,
     cut: watch::Sender<Option<Reason>>,
     transport: Mutex<Option<Box<dyn Abort>>>,
+    /// When the connection last asked for more.
+    asked: Mutex<Instant>,
 }
 
 impl Entry {
@@ -65,8 +67,13 @@ impl Entry {
         *lock(&self.transport) = Some(transport);
     }
 
+    /// Says that the connection asked for more: its client is reading.
+    pub fn touch(&self) {
+        *lock(&self.asked) = Instant::now();
+    }
+
     /// Lets go of what carries the stream: the connection may serve another request now.
-    fn release(&self) {
+    pub fn release(&self) {
         *lock(&self.transport) = None;
     }
 }
@@ -111,6 +118,7 @@ impl Streams {
             redemption: redemption.clone(),
             cut: watch::Sender::new(None),
             transport: Mutex::new(None),
+            asked: Mutex::new(Instant::now()),
         });
         lock(&self.entries).insert(redemption.clone(), Arc::clone(&entry));
         Announced {
@@ -147,6 +155,17 @@ impl Streams {
         }
     }
 
+    /// Breaks the connections of clients that have read nothing for `idle`. Their redemptions can be resumed.
+    fn let_go_of_stalled(&self, idle: Duration) {
+        for entry in self.all() {
+            if lock(&entry.asked).elapsed() > idle
+                && let Some(transport) = lock(&entry.transport).as_ref()
+            {
+                transport.abort();
+            }
+        }
+    }
+
     /// How many run.
     pub fn count(&self) -> usize {
         lock(&self.entries).len()
@@ -173,6 +192,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 const FEED_OVERLAP: Duration = Duration::from_secs(5);
 /// How often every stream is checked against the store, whatever the feed says.
 const RECHECK_EVERY: Duration = Duration::from_secs(15);
+/// How often clients that stopped reading are looked for.
+const STALLS_EVERY: Duration = Duration::from_millis(500);
 /// Streams end when their right to run could not be confirmed for this long.
 const DOUBT_LIMIT: Duration = Duration::from_secs(20);
 /// Rows of the feed read at once.
@@ -182,11 +203,16 @@ const FEED_PAGE: u32 = 1000;
 pub async fn follow_cuts(app: App) {
     let mut feed = Feed::default();
     let mut recheck = interval(RECHECK_EVERY);
+    let mut stalls = interval(STALLS_EVERY);
     let mut confirmed = Instant::now();
     loop {
         let all = tokio::select! {
             () = app.store.await_cut() => false,
             _ = recheck.tick() => true,
+            _ = stalls.tick() => {
+                app.streams.let_go_of_stalled(app.settings.stream_idle);
+                continue;
+            }
         };
         let answer = if all {
             recheck_all(&app).await

@@ -153,6 +153,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
             max_binary: options.limits.max_binary,
             max_inline: options.limits.max_inline,
             max_entries: options.limits.max_entries,
+            stream_idle: options.timeouts.body_idle,
         }),
         entropy,
     };
@@ -309,6 +310,7 @@ async fn serve(parts: Parts, started: oneshot::Sender<[ServerHandle; 2]>) -> io:
     let public = HttpServer::new(move || {
         let (state, dev) = (state.clone(), dev.clone());
         HttpApp::new()
+            .wrap(from_fn(http::connection::let_go_of_refused))
             .wrap(from_fn(access::observe))
             .configure(|config| {
                 if let Some(dev) = dev {

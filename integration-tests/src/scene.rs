@@ -7,6 +7,9 @@ use crate::{Answer, Client, TestApp};
 /// The patient that most scenes are about.
 pub const ADA: &str = "Patient/ada";
 
+/// The name of every patient of the tests; `checks/logs` looks for it in the logs.
+pub const MARKER: &str = "Zebulon-Marker";
+
 /// A stored document with its content.
 #[derive(Debug, Clone)]
 pub struct Document {
@@ -33,8 +36,13 @@ pub fn document_reference(binary: &str, patient: &str) -> Value {
         "resourceType": "DocumentReference",
         "status": "current",
         "type": {"coding": [{"system": "http://loinc.org", "code": "57133-1"}]},
-        "subject": {"reference": patient},
-        "content": [{"attachment": {"contentType": "application/pdf", "url": format!("Binary/{binary}")}}]
+        "subject": {"reference": patient, "display": MARKER},
+        "description": format!("Letter about {MARKER}"),
+        "content": [{"attachment": {
+            "contentType": "application/pdf",
+            "url": format!("Binary/{binary}"),
+            "title": format!("Letter about {MARKER}")
+        }}]
     })
 }
 
@@ -61,7 +69,8 @@ pub fn task(status: &str, document: &str, owner: Option<&str>) -> Value {
         "intent": "order",
         "code": {"coding": [{"system": "http://hl7.org/fhir/CodeSystem/task-code", "code": "fulfill"}]},
         "focus": {"reference": format!("DocumentReference/{document}")},
-        "for": {"reference": ADA},
+        "for": {"reference": ADA, "display": MARKER},
+        "description": format!("Please see {MARKER}"),
         "performerType": [{"coding": [
             {"system": "https://handoff.example/fhir/CodeSystem/team", "code": "cardiology"}
         ]}]

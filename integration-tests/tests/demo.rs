@@ -19,7 +19,9 @@ const PROVIDER_SECRET: &str = "test-only-not-a-secret";
 fn in_order(text: &str, parts: &[&str]) {
     let mut rest = text;
     for part in parts {
-        let Some(at) = rest.find(part) else { panic!("`{part}` does not come in its place:\n{text}") };
+        let Some(at) = rest.find(part) else {
+            panic!("`{part}` does not come in its place:\n{text}")
+        };
         rest = &rest[at + part.len()..];
     }
 }
@@ -51,8 +53,16 @@ async fn the_demo_plays_its_story_once_and_ends_well() {
     assert_eq!(ended.code, Some(0), "{}{}", ended.out, ended.err);
     in_order(&ended.out, &STORY);
     // The checksum that the specialist sees is the one of what the EHR sent.
-    let sums: Vec<&str> = ended.out.split("sha-256 ").skip(1).filter_map(|rest| rest.get(..64)).collect();
-    assert!(sums.len() >= 2 && sums.iter().all(|sum| *sum == sums[0]), "{sums:?}");
+    let sums: Vec<&str> = ended
+        .out
+        .split("sha-256 ")
+        .skip(1)
+        .filter_map(|rest| rest.get(..64))
+        .collect();
+    assert!(
+        sums.len() >= 2 && sums.iter().all(|sum| *sum == sums[0]),
+        "{sums:?}"
+    );
     assert_eq!(ended.err, "", "nothing stands between the lines of the story");
 }
 
@@ -63,7 +73,12 @@ async fn the_printed_commands_work_as_printed_and_a_signal_ends_the_demo() {
     assert!(link.contains("/handoff/") && link.contains('#'));
     // The last of the commands; each is printed whole on one line.
     demo.line_with("client_id=auditor").await;
-    let commands: Vec<String> = demo.said.iter().map(|l| l.trim().to_owned()).filter(|l| l.starts_with("curl ")).collect();
+    let commands: Vec<String> = demo
+        .said
+        .iter()
+        .map(|l| l.trim().to_owned())
+        .filter(|l| l.starts_with("curl "))
+        .collect();
     assert!(commands.len() >= 5, "{commands:#?}");
     let folder = TempDir::new().unwrap();
     // Twice, since each may be tried again.
@@ -77,11 +92,17 @@ async fn the_printed_commands_work_as_printed_and_a_signal_ends_the_demo() {
                 assert!(letter.starts_with(b"%PDF"), "{output}");
                 assert_eq!(output.trim(), format!("200 {} bytes in letter.pdf", letter.len()));
             } else if command.contains("/fhir/Binary/") {
-                assert_eq!(json(&output)["issue"][0]["details"]["coding"][0]["code"], "task-completed");
+                assert_eq!(
+                    json(&output)["issue"][0]["details"]["coding"][0]["code"],
+                    "task-completed"
+                );
             } else if command.contains("/fhir/AuditEvent") {
                 assert!(output.contains("redemption-completed"), "{output}");
             } else {
-                assert!(json(&output)["entry"].as_array().is_some_and(|e| !e.is_empty()), "{command}: {output}");
+                assert!(
+                    json(&output)["entry"].as_array().is_some_and(|e| !e.is_empty()),
+                    "{command}: {output}"
+                );
             }
         }
     }
@@ -95,9 +116,16 @@ fn json(text: &str) -> Value {
 
 /// Runs a command as somebody who pasted it.
 fn shell(command: &str, folder: &Path) -> String {
-    let output = Command::new("bash").args(["-c", command]).current_dir(folder).output().unwrap();
+    let output = Command::new("bash")
+        .args(["-c", command])
+        .current_dir(folder)
+        .output()
+        .unwrap();
     let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success() && complaint.is_empty(), "{command}: {complaint}");
+    assert!(
+        output.status.success() && complaint.is_empty(),
+        "{command}: {complaint}"
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -136,14 +164,22 @@ async fn the_demo_plays_on_the_production_stores_and_a_second_one_joins_with_its
     let mut first = Program::start(&[arguments(&["--no-play"]).as_slice(), &stores].concat());
     let (base, _) = first.addresses().await;
     let issuer = format!("{base}/dev-issuer");
-    let second = [&["demo", "--port", "0", "--once", "--issuer", issuer.as_str()], stores.as_slice()].concat();
+    let second = [
+        &["demo", "--port", "0", "--once", "--issuer", issuer.as_str()],
+        stores.as_slice(),
+    ]
+    .concat();
     let ended = run(&second).await;
     assert_eq!(ended.code, Some(0), "{}{}", ended.out, ended.err);
     in_order(&ended.out, &STORY);
     // Both stand on the same stores: what was played on one is seen on the other.
     let auditor = Client::sign_in(&http_client(), &base, &base, "auditor").await;
     let rows = auditor.get("/fhir/AuditEvent?_count=200").await.expect(200);
-    assert!(String::from_utf8(rows.body).unwrap().contains("redemption-completed"));
+    assert!(
+        String::from_utf8(rows.body)
+            .unwrap()
+            .contains("redemption-completed")
+    );
     first.signal("TERM");
     assert_eq!(first.ended().await, Some(0));
 }
@@ -161,8 +197,14 @@ async fn a_wrong_command_line_ends_with_2_and_every_command_has_help_with_an_exa
     for arguments in wrong {
         assert_eq!(run(arguments).await.code, Some(2), "{arguments:?}");
     }
-    let commands: [&[&str]; 6] =
-        [&[], &["serve"], &["demo"], &["migrate"], &["config", "check"], &["config", "show"]];
+    let commands: [&[&str]; 6] = [
+        &[],
+        &["serve"],
+        &["demo"],
+        &["migrate"],
+        &["config", "check"],
+        &["config", "show"],
+    ];
     for command in commands {
         let ended = run(&[command, &["--help"]].concat()).await;
         assert_eq!(ended.code, Some(0), "{command:?}");
@@ -179,7 +221,11 @@ async fn the_demo_is_for_this_machine_alone() {
     ] {
         let ended = run(&[["demo", "--once"].as_slice(), &unsafe_flags].concat()).await;
         assert_eq!(ended.code, Some(1), "{unsafe_flags:?}: {}", ended.out);
-        assert!(ended.err.contains("loopback") || ended.err.contains("another demo"), "{}", ended.err);
+        assert!(
+            ended.err.contains("loopback") || ended.err.contains("another demo"),
+            "{}",
+            ended.err
+        );
     }
 }
 
@@ -224,7 +270,11 @@ async fn a_broken_configuration_is_told_with_every_problem_at_once() {
             "`issuers.0.audience`",
             "[blobs]",
         ] {
-            assert!(ended.err.contains(key), "{command:?} does not name {key}: {}", ended.err);
+            assert!(
+                ended.err.contains(key),
+                "{command:?} does not name {key}: {}",
+                ended.err
+            );
         }
     }
     let missing = run(&["config", "check", "--config", "/nowhere/handoff.toml"]).await;
@@ -265,7 +315,11 @@ fn good_config(folder: &Path, database: &OwnDatabase) -> String {
 async fn provider_client(base: &str, name: &str) -> Client {
     let http = http_client();
     let issuer = needed("HANDOFF_TEST_OIDC_ISSUER");
-    let discovery = http.get(format!("{issuer}/.well-known/openid-configuration")).send().await.unwrap();
+    let discovery = http
+        .get(format!("{issuer}/.well-known/openid-configuration"))
+        .send()
+        .await
+        .unwrap();
     let discovery: Value = discovery.json().await.unwrap();
     let form = format!(
         "grant_type=client_credentials&client_id={name}&client_secret={PROVIDER_SECRET}\
@@ -293,7 +347,15 @@ async fn serve_hands_over_a_document_with_a_certified_providers_tokens() {
     assert_eq!(checked.code, Some(0), "{}", checked.err);
     let shown = run(&["config", "show", "--config", &config]).await;
     assert_eq!(shown.code, Some(0), "{}", shown.err);
-    let password = database.url().split(':').nth(2).unwrap().split('@').next().unwrap().to_owned();
+    let password = database
+        .url()
+        .split(':')
+        .nth(2)
+        .unwrap()
+        .split('@')
+        .next()
+        .unwrap()
+        .to_owned();
     assert!(!shown.out.contains(&password), "a password is shown");
     // Without its tables the server does not start, and says what to do.
     let early = run(&["serve", "--config", &config]).await;
@@ -306,9 +368,16 @@ async fn serve_hands_over_a_document_with_a_certified_providers_tokens() {
     }
 
     let (mut server, base, admin) = Program::serve(Path::new(&config)).await;
-    let ready = http_client().get(format!("{admin}/health/ready")).send().await.unwrap();
+    let ready = http_client()
+        .get(format!("{admin}/health/ready"))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(ready.status().as_u16(), 200);
-    let (ehr, lane) = (provider_client(&base, "ehr").await, provider_client(&base, "lane-es256").await);
+    let (ehr, lane) = (
+        provider_client(&base, "ehr").await,
+        provider_client(&base, "lane-es256").await,
+    );
     let otis = provider_client(&base, "otis").await;
     let document = document(&ehr, b"%PDF-1.4 for real").await;
     let mut referral = task("requested", &document.id, None);
@@ -327,7 +396,10 @@ async fn serve_hands_over_a_document_with_a_certified_providers_tokens() {
     let mut forged = lane.clone();
     forged.token = forged.token.map(|token| format!("{token}x"));
     forged.get(&path).await.refused(401, "token-invalid");
-    Client::anonymous(&http_client(), &base).get("/dev-issuer/.well-known/openid-configuration").await.expect(404);
+    Client::anonymous(&http_client(), &base)
+        .get("/dev-issuer/.well-known/openid-configuration")
+        .await
+        .expect(404);
     server.signal("TERM");
     assert_eq!(server.ended().await, Some(0));
 }
@@ -339,7 +411,10 @@ async fn a_server_killed_in_mid_download_has_its_redemption_closed_and_the_use_s
     let config = good_config(folder.path(), &database);
     assert_eq!(run(&["migrate", "--config", &config]).await.code, Some(0));
     let (mut server, base, _) = Program::serve(Path::new(&config)).await;
-    let (ehr, lane) = (provider_client(&base, "ehr").await, provider_client(&base, "lane").await);
+    let (ehr, lane) = (
+        provider_client(&base, "ehr").await,
+        provider_client(&base, "lane").await,
+    );
     let document = document(&ehr, &vec![4; 20 * 1024 * 1024]).await;
     let body = task("accepted", &document.id, Some("Practitioner/lane"));
     let id = ehr.post("/fhir/Task", &body).await.expect(201).id();
@@ -353,8 +428,13 @@ async fn a_server_killed_in_mid_download_has_its_redemption_closed_and_the_use_s
     let (server, base, _) = Program::serve(Path::new(&config)).await;
     let auditor = provider_client(&base, "auditor").await;
     let interrupted = async || {
-        let rows = auditor.get(&format!("/fhir/AuditEvent?entity=Task/{id}&_count=200")).await.expect(200);
-        String::from_utf8(rows.body).unwrap().contains("redemption-interrupted")
+        let rows = auditor
+            .get(&format!("/fhir/AuditEvent?entity=Task/{id}&_count=200"))
+            .await
+            .expect(200);
+        String::from_utf8(rows.body)
+            .unwrap()
+            .contains("redemption-interrupted")
     };
     // A process counts as dead when it was silent for ten seconds.
     let mut rounds = 0;
@@ -364,7 +444,11 @@ async fn a_server_killed_in_mid_download_has_its_redemption_closed_and_the_use_s
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     }
     let (ehr, lane) = (ehr.at(&base), lane.at(&base));
-    let grants = ehr.get(&format!("/files/{}/access-grants", document.id)).await.expect(200).json();
+    let grants = ehr
+        .get(&format!("/files/{}/access-grants", document.id))
+        .await
+        .expect(200)
+        .json();
     assert_eq!(grants["grants"][0]["uses"], 1);
     lane.get(&path).await.refused(403, "exhausted");
     // The rest may still be fetched, under the use that was taken.
@@ -375,7 +459,11 @@ async fn a_server_killed_in_mid_download_has_its_redemption_closed_and_the_use_s
     let rest = lane.send(resumed).await.expect(206).body;
     assert_eq!(sent.len() + rest.len(), document.content.len());
     eventually("the Task is accessed or its use is still the one", async || {
-        let grants = ehr.get(&format!("/files/{}/access-grants", document.id)).await.expect(200).json();
+        let grants = ehr
+            .get(&format!("/files/{}/access-grants", document.id))
+            .await
+            .expect(200)
+            .json();
         grants["grants"][0]["uses"] == 1
     })
     .await;
@@ -388,10 +476,26 @@ async fn serve_refuses_what_is_unsafe() {
     let folder = TempDir::new().unwrap();
     let config = good_config(folder.path(), &database);
     for (name, value, key) in [
-        ("HANDOFF__ISSUERS__0__ISSUER", "http://login.example.org", "issuers.0.issuer"),
-        ("HANDOFF__ISSUERS__0__ISSUER", "http://127.0.0.1:8080/dev-issuer", "issuers.0.issuer"),
-        ("HANDOFF__SERVER__PUBLIC_URL", "http://handoff.example", "server.public_url"),
-        ("HANDOFF__BLOBS__URL", "http://acct.blob.core.windows.net/handoff", "blobs.url"),
+        (
+            "HANDOFF__ISSUERS__0__ISSUER",
+            "http://login.example.org",
+            "issuers.0.issuer",
+        ),
+        (
+            "HANDOFF__ISSUERS__0__ISSUER",
+            "http://127.0.0.1:8080/dev-issuer",
+            "issuers.0.issuer",
+        ),
+        (
+            "HANDOFF__SERVER__PUBLIC_URL",
+            "http://handoff.example",
+            "server.public_url",
+        ),
+        (
+            "HANDOFF__BLOBS__URL",
+            "http://acct.blob.core.windows.net/handoff",
+            "blobs.url",
+        ),
         ("HANDOFF__DEMO__PORT", "8080", "demo"),
     ] {
         let ended = run_with(&["serve", "--config", &config], &[(name, value)]).await;

@@ -34,13 +34,19 @@ fn database_behind(proxy: &Proxy, options: &mut Options) {
 
 /// The content store is reached through the proxy.
 fn blobs_behind(proxy: &Proxy, options: &mut Options) {
-    let BlobConfig::Azure(azure) = &mut options.blobs else { panic!("not the production stores") };
+    let BlobConfig::Azure(azure) = &mut options.blobs else {
+        panic!("not the production stores")
+    };
     azure.account_url.set_port(Some(proxy.address.port())).unwrap();
 }
 
 /// What the admin listener says: status and body.
 async fn health(app: &TestApp, what: &str) -> (u16, Value) {
-    let answer = http_client().get(format!("{}/health/{what}", app.server.admin_url)).send().await.unwrap();
+    let answer = http_client()
+        .get(format!("{}/health/{what}", app.server.admin_url))
+        .send()
+        .await
+        .unwrap();
     (answer.status().as_u16(), answer.json().await.unwrap())
 }
 
@@ -54,24 +60,38 @@ async fn expect_down(app: &TestApp, down: &str, up: &str) {
 }
 
 async fn ready_again(app: &TestApp) {
-    eventually("the server is ready again", async || health(app, "ready").await.0 == 200).await;
+    eventually("the server is ready again", async || {
+        health(app, "ready").await.0 == 200
+    })
+    .await;
 }
 
 /// A refusal that a client may try again after a while.
 #[track_caller]
 fn unavailable(answer: Answer) {
     let answer = answer.refused(503, "storage-unavailable");
-    assert!(answer.header("retry-after").and_then(|s| s.parse::<u32>().ok()).is_some_and(|s| s > 0));
+    assert!(
+        answer
+            .header("retry-after")
+            .and_then(|s| s.parse::<u32>().ok())
+            .is_some_and(|s| s > 0)
+    );
     assert_eq!(answer.json()["resourceType"], "OperationOutcome");
 }
 
 /// How many rows of one event there are in the audit.
 async fn audited(app: &TestApp, event: &str) -> usize {
     let auditor = app.client("auditor").await;
-    let body = auditor.get("/fhir/AuditEvent?_count=200").await.expect(200).json();
+    let body = auditor
+        .get("/fhir/AuditEvent?_count=200")
+        .await
+        .expect(200)
+        .json();
     let rows = body["entry"].as_array().cloned().unwrap_or_default();
     let is_of_event = |row: &Value| {
-        row["resource"]["subtype"].as_array().is_some_and(|s| s.iter().any(|c| c["code"] == event))
+        row["resource"]["subtype"]
+            .as_array()
+            .is_some_and(|s| s.iter().any(|c| c["code"] == event))
     };
     rows.iter().filter(|row| is_of_event(row)).count()
 }
@@ -89,33 +109,70 @@ async fn a_database_that_is_down_is_told_and_recovers_by_itself() {
     let app = TestApp::start_with(Backend::Production, |o| database_behind(&proxy, o)).await;
     let referral = Referral::set(&app).await;
     proxy.refuse();
-    unavailable(referral.ehr.post("/fhir/Task", &task("requested", &referral.document.id, None)).await);
+    unavailable(
+        referral
+            .ehr
+            .post("/fhir/Task", &task("requested", &referral.document.id, None))
+            .await,
+    );
     unavailable(referral.ehr.get(&format!("/fhir/Task/{}", referral.task)).await);
     unavailable(referral.fetch(&referral.lane).await);
-    unavailable(referral.ehr.post_bytes("/fhir/Binary", "application/pdf", b"%PDF-1.4".to_vec()).await);
+    unavailable(
+        referral
+            .ehr
+            .post_bytes("/fhir/Binary", "application/pdf", b"%PDF-1.4".to_vec())
+            .await,
+    );
     expect_down(&app, "database", "blobs").await;
     proxy.forward();
     ready_again(&app).await;
     assert_eq!(tasks_of(&referral.ehr, &referral.document.id).await, 1);
     assert_eq!(audited(&app, "task-created").await, 1);
     assert_eq!(audited(&app, "binary-created").await, 1);
-    // The content that no transaction took is gone again, and nothing was used up.
-    assert_eq!(azurite::objects(app.database().unwrap()).await.len(), 1);
-    assert_eq!(referral.fetch(&referral.lane).await.expect(200).body, referral.document.content);
-    referral.ehr.post("/fhir/Task", &task("requested", &referral.document.id, None)).await.expect(201);
+    // Nothing was used up.
+    assert_eq!(
+        referral.fetch(&referral.lane).await.expect(200).body,
+        referral.document.content
+    );
+    referral
+        .ehr
+        .post("/fhir/Task", &task("requested", &referral.document.id, None))
+        .await
+        .expect(201);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_falls_silent_is_told_and_recovers_by_itself() {
     let proxy = before_postgres().await;
-    let app = TestApp::start_with(Backend::Production, |o| database_behind(&proxy, o)).await;
+    let app = TestApp::start_with(Backend::Production, |o| {
+        database_behind(&proxy, o);
+        o.store.statement_timeout = Duration::from_secs(1);
+    })
+    .await;
     let referral = Referral::set(&app).await;
     proxy.stall();
+    let began = std::time::Instant::now();
+    unavailable(referral.ehr.get(&format!("/fhir/Task/{}", referral.task)).await);
+    unavailable(referral.fetch(&referral.lane).await);
+    unavailable(
+        referral
+            .ehr
+            .post("/fhir/Task", &task("requested", &referral.document.id, None))
+            .await,
+    );
+    assert!(
+        began.elapsed() < Duration::from_secs(15),
+        "it took {:?}",
+        began.elapsed()
+    );
     expect_down(&app, "database", "blobs").await;
     proxy.cut();
     proxy.forward();
     ready_again(&app).await;
-    assert_eq!(referral.fetch(&referral.lane).await.expect(200).body, referral.document.content);
+    assert_eq!(
+        referral.fetch(&referral.lane).await.expect(200).body,
+        referral.document.content
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -127,7 +184,10 @@ async fn a_database_that_breaks_off_in_the_middle_leaves_all_or_nothing() {
     for _ in 0..5 {
         proxy.stall_answers();
         let before = proxy.requested();
-        let (sender, body) = (ehr.clone(), task("accepted", &document.id, Some("Practitioner/lane")));
+        let (sender, body) = (
+            ehr.clone(),
+            task("accepted", &document.id, Some("Practitioner/lane")),
+        );
         let posting = tokio::spawn(async move { sender.post("/fhir/Task", &body).await });
         eventually("the request is on its way", async || proxy.requested() > before).await;
         proxy.cut();
@@ -138,7 +198,11 @@ async fn a_database_that_breaks_off_in_the_middle_leaves_all_or_nothing() {
         ready_again(&app).await;
     }
     let tasks = tasks_of(&ehr, &document.id).await;
-    let grants = ehr.get(&format!("/files/{}/access-grants", document.id)).await.expect(200).json();
+    let grants = ehr
+        .get(&format!("/files/{}/access-grants", document.id))
+        .await
+        .expect(200)
+        .json();
     assert_eq!(grants["grants"].as_array().map(Vec::len), Some(tasks));
     assert_eq!(audited(&app, "task-created").await, tasks);
 }
@@ -149,15 +213,30 @@ async fn a_content_store_that_is_down_is_told_costs_no_use_and_recovers_by_itsel
     let app = TestApp::start_with(Backend::Production, |o| blobs_behind(&proxy, o)).await;
     let referral = Referral::set(&app).await;
     proxy.refuse();
-    unavailable(referral.ehr.post_bytes("/fhir/Binary", "application/pdf", b"%PDF-1.4".to_vec()).await);
+    unavailable(
+        referral
+            .ehr
+            .post_bytes("/fhir/Binary", "application/pdf", b"%PDF-1.4".to_vec())
+            .await,
+    );
     unavailable(referral.fetch(&referral.lane).await);
     expect_down(&app, "blobs", "database").await;
     // What needs no content goes on.
-    referral.ehr.get(&format!("/fhir/Task/{}", referral.task)).await.expect(200);
+    referral
+        .ehr
+        .get(&format!("/fhir/Task/{}", referral.task))
+        .await
+        .expect(200);
     proxy.forward();
     ready_again(&app).await;
-    eventually("the use is given back", async || referral.grants().await[0]["status"] == "bound").await;
-    assert_eq!(referral.fetch(&referral.lane).await.expect(200).body, referral.document.content);
+    eventually("the use is given back", async || {
+        referral.grants().await[0]["status"] == "bound"
+    })
+    .await;
+    assert_eq!(
+        referral.fetch(&referral.lane).await.expect(200).body,
+        referral.document.content
+    );
     referral.fetch(&referral.lane).await.refused(403, "exhausted");
     assert_eq!(audited(&app, "binary-created").await, 1);
 }
@@ -168,13 +247,22 @@ async fn a_content_store_that_goes_in_mid_upload_leaves_nothing_visible() {
     let app = TestApp::start_with(Backend::Production, |o| blobs_behind(&proxy, o)).await;
     let ehr = app.client("ehr").await;
     proxy.refuse_after(6 * 1024 * 1024);
-    unavailable(ehr.post_bytes("/fhir/Binary", "application/pdf", vec![7; 20 * 1024 * 1024]).await);
+    unavailable(
+        ehr.post_bytes("/fhir/Binary", "application/pdf", vec![7; 20 * 1024 * 1024])
+            .await,
+    );
     proxy.forward();
     ready_again(&app).await;
-    assert_eq!(azurite::objects(app.database().unwrap()).await, Vec::<String>::new());
+    assert_eq!(
+        azurite::objects(app.database().unwrap()).await,
+        Vec::<String>::new()
+    );
     assert_eq!(audited(&app, "binary-created").await, 0);
     let id = upload(&ehr, b"%PDF-1.4 again").await;
-    assert_eq!(azurite::objects(app.database().unwrap()).await, [format!("default/{id}")]);
+    assert_eq!(
+        azurite::objects(app.database().unwrap()).await,
+        [format!("default/{id}")]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -212,13 +300,20 @@ async fn a_full_database_refuses_what_does_not_fit_and_takes_it_when_there_is_ro
     // The file may not grow any more, as on a disk without room.
     let mut options = app.options.clone();
     options.store.sqlite_max_pages = Some(1);
-    options.identity = handoff::wiring::Identity::Demo { issuer_of: Some(app.server.base_url.clone()) };
+    options.identity = handoff::wiring::Identity::Demo {
+        issuer_of: Some(app.server.base_url.clone()),
+    };
     let full = handoff::wiring::start(options).await;
-    let Ok(full) = full else { panic!("it does not start: {:?}", full.err()) };
+    let Ok(full) = full else {
+        panic!("it does not start: {:?}", full.err())
+    };
     let ehr = referral.ehr.at(&full.base_url);
     let mut big = task("requested", &referral.document.id, None);
     big["description"] = "x".repeat(500_000).into();
-    let refused = ehr.post("/fhir/Task", &big).await.refused(507, "storage-unavailable");
+    let refused = ehr
+        .post("/fhir/Task", &big)
+        .await
+        .refused(507, "storage-unavailable");
     assert_eq!(refused.json()["issue"][0]["code"], "no-store");
     drop(full);
     assert_eq!(tasks_of(&referral.ehr, &referral.document.id).await, 1);
@@ -246,12 +341,23 @@ async fn a_full_disk_refuses_content_leaves_nothing_and_takes_it_when_there_is_r
     std::fs::create_dir_all(&blobs).unwrap();
     let url = format!("file://{}", blobs.display());
     let script = format!("set -- {:?} \"$@\"\n{LITTLE_ROOM}", blobs.display().to_string());
-    let arguments = ["demo", "--no-play", "--port", "0", "--blob", &url, "--data", data.to_str().unwrap()];
+    let arguments = [
+        "demo",
+        "--no-play",
+        "--port",
+        "0",
+        "--blob",
+        &url,
+        "--data",
+        data.to_str().unwrap(),
+    ];
     let mut server = Program::start_by_script(&script, &arguments);
     let (base, admin) = server.addresses().await;
     let ehr = Client::sign_in(&http_client(), &base, &base, "ehr").await;
     let first = upload(&ehr, &vec![1; 2_000_000]).await;
-    let refused = ehr.post_bytes("/fhir/Binary", "application/pdf", vec![2; 3_000_000]).await;
+    let refused = ehr
+        .post_bytes("/fhir/Binary", "application/pdf", vec![2; 3_000_000])
+        .await;
     let refused = refused.refused(507, "storage-unavailable");
     assert_eq!(refused.json()["issue"][0]["code"], "no-store");
     // The folder as the server sees it, whichever file system is mounted there for it.
@@ -262,7 +368,11 @@ async fn a_full_disk_refuses_content_leaves_nothing_and_takes_it_when_there_is_r
     ehr.delete(&format!("/fhir/Binary/{first}")).await.expect(204);
     upload(&ehr, &vec![3; 2_000_000]).await;
     assert_eq!(files("default"), 1);
-    let ready = http_client().get(format!("{admin}/health/ready")).send().await.unwrap();
+    let ready = http_client()
+        .get(format!("{admin}/health/ready"))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(ready.status().as_u16(), 200);
     server.signal("TERM");
     assert_eq!(server.ended().await, Some(0));

@@ -11,13 +11,24 @@ const LANE: &str = "Practitioner/lane";
 async fn ask(client: &Client, file: &str, task: &str, fields: &Value) -> Answer {
     let mut body = fields.clone();
     body["task"] = json!(format!("Task/{task}"));
-    let plain = client.post_plain(&format!("/files/{file}/access-grants"), &body).await;
+    let plain = client
+        .post_plain(&format!("/files/{file}/access-grants"), &body)
+        .await;
     let operation = ask_operation(client, file, task, fields).await;
     if plain.status == 201 {
-        assert_eq!(operation.status, 200, "{}", String::from_utf8_lossy(&operation.body));
+        assert_eq!(
+            operation.status,
+            200,
+            "{}",
+            String::from_utf8_lossy(&operation.body)
+        );
     } else {
         let text = String::from_utf8_lossy(&plain.body).into_owned();
-        assert_eq!((plain.status, plain.reason()), (operation.status, operation.reason()), "{text}");
+        assert_eq!(
+            (plain.status, plain.reason()),
+            (operation.status, operation.reason()),
+            "{text}"
+        );
         assert_eq!(plain.header("content-type"), Some("application/problem+json"));
         let (problem, correlation) = (plain.json(), plain.header("x-correlation-id"));
         assert_eq!(problem["correlationId"].as_str(), correlation);
@@ -28,7 +39,9 @@ async fn ask(client: &Client, file: &str, task: &str, fields: &Value) -> Answer 
 }
 
 async fn ask_operation(client: &Client, file: &str, task: &str, fields: &Value) -> Answer {
-    let mut parameter = vec![json!({"name": "document", "valueReference": {"reference": format!("DocumentReference/{file}")}})];
+    let mut parameter = vec![
+        json!({"name": "document", "valueReference": {"reference": format!("DocumentReference/{file}")}}),
+    ];
     for (name, value) in fields.as_object().unwrap() {
         parameter.push(match name.as_str() {
             "uses" | "expiresIn" => json!({"name": name, "valueInteger": value}),
@@ -38,14 +51,24 @@ async fn ask_operation(client: &Client, file: &str, task: &str, fields: &Value) 
                     .as_object()
                     .unwrap()
                     .iter()
-                    .flat_map(|(name, list)| list.as_array().unwrap().iter().map(move |v| json!({"name": name, "valueString": v})))
+                    .flat_map(|(name, list)| {
+                        list.as_array()
+                            .unwrap()
+                            .iter()
+                            .map(move |v| json!({"name": name, "valueString": v}))
+                    })
                     .collect();
                 json!({"name": name, "part": parts})
             }
             _ => json!({"name": name, "valueString": value}),
         });
     }
-    client.post(&format!("/fhir/Task/{task}/$grant"), &json!({"resourceType": "Parameters", "parameter": parameter})).await
+    client
+        .post(
+            &format!("/fhir/Task/{task}/$grant"),
+            &json!({"resourceType": "Parameters", "parameter": parameter}),
+        )
+        .await
 }
 
 on_both! {

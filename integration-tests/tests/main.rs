@@ -1,9 +1,17 @@
 //! The contract over HTTP, on both pairs of stores.
 
 mod bad_clients;
+mod bad_input;
 mod demo;
 mod examples;
 mod faults;
+mod grants;
+mod logs;
+mod no_way_around;
+mod odd_requests;
 mod redemption;
+mod rest;
+mod search;
 mod streams;
+mod task_life;
 mod task_table;

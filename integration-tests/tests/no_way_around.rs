@@ -42,7 +42,9 @@ fn carries_data(answer: &Answer) -> bool {
 
 /// How many resources a search finds.
 async fn count(client: &Client, search: &str) -> u64 {
-    client.get(search).await.expect(200).json()["total"].as_u64().unwrap()
+    client.get(search).await.expect(200).json()["total"]
+        .as_u64()
+        .unwrap()
 }
 
 fn transaction(entries: &[Value]) -> Value {
@@ -51,7 +53,9 @@ fn transaction(entries: &[Value]) -> Value {
         .map(|resource| {
             let kind = resource["resourceType"].as_str().unwrap();
             match resource["id"].as_str() {
-                Some(id) => json!({"resource": resource, "request": {"method": "PUT", "url": format!("{kind}/{id}")}}),
+                Some(id) => {
+                    json!({"resource": resource, "request": {"method": "PUT", "url": format!("{kind}/{id}")}})
+                }
                 None => json!({"resource": resource, "request": {"method": "POST", "url": kind}}),
             }
         })
@@ -96,11 +100,27 @@ fn smuggled(document: &str, binary: &str) -> Vec<(Value, &'static str)> {
         },
         "Task.contained[0].content[0].attachment.data",
     );
-    case(plain.clone(), &|t| t["extension"] = hidden.clone(), "Task.extension[0].value.data");
-    case(plain.clone(), &|t| t["for"]["extension"] = hidden.clone(), "Task.for.extension[0].value.data");
-    case(plain, &|t| t["_status"] = json!({"extension": hidden}), "Task.status.extension[0].value.data");
+    case(
+        plain.clone(),
+        &|t| t["extension"] = hidden.clone(),
+        "Task.extension[0].value.data",
+    );
+    case(
+        plain.clone(),
+        &|t| t["for"]["extension"] = hidden.clone(),
+        "Task.for.extension[0].value.data",
+    );
+    case(
+        plain,
+        &|t| t["_status"] = json!({"extension": hidden}),
+        "Task.status.extension[0].value.data",
+    );
     let plain = document_reference(binary, ADA);
-    case(plain.clone(), &|d| d["extension"] = hidden.clone(), "DocumentReference.extension[0].value.data");
+    case(
+        plain.clone(),
+        &|d| d["extension"] = hidden.clone(),
+        "DocumentReference.extension[0].value.data",
+    );
     case(
         plain.clone(),
         &|d| d["content"][0]["attachment"]["extension"] = hidden.clone(),
@@ -364,7 +384,7 @@ on_both! {
             assert!(!answer.body.windows(secret.len()).any(|w| w == secret));
             assert!(!carries_data(&answer));
             if kind == "transaction" {
-                answer.refused(400, "invalid");
+                answer.refused(400, "not-supported");
             } else {
                 let status = answer.expect(200).json()["entry"][0]["response"]["status"].as_str().unwrap().to_owned();
                 assert!(status.starts_with("400"), "{status}");
@@ -447,6 +467,9 @@ on_both! {
                 })
                 .await;
             changed.refused(403, "policy-denied");
+            let mut bundled = referral.current().await;
+            bundled[element] = value;
+            referral.lane.post("/fhir", &transaction(&[bundled])).await.refused(403, "policy-denied");
         }
         let removed = referral.change(&referral.lane, |task| {
             task.as_object_mut().unwrap().remove("focus");
@@ -471,6 +494,38 @@ on_both! {
             referral.lane.get(&format!("/fhir/Binary/{binary}?task=Task/{}", referral.task)).await.expect(404);
             referral.lane.get(&format!("/fhir/Binary/{binary}")).await.expect(404);
         }
+    }
+
+    async fn a_version_of_content_passes_the_same_gate(backend) {
+        let app = TestApp::start(backend).await;
+        let referral = Referral::set(&app).await;
+        let path = format!("/fhir/Binary/{}/_history/1?task=Task/{}", referral.document.binary, referral.task);
+        app.client("otis").await.get(&path).await.refused(404, "not-found");
+        referral.ehr.get(&path).await.refused(403, "policy-denied");
+        assert_eq!(referral.lane.get(&path).await.expect(200).body, referral.document.content);
+        referral.lane.get(&path).await.refused(403, "exhausted");
+        referral.fetch(&referral.lane).await.refused(403, "exhausted");
+    }
+
+    async fn content_is_deleted_by_its_uploader_alone_and_not_under_a_live_grant(backend) {
+        let app = TestApp::start(backend).await;
+        let referral = Referral::set(&app).await;
+        let path = format!("/fhir/Binary/{}", referral.document.binary);
+        let unknown = referral.lane.delete(&format!("/fhir/Binary/{NOBODY}")).await;
+        for name in ["lane", "otis", "clerk", "interface"] {
+            let answer = app.client(name).await.delete(&path).await;
+            assert_eq!((answer.status, &answer.body), (unknown.status, &unknown.body), "{name}");
+        }
+        for name in ["operator", "records", "auditor"] {
+            app.client(name).await.delete(&path).await.refused(403, "policy-denied");
+        }
+        referral.ehr.delete(&path).await.refused(409, "invalid");
+        referral.fetch(&referral.lane).await.expect(200);
+        referral.ehr.delete(&path).await.refused(409, "invalid");
+        referral.ehr.delete(&format!("/fhir/DocumentReference/{}", referral.document.id)).await.expect(204);
+        referral.ehr.delete(&path).await.expect(204);
+        referral.ehr.delete(&path).await.expect(204);
+        referral.fetch(&referral.lane).await.refused(403, "document-deleted");
     }
 
     async fn another_tenant_reaches_nothing(backend) {

@@ -7,6 +7,9 @@ use crate::ids::{ActorRef, GrantId, RedemptionId};
 use crate::reason::Reason;
 use crate::time::Timestamp;
 
+/// Bytes that may have reached a client without being counted: the last piece handed to its connection.
+const IN_FLIGHT: u64 = 64 * 1024;
+
 /// A redemption takes at most this many ranges.
 pub const MAX_RANGES: u32 = 20;
 
@@ -137,8 +140,14 @@ impl ResumeError {
 }
 
 impl Redemption {
-    /// Starts a stream of `length` bytes at `process`.
-    pub fn start(self, length: u64, process: &str, now: Timestamp) -> Result<Self, ResumeError> {
+    /// How far the client may have got: what was surely sent, and what was handed over and not yet asked beyond.
+    const fn reach(&self) -> u64 {
+        self.sent_up_to.saturating_add(IN_FLIGHT)
+    }
+
+    /// Starts a stream of `length` bytes from `from` at `process`. It must not leave a gap: what is completed must
+    /// have been sent without one.
+    pub fn start(self, from: u64, length: u64, process: &str, now: Timestamp) -> Result<Self, ResumeError> {
         match self.state {
             RedemptionState::Authorized | RedemptionState::Interrupted => {}
             RedemptionState::Streaming => return Err(ResumeError::Busy),
@@ -150,6 +159,9 @@ impl Redemption {
             return Err(ResumeError::WindowClosed);
         }
         let in_all = self.bytes_sent.saturating_add(length);
+        if from > self.reach() {
+            return Err(ResumeError::Overdrawn);
+        }
         if self.streams >= MAX_RANGES || in_all > self.size.saturating_mul(2) {
             return Err(ResumeError::Overdrawn);
         }
@@ -222,7 +234,14 @@ impl Redemption {
         } else {
             self.sent_up_to
         };
+        let whole = self.state == RedemptionState::Interrupted && sent_up_to >= self.size;
+        let state = if whole {
+            RedemptionState::Completed
+        } else {
+            self.state
+        };
         Self {
+            state,
             sent_up_to,
             bytes_sent: self.bytes_sent.saturating_add(sent),
             revision: self.revision.saturating_add(1),

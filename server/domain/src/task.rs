@@ -195,6 +195,12 @@ pub struct PlacerElements {
     pub code: Option<String>,
     /// `Task.requester`.
     pub requester: Option<String>,
+    /// `Task.performerType`: whose team may claim it.
+    #[serde(default)]
+    pub performer_type: Option<String>,
+    /// `Task.partOf`: whose end is its end.
+    #[serde(default)]
+    pub part_of: Option<String>,
 }
 
 impl PlacerElements {
@@ -207,6 +213,8 @@ impl PlacerElements {
             ("restriction", &self.restriction, &other.restriction),
             ("code", &self.code, &other.code),
             ("requester", &self.requester, &other.requester),
+            ("performerType", &self.performer_type, &other.performer_type),
+            ("partOf", &self.part_of, &other.part_of),
         ]
         .into_iter()
         .filter_map(|(name, mine, theirs)| (mine != theirs).then_some(name))

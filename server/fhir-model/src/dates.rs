@@ -19,24 +19,23 @@ pub fn range(text: &str) -> Option<(Timestamp, Timestamp)> {
     if parts.next().is_some() || !(1..=9999).contains(&year) {
         return None;
     }
-    let (from, until) = match (month, day) {
-        (None, _) => (days(year, 1, 1), days(year + 1, 1, 1)),
-        (Some(month), None) => {
+    let (from, until) = match month {
+        None => (days(year, 1, 1), days(year + 1, 1, 1)),
+        Some(month) => {
             let month = month.filter(|m| (1..=12).contains(m))?;
+            let first = days(year, month, 1);
             let next = if month == 12 {
                 days(year + 1, 1, 1)
             } else {
                 days(year, month + 1, 1)
             };
-            (days(year, month, 1), next)
-        }
-        (Some(month), Some(day)) => {
-            let first = days(
-                year,
-                month.filter(|m| (1..=12).contains(m))?,
-                day.filter(|d| (1..=31).contains(d))?,
-            );
-            (first, first + 1)
+            match day {
+                None => (first, next),
+                Some(day) => {
+                    let at = first + day.filter(|d| (1..=next - first).contains(d))? - 1;
+                    (at, at + 1)
+                }
+            }
         }
     };
     let Some(time) = time else {

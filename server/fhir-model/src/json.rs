@@ -28,6 +28,10 @@ pub(crate) enum Step {
 /// A number is refused beyond this many characters: no measurement is that exact.
 const MAX_NUMBER: usize = 80;
 
+/// A text of more values than this is refused: each takes many times its length in memory. A Bundle of 500 entries
+/// has some ten thousand.
+const MAX_VALUES: usize = 500_000;
+
 /// The one value that `bytes` hold. A leading UTF-8 byte order mark is ignored.
 pub(crate) fn read(bytes: &[u8], max_depth: usize) -> Result<Value, JsonError> {
     let body = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
@@ -37,6 +41,7 @@ pub(crate) fn read(bytes: &[u8], max_depth: usize) -> Result<Value, JsonError> {
             bytes: body,
             at: 0,
             room: max_depth,
+            values_left: MAX_VALUES,
             path: Vec::new(),
         },
         Err(error) => {
@@ -62,6 +67,8 @@ struct Reader<'a> {
     at: usize,
     /// How many more levels may open.
     room: usize,
+    /// How many more values may come.
+    values_left: usize,
     path: Vec<Step>,
 }
 
@@ -94,6 +101,10 @@ impl Reader<'_> {
     }
 
     fn value(&mut self) -> Result<Value, JsonError> {
+        self.values_left = match self.values_left.checked_sub(1) {
+            Some(left) => left,
+            None => return Err(self.error("the JSON holds too many values")),
+        };
         match self.peek() {
             Some(b'{') => self.nested(Self::object),
             Some(b'[') => self.nested(Self::array),

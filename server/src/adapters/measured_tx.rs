@@ -6,7 +6,7 @@ use handoff_domain::grant::Grant;
 use handoff_domain::ids::{ActorRef, BinaryId, DocumentId, GrantId, Handle, RedemptionId, TaskId, TenantId};
 use handoff_domain::outbox::TopicEvent;
 use handoff_domain::ports::{
-    AuditSearch, Cut, Found, Kind, Read, RecordedRow, Search, SearchIndex, StoreError, Tx, Version,
+    AuditSearch, Cut, Found, Kind, Loose, Read, RecordedRow, Search, SearchIndex, StoreError, Tx, Version,
 };
 use handoff_domain::reason::Reason;
 use handoff_domain::redemption::Redemption;
@@ -64,7 +64,8 @@ impl Read for MeasuredTx<'_> {
         fn audit(&mut self, tenant: &TenantId, search: &AuditSearch) -> Result<Vec<RecordedRow>, StoreError>;
         fn due(&mut self, now: Timestamp, limit: u32) -> Result<Vec<(TenantId, TaskId)>, StoreError>;
         fn next_due(&mut self, now: Timestamp) -> Result<Option<Timestamp>, StoreError>;
-        fn abandoned(&mut self, silent_since: Timestamp, limit: u32) -> Result<Vec<(TenantId, RedemptionId)>, StoreError>;
+        fn abandoned(&mut self, silent_since: Timestamp, limit: u32) -> Result<Vec<Loose>, StoreError>;
+        fn streaming_at(&mut self, process: &str) -> Result<Vec<Loose>, StoreError>;
         fn cuts(&mut self, after: i64, limit: u32) -> Result<Vec<Cut>, StoreError>;
     }
 }

@@ -1,9 +1,20 @@
 //! What a resource must satisfy beyond base R4 before it is stored, however it comes in: no content where none may
-//! stand, and the rules of those of our profiles that it claims. Knows nothing of Bundles or HTTP.
+//! stand, no keys to storage, lists of a length that can be worked with, and the rules of those of our profiles that
+//! it claims. Knows nothing of Bundles or HTTP.
 
 use handoff_fhir_model::{Issue, IssueType, Resource, payload};
+use serde_json::Value;
 
 use super::AppError;
+use super::attachments::carries_sas;
+
+/// The longest lists that are worked through entry by entry: type, path, most.
+const LONGEST: [(&str, &[&str], usize); 4] = [
+    ("Task", &["restriction", "recipient"], 50),
+    ("Task", &["partOf"], 8),
+    ("DocumentReference", &["content"], 100),
+    ("DocumentReference", &["relatesTo"], 50),
+];
 
 /// Refuses a resource with content in the wrong place, or that lacks what a profile it claims asks for.
 pub fn check(resource: &Resource) -> Result<(), AppError> {
@@ -11,12 +22,43 @@ pub fn check(resource: &Resource) -> Result<(), AppError> {
     if !elsewhere.is_empty() {
         return Err(AppError::unprocessable(elsewhere));
     }
+    let misplaced = [too_long(resource), storage_keys(resource)].concat();
+    if !misplaced.is_empty() {
+        return Err(AppError::unprocessable(misplaced));
+    }
     let issues = profile_issues(resource, &resource.profiles());
     if issues.is_empty() {
         Ok(())
     } else {
         Err(AppError::unprocessable(issues))
     }
+}
+
+fn too_long(resource: &Resource) -> Vec<Issue> {
+    let length = |path: &[&str]| {
+        let element = path.iter().try_fold(resource.value(), |at, name| at.get(name));
+        element.and_then(Value::as_array).map_or(0, Vec::len)
+    };
+    LONGEST
+        .iter()
+        .filter(|(kind, path, most)| *kind == resource.type_name() && length(path) > *most)
+        .map(|(kind, path, most)| {
+            let text = format!("at most {most} entries are accepted here");
+            Issue::at(IssueType::TooLong, format!("{kind}.{}", path.join(".")), text)
+        })
+        .collect()
+}
+
+/// URLs with a storage signature, wherever they stand: each is a key to content past the gate.
+fn storage_keys(resource: &Resource) -> Vec<Issue> {
+    let mut issues = Vec::new();
+    resource.clone().visit_references_mut(&mut |path, _, text| {
+        if carries_sas(text) {
+            let text = "the URL carries a storage signature, which is a key; give the address without it";
+            issues.push(Issue::at(IssueType::BusinessRule, path, text));
+        }
+    });
+    issues
 }
 
 /// What a resource lacks of the profiles of ours among `profiles`.

@@ -30,7 +30,10 @@ pub async fn take_inline_data(
         let Some((content_type, bytes)) = inline_data(app, resource, i)? else {
             continue;
         };
-        let one = match app.ingest_bytes(caller, content_type, None, bytes).await {
+        let one = match app
+            .ingest_bytes(caller, app.fresh_binary()?, content_type, None, bytes)
+            .await
+        {
             Ok(one) => one,
             Err(error) => {
                 for earlier in &ingested {
@@ -197,7 +200,7 @@ fn complete(attachment: &mut Map<String, Value>, binary: &StoredBinary) {
 }
 
 /// Whether a URL has a shared access signature of the storage service in its query.
-fn carries_sas(url: &str) -> bool {
+pub(super) fn carries_sas(url: &str) -> bool {
     let Some((_, query)) = url.split_once('?') else {
         return false;
     };

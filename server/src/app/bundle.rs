@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use handoff_domain::ids::{DocumentId, TaskId};
+use handoff_domain::ids::{BinaryId, DocumentId, TaskId};
 use handoff_domain::ports::Tx;
 use handoff_domain::reason::Reason;
 use handoff_fhir_model::bundle::{Bundle, Entry};
@@ -124,8 +124,8 @@ impl App {
 /// Takes the content of every entry in; where one fails, what was taken in is removed again.
 async fn take_in(app: &App, caller: &Caller, planned: Vec<Planned>) -> Result<Vec<Act>, AppError> {
     let mut acts: Vec<Act> = Vec::with_capacity(planned.len());
-    for entry in planned {
-        match prepare(app, caller, entry).await {
+    for (i, entry) in planned.into_iter().enumerate() {
+        match prepare(app, caller, entry).await.map_err(|e| locate(e, i)) {
             Ok(act) => acts.push(act),
             Err(error) => {
                 for one in acts.iter().flat_map(Act::ingested) {
@@ -140,6 +140,7 @@ async fn take_in(app: &App, caller: &Caller, planned: Vec<Planned>) -> Result<Ve
 
 /// Does everything in the order of a transaction, and answers in the order of the entries.
 fn run(tx: &mut dyn Tx, scope: &Scope, acts: &[Act]) -> Result<(Vec<EntryAnswer>, Cuts), AppError> {
+    lock_all(tx, scope, acts)?;
     let mut order: Vec<(usize, &Act)> = acts.iter().enumerate().collect();
     order.sort_by_key(|(_, act)| act.rank());
     let mut answers: BTreeMap<usize, EntryAnswer> = BTreeMap::new();
@@ -150,6 +151,58 @@ fn run(tx: &mut dyn Tx, scope: &Scope, acts: &[Act]) -> Result<(Vec<EntryAnswer>
         cuts.extend(more);
     }
     Ok((answers.into_values().collect(), cuts))
+}
+
+/// Locks what several entries touch in the one order that everybody keeps: all Tasks, then all documents. Entry by
+/// entry, two transactions could each hold what the other waits for.
+fn lock_all(tx: &mut dyn Tx, scope: &Scope, acts: &[Act]) -> Result<(), AppError> {
+    if acts.len() < 2 {
+        return Ok(());
+    }
+    let mut moved: BTreeSet<TaskId> = BTreeSet::new();
+    let mut changed: BTreeSet<DocumentId> = BTreeSet::new();
+    let mut named: BTreeSet<DocumentId> = BTreeSet::new();
+    let mut fresh: BTreeSet<&DocumentId> = BTreeSet::new();
+    for (i, act) in acts.iter().enumerate() {
+        match act {
+            Act::CreateBinary(_) => {}
+            Act::CreateDocument(id, resource, _) => {
+                fresh.insert(id);
+                changed.extend(documents::replaced_by(scope, resource).map_err(|e| locate(e, i))?);
+            }
+            Act::UpdateDocument(id, resource, ..) => {
+                changed.insert(id.clone());
+                changed.extend(documents::replaced_by(scope, resource).map_err(|e| locate(e, i))?);
+            }
+            Act::DeleteDocument(id, _) => {
+                changed.insert(id.clone());
+            }
+            Act::CreateTask(_, resource) => {
+                named.extend(documents_of(scope, resource).map_err(|e| locate(e, i))?);
+            }
+            Act::UpdateTask(id, resource, _) => {
+                moved.insert(id.clone());
+                named.extend(documents_of(scope, resource).map_err(|e| locate(e, i))?);
+            }
+            Act::DeleteTask(id, _) => {
+                moved.insert(id.clone());
+            }
+        }
+    }
+    for id in &changed {
+        moved.extend(tx.tasks_of_document(scope.tenant(), id)?);
+    }
+    if !moved.is_empty() {
+        tx.lock_tasks(scope.tenant(), &moved.into_iter().collect::<Vec<_>>())?;
+    }
+    for id in changed.union(&named).filter(|id| !fresh.contains(id)) {
+        tx.lock_documents(scope.tenant(), std::slice::from_ref(id), changed.contains(id))?;
+    }
+    Ok(())
+}
+
+fn documents_of(scope: &Scope, task: &Resource) -> Result<Vec<DocumentId>, AppError> {
+    Ok(tasks::facts_of(scope, task)?.document_ids())
 }
 
 async fn discard_unless<T>(app: &App, answer: &Result<T, AppError>, acts: &[Act]) {
@@ -179,8 +232,17 @@ fn plan(app: &App, scope: &Scope, entries: Vec<Entry>) -> Result<Vec<Planned>, A
     for (i, entry) in entries.into_iter().enumerate() {
         let place = format!("Bundle.entry[{i}]");
         let target = target_of(scope, &place, &entry)?;
-        if let Target::Create { kind, id } = &target
-            && let Some(full_url) = &entry.full_url
+        let named = match &target {
+            Target::Create { kind, id } => entry.full_url.as_ref().map(|url| (url, kind, id)),
+            // An address of its own needs no rewriting; a placeholder does.
+            Target::Update { kind, id, .. } => entry
+                .full_url
+                .as_ref()
+                .filter(|url| url.starts_with("urn:"))
+                .map(|url| (url, kind, id)),
+            Target::Delete { .. } => None,
+        };
+        if let Some((full_url, kind, id)) = named
             && links.insert(full_url.clone(), format!("{kind}/{id}")).is_some()
         {
             let issue = Issue::at(
@@ -297,13 +359,18 @@ fn target_of(scope: &Scope, place: &str, entry: &Entry) -> Result<Target, AppErr
     }
 }
 
+/// Whether a place must point at something: a reference, and the content of an attachment.
+fn points(path: &str, kind: LinkKind) -> bool {
+    kind == LinkKind::Reference || (kind == LinkKind::Url && path.ends_with("attachment.url"))
+}
+
 /// Points references between entries at the ids that their targets will have.
 fn rewrite(place: &str, resource: &mut Resource, links: &BTreeMap<String, String>) -> Result<(), AppError> {
     let mut unmatched: Vec<Issue> = Vec::new();
     resource.visit_references_mut(&mut |path, kind, text| {
         if let Some(target) = links.get(text.as_str()) {
             target.clone_into(text);
-        } else if kind == LinkKind::Reference && text.starts_with("urn:uuid:") {
+        } else if points(path, kind) && text.starts_with("urn:uuid:") {
             let at = format!(
                 "{place}.resource.{}",
                 path.split_once('.').map_or(path, |(_, rest)| rest)
@@ -341,11 +408,17 @@ async fn prepare(app: &App, caller: &Caller, entry: Planned) -> Result<Act, AppE
     } = entry;
     let bad_id = |_| AppError::not_found();
     match (target, resource) {
-        (Target::Create { kind: "Binary", .. }, Some(resource)) => {
+        (Target::Create { kind: "Binary", id }, Some(resource)) => {
             let binary = handoff_fhir_model::binary::binary(&resource).map_err(AppError::invalid)?;
             let data = binary.data.unwrap_or_default();
             let one = app
-                .ingest_bytes(caller, binary.content_type, binary.security_context, data)
+                .ingest_bytes(
+                    caller,
+                    BinaryId::parse(id).map_err(bad_id)?,
+                    binary.content_type,
+                    binary.security_context,
+                    data,
+                )
                 .await?;
             Ok(Act::CreateBinary(Box::new(one)))
         }

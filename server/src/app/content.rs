@@ -46,6 +46,10 @@ pub struct Content {
     pieces: VecDeque<Bytes>,
     cut: Pin<Box<dyn Future<Output = Reason> + Send>>,
     ending: Ending,
+    /// Bytes handed over at the last poll; the connection took them when it asks for more.
+    handed: usize,
+    /// Whether all was handed over, and the connection was given the time to write it.
+    flushed: bool,
     done: bool,
 }
 
@@ -66,6 +70,8 @@ impl App {
                 pieces: VecDeque::new(),
                 cut: until_cut(Arc::clone(ending.entry())),
                 ending,
+                handed: 0,
+                flushed: false,
                 done: false,
             }),
             Err(error) => {
@@ -78,29 +84,6 @@ impl App {
                 Err(error)
             }
         }
-    }
-
-    /// All bytes that a ticket allows, for the wrapped form. Small by the gate's own limit.
-    pub async fn collect_content(&self, caller: &Caller, ticket: Ticket) -> Result<Vec<u8>, AppError> {
-        let mut all = Vec::with_capacity(usize::try_from(ticket.binary.size).unwrap_or_default());
-        let mut content = self.open_content(caller, ticket).await?;
-        while let Some(piece) = content.next().await {
-            let piece = piece.map_err(|e| match e {
-                ContentError::Cut(reason) => AppError::forbidden(reason),
-                ContentError::Integrity => AppError::new(
-                    Class::Internal,
-                    Reason::IntegrityFailed,
-                    super::error::explain(Reason::IntegrityFailed),
-                ),
-                ContentError::Storage => AppError::new(
-                    Class::Unavailable,
-                    Reason::StorageUnavailable,
-                    super::error::explain(Reason::StorageUnavailable),
-                ),
-            })?;
-            all.extend_from_slice(&piece);
-        }
-        Ok(all)
     }
 }
 
@@ -130,12 +113,13 @@ impl Stream for Content {
             return Poll::Ready(None);
         }
         this.ending.entry().touch();
+        this.ending.count(std::mem::take(&mut this.handed));
         if let Poll::Ready(reason) = this.cut.as_mut().poll(cx) {
             return this.fail(ContentError::Cut(reason));
         }
         loop {
             if let Some(piece) = this.pieces.pop_front() {
-                this.ending.count(piece.len());
+                this.handed = piece.len();
                 return Poll::Ready(Some(Ok(piece)));
             }
             match this.blocks.as_mut().poll_next(cx) {
@@ -148,6 +132,13 @@ impl Stream for Content {
                     if !block.is_empty() {
                         this.pieces.push_back(block);
                     }
+                }
+                Poll::Ready(None) if !this.flushed => {
+                    // Pending makes the connection write what it holds; if that fails, this is dropped instead.
+                    this.flushed = true;
+                    this.blocks = Box::pin(futures_util::stream::empty());
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
                 }
                 Poll::Ready(None) => {
                     this.done = true;

@@ -275,16 +275,26 @@ fn supersede_all(
     let mut cuts = Cuts::none();
     let targets = document.facts.replaces.iter().filter(|r| !before.contains(r));
     for reference in targets {
-        let Some(id) = reference
-            .strip_prefix("DocumentReference/")
-            .and_then(|rest| DocumentId::parse(rest.split('/').next().unwrap_or_default()).ok())
-            .filter(|id| *id != document.id)
-        else {
+        let Some(id) = document_of(reference).filter(|id| *id != document.id) else {
             continue;
         };
         cuts.extend(supersede(tx, scope, &id)?);
     }
     Ok(cuts)
+}
+
+/// The documents that a DocumentReference says it replaces, whether that has an effect or not.
+pub fn replaced_by(scope: &Scope, resource: &Resource) -> Result<Vec<DocumentId>, AppError> {
+    Ok(facts_of(scope, resource)?
+        .replaces
+        .iter()
+        .filter_map(|r| document_of(r))
+        .collect())
+}
+
+fn document_of(reference: &str) -> Option<DocumentId> {
+    let rest = reference.strip_prefix("DocumentReference/")?;
+    DocumentId::parse(rest.split('/').next().unwrap_or_default()).ok()
 }
 
 fn supersede(tx: &mut dyn Tx, scope: &Scope, id: &DocumentId) -> Result<Cuts, AppError> {

@@ -28,7 +28,10 @@ pub async fn run_once(app: &App) -> Result<usize, AppError> {
     for (tenant, task) in due {
         let caller = server_itself(app, &tenant)?;
         let scope = app.scope(&caller);
-        app.write(&tenant, move |tx| expire(tx, &scope, &task)).await?;
+        // One Task that fails must not keep the others from ending in time.
+        if let Err(error) = app.write(&tenant, move |tx| expire(tx, &scope, &task)).await {
+            tracing::error!(cause = ?error.cause, reason = %error.reason, "an expiry could not be carried out");
+        }
     }
     Ok(count)
 }

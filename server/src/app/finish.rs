@@ -8,7 +8,7 @@ use std::time::Duration;
 use handoff_domain::audit::{About, Agent, Context, Event, Outcome};
 use handoff_domain::ids::{CorrelationId, RedemptionId, TaskId, TenantId};
 use handoff_domain::outbox::{Topic, TopicEvent};
-use handoff_domain::ports::{Kind, Tx};
+use handoff_domain::ports::{Kind, Loose, Tx};
 use handoff_domain::reason::Reason;
 use handoff_domain::redemption::{Redemption, RedemptionState, StreamEnd};
 use handoff_domain::task::Task;
@@ -20,12 +20,12 @@ use super::redeem::Leave;
 use super::streams::{Announced, Entry};
 use super::{App, AppError, Caller, Cuts, Scope};
 
-/// A process that was not heard of for this long is taken to be dead.
-const SILENCE: Span = Span::seconds(10);
+/// A process that was not heard of for this long is taken to be dead. Longer than a process itself lets its streams
+/// run in doubt, so that no stream outlives its process's good name.
+const SILENCE: Span = Span::seconds(30);
 /// How many abandoned redemptions are closed in one run.
 const SWEEP_LIMIT: u32 = 200;
-/// How long the end of a stream is tried to be recorded before the sweep is left to do it.
-const RECORD_TRIES: u32 = 60;
+/// How long to wait before the end of a stream is tried to be recorded again.
 const RECORD_PAUSE: Duration = Duration::from_secs(1);
 
 /// The end of one stream, recorded exactly once: when told, or at the latest when dropped.
@@ -120,7 +120,7 @@ struct EndFacts {
 }
 
 async fn record_end(app: &App, caller: Caller, facts: EndFacts) {
-    for _ in 0..RECORD_TRIES {
+    loop {
         let (scope, unit) = (app.scope(&caller), facts.clone());
         match app
             .write(caller.tenant(), move |tx| end_stream(tx, &scope, &unit))
@@ -190,7 +190,11 @@ fn give_back(tx: &mut dyn Tx, scope: &Scope, redemption: &mut Redemption) -> Res
     };
     // A fresh grant may have taken its place meanwhile; two open ones there must not be.
     let replaced = tx.grants_of_task(scope.tenant(), &grant.task)?.iter().any(|g| {
-        g.id != grant.id && g.state.is_open() && g.sha256 == grant.sha256 && g.grantee() == grant.grantee()
+        g.id != grant.id
+            && g.state.is_open()
+            && g.document == grant.document
+            && g.sha256 == grant.sha256
+            && g.grantee() == grant.grantee()
     });
     if !replaced && let Ok(given_back) = grant.give_back_use() {
         tx.update_grant(scope.tenant(), &given_back)?;
@@ -322,25 +326,47 @@ pub fn server_itself(app: &App, tenant: &TenantId) -> Result<Caller, AppError> {
     })
 }
 
-/// Closes the redemptions of processes that died. Answers how many it closed.
+/// Closes the redemptions of processes that died, and those that this process is said to stream and does not: the
+/// answer of their commit was lost. Answers how many it closed.
 pub async fn sweep_abandoned(app: &App) -> Result<usize, AppError> {
-    let silent_since = Timestamp(app.clock.now().0.saturating_sub(SILENCE.0));
-    let abandoned = app
-        .read(move |read| Ok(read.abandoned(silent_since, SWEEP_LIMIT)?))
+    // Heard of first, so that a process that was stopped for a while does not take itself for dead.
+    app.store
+        .heartbeat(&app.settings.process, app.clock.now())
         .await?;
+    let silent_since = Timestamp(app.clock.now().0.saturating_sub(SILENCE.0));
+    let process = app.settings.process.clone();
+    let (mut loose, here) = app
+        .read(move |read| {
+            Ok((
+                read.abandoned(silent_since, SWEEP_LIMIT)?,
+                read.streaming_at(&process)?,
+            ))
+        })
+        .await?;
+    loose.extend(here);
+    // Looked up after the listing: what is announced now was, or will be, ended by its own stream.
+    loose.retain(|one| !app.streams.runs(&one.id));
     let mut closed: usize = 0;
-    for (tenant, id) in abandoned {
-        let caller = server_itself(app, &tenant)?;
+    for one in loose {
+        let caller = server_itself(app, &one.tenant)?;
         let scope = app.scope(&caller);
-        app.write(&tenant, move |tx| close_abandoned(tx, &scope, &id))
-            .await?;
-        closed = closed.saturating_add(1);
+        let tenant = one.tenant.clone();
+        match app
+            .write(&tenant, move |tx| close_abandoned(tx, &scope, &one))
+            .await
+        {
+            Ok(()) => closed = closed.saturating_add(1),
+            Err(error) => {
+                tracing::error!(cause = ?error.cause, "an abandoned redemption could not be closed");
+            }
+        }
     }
     Ok(closed)
 }
 
-fn close_abandoned(tx: &mut dyn Tx, scope: &Scope, id: &RedemptionId) -> Result<((), Cuts), AppError> {
+fn close_abandoned(tx: &mut dyn Tx, scope: &Scope, one: &Loose) -> Result<((), Cuts), AppError> {
     let none = Ok(((), Cuts::none()));
+    let id = &one.id;
     let Some(seen) = tx.redemption(scope.tenant(), id)? else {
         return none;
     };
@@ -357,6 +383,9 @@ fn close_abandoned(tx: &mut dyn Tx, scope: &Scope, id: &RedemptionId) -> Result<
     let Some(before) = tx.redemption(scope.tenant(), id)? else {
         return none;
     };
+    if before.revision != one.revision {
+        return none;
+    }
     if !matches!(
         before.state,
         RedemptionState::Authorized | RedemptionState::Streaming

@@ -11,7 +11,7 @@ use handoff_domain::effects::{AskRefused, Asked, Change, Plan, Step, issue};
 use handoff_domain::gate::is_address_range;
 use handoff_domain::grant::{Constraints, Grant, GrantState, Origin};
 use handoff_domain::ids::{ActorRef, BinaryId, DocumentId, GrantId, TaskId};
-use handoff_domain::ports::{Read, Tx};
+use handoff_domain::ports::{Kind, Read, Tx};
 use handoff_domain::reason::Reason;
 use handoff_domain::task::Task;
 use handoff_domain::time::Span;
@@ -180,8 +180,10 @@ fn ask(
 ) -> Result<(GrantView, Cuts), AppError> {
     let task = lock_visible(tx, scope, &request.task).map_err(|error| refuse(scope, request, error))?;
     let loaded = load(tx, scope, &task)?;
-    let (origin, grantee) = standing(scope, request, &task)
-        .map_err(|e| e.recorded(denial(scope, &task, request, e_reason(&task, request))))?;
+    let (origin, grantee) = standing(scope, request, &task).map_err(|e| {
+        let row = denial(scope, &task, request, e.reason);
+        e.recorded(row)
+    })?;
     let refused = |reason: Reason| {
         let class = if is_of_the_task(reason) {
             Class::Conflict
@@ -207,6 +209,11 @@ fn ask(
             ));
         }
     };
+    if let (Some(id), None) = (&request.document, document) {
+        // One that the caller may not know of is as unknown as one that does not exist.
+        super::read::check_visible(&mut *tx, scope, Kind::Document, id.as_str())
+            .map_err(|e| e.recorded(denial(scope, &task, request, Reason::NotFound)))?;
+    }
     let document = document.ok_or_else(|| {
         AppError::rule(
             "document",
@@ -310,13 +317,6 @@ fn standing(scope: &Scope, request: &GrantRequest, task: &Task) -> Result<(Origi
 
 fn conflict(reason: Reason) -> AppError {
     AppError::new(Class::Conflict, reason, super::error::explain(reason))
-}
-
-fn e_reason(task: &Task, request: &GrantRequest) -> Reason {
-    match &request.actor {
-        Some(actor) if !task.facts.holders().contains(actor) => Reason::NotGrantee,
-        _ => Reason::PolicyDenied,
-    }
 }
 
 /// Reasons that lie in the Task's state: asking again later, or never, may be answered otherwise.

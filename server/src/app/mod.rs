@@ -218,8 +218,11 @@ fn unreachable_handle() -> Handle {
 impl App {
     /// The scope of one request.
     pub fn scope(&self, caller: &Caller) -> Scope {
+        // The instant at which the work begins, not that at which the request's head came in.
+        let mut caller = caller.clone();
+        caller.context.now = self.clock.now();
         Scope {
-            caller: caller.clone(),
+            caller,
             rules: Arc::clone(&self.rules),
             entropy: Arc::clone(&self.entropy),
             settings: Arc::clone(&self.settings),
@@ -229,7 +232,19 @@ impl App {
     /// Runs one use case in one transaction. A refusal is recorded in a transaction of its own before it is
     /// told; when that can't be done, the answer is that the audit is unavailable. Cuts that were committed
     /// reach the streams of this process at once, those of others through the store.
-    pub async fn write<T, F>(&self, tenant: &TenantId, mut work: F) -> Result<T, AppError>
+    ///
+    /// All of that happens even where the request that asked for it is gone meanwhile.
+    pub async fn write<T, F>(&self, tenant: &TenantId, work: F) -> Result<T, AppError>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut dyn Tx) -> Result<(T, Cuts), AppError> + Send + 'static,
+    {
+        let (app, tenant) = (self.clone(), tenant.clone());
+        self.to_the_end(async move { app.write_here(&tenant, work).await })
+            .await
+    }
+
+    async fn write_here<T, F>(&self, tenant: &TenantId, mut work: F) -> Result<T, AppError>
     where
         T: Send + 'static,
         F: FnMut(&mut dyn Tx) -> Result<(T, Cuts), AppError> + Send + 'static,

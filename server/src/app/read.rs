@@ -2,6 +2,7 @@
 //! not exist, in counts neither.
 
 use handoff_domain::access::{Action, Relation, Role};
+use handoff_domain::audit::{Event, Outcome};
 use handoff_domain::ids::{DocumentId, TaskId};
 use handoff_domain::ports::{Filter, Found, Kind, Read, Search, Sort, Version, Visibility};
 use handoff_domain::reason::Reason;
@@ -89,7 +90,11 @@ impl App {
             Kind::Document | Kind::Binary => Action::DocumentSearch,
         };
         if scope.allows(action, Relation::default()).is_none() {
-            return Err(AppError::forbidden(Reason::PolicyDenied));
+            let row = scope
+                .row(Event::RequestDenied, Outcome::Denied, Reason::PolicyDenied)
+                .detail("action", action.as_str());
+            let refusal = AppError::forbidden(Reason::PolicyDenied).recorded(row);
+            return Err(self.record_denial(caller.tenant(), refusal).await);
         }
         let search = Search {
             kind: query.kind,
@@ -127,7 +132,7 @@ fn visibility(scope: &Scope, kind: Kind) -> Visibility {
 }
 
 /// The same 404 whether a resource is unknown or not for this caller.
-fn check_visible(read: &mut dyn Read, scope: &Scope, kind: Kind, id: &str) -> Result<(), AppError> {
+pub fn check_visible(read: &mut dyn Read, scope: &Scope, kind: Kind, id: &str) -> Result<(), AppError> {
     let visible = match kind {
         Kind::Task => {
             let id = TaskId::parse(id).map_err(|_| AppError::not_found())?;

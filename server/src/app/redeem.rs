@@ -43,8 +43,8 @@ pub struct Leave {
     pub from: u64,
     /// One past the last byte to send.
     pub until: u64,
-    /// Whether it goes on with an earlier stream.
-    pub resumed: bool,
+    /// Whether a range was asked for and is given.
+    pub ranged: bool,
     /// The running stream.
     pub announced: Announced,
 }
@@ -59,8 +59,8 @@ pub struct Ticket {
     pub from: u64,
     /// One past the last byte to send.
     pub until: u64,
-    /// Whether it goes on with an earlier stream.
-    pub resumed: bool,
+    /// Whether a range was asked for and is given.
+    pub ranged: bool,
     /// Its end to come.
     pub ending: Ending,
 }
@@ -72,7 +72,7 @@ impl Ticket {
             binary: leave.binary.clone(),
             from: leave.from,
             until: leave.until,
-            resumed: leave.resumed,
+            ranged: leave.ranged,
             ending: Ending::new(app, caller, leave),
         }
     }
@@ -209,16 +209,17 @@ fn by_binary(
 ) -> Result<Decided, AppError> {
     let binary = tx
         .binary(scope.tenant(), &fetch.binary)?
-        .ok_or_else(AppError::not_found)?;
+        .ok_or_else(|| unknown(scope, &fetch.binary))?;
     let Some(task) = pick_task(tx, scope, &binary, fetch.task.as_ref())? else {
         return Err(without_relation(scope, &binary, fetch.task.as_ref()));
     };
     let scene = Scene::lock(tx, scope, &task.id, binary)?;
-    if let Some((etag, wanted)) = &fetch.resume
+    if !fetch.head
+        && let Some((etag, wanted)) = &fetch.resume
         && *etag == scene.etag()
         && let Some(open) = scene.open_redemption(tx, scope)?
     {
-        return scene.resume(tx, scope, streams, open, *wanted);
+        return scene.resume(tx, scope, streams, open, Some(*wanted));
     }
     scene.pass(scope)?;
     if let Some(limit) = fetch.at_most
@@ -234,14 +235,7 @@ fn by_binary(
         return Ok(Decided::Preview(Box::new(Preview { binary: scene.binary })));
     }
     let redemption = scene.take_use(tx, scope, id)?;
-    scene.start(
-        tx,
-        scope,
-        streams,
-        redemption,
-        Continue { from: 0, until: None },
-        false,
-    )
+    scene.start(tx, scope, streams, redemption, None)
 }
 
 fn by_link(
@@ -276,6 +270,20 @@ fn by_link(
     if grant.grantee() != Some(&scope.caller.principal.actor) {
         return Err(scene.refuse(scope, Reason::NotGrantee));
     }
+    // Asked again because the answer was lost: the same use, not another.
+    if let Some(open) = scene.unanswered(tx, scope)? {
+        scene
+            .gate(scope)
+            .check_resume()
+            .map_err(|reason| scene.refuse(scope, reason))?;
+        tx.record(
+            scope.tenant(),
+            scope
+                .row(Event::LinkOpened, Outcome::Success, Reason::Permitted)
+                .about(scene.about(Some(&open.id))),
+        );
+        return Ok((open.id, Cuts::none()));
+    }
     scene.pass(scope)?;
     tx.record(
         scope.tenant(),
@@ -295,11 +303,17 @@ fn by_redemption(
     resume: Option<&(String, Continue)>,
     head: bool,
 ) -> Result<Decided, AppError> {
-    let redemption = tx
-        .redemption(scope.tenant(), id)?
-        .ok_or_else(AppError::not_found)?;
+    let unknown = || {
+        let row = scope.row(Event::RedemptionDenied, Outcome::Denied, Reason::NotFound);
+        let about = About {
+            redemption: Some(id.to_string()),
+            ..About::default()
+        };
+        AppError::not_found().recorded(row.about(about))
+    };
+    let redemption = tx.redemption(scope.tenant(), id)?.ok_or_else(unknown)?;
     if redemption.grantee != scope.caller.principal.actor {
-        return Err(AppError::not_found());
+        return Err(unknown());
     }
     let grant = tx
         .grant(scope.tenant(), &redemption.grant)?
@@ -324,11 +338,24 @@ fn by_redemption(
         return Ok(Decided::Preview(Box::new(Preview { binary: scene.binary })));
     }
     let wanted = match resume {
-        Some((etag, wanted)) if *etag == scene.etag() => *wanted,
-        _ => Continue { from: 0, until: None },
+        Some((etag, wanted)) if *etag == scene.etag() => Some(*wanted),
+        _ => None,
     };
     scene.resume(tx, scope, streams, redemption, wanted)
 }
+
+/// There is no such content. The attempt is recorded all the same.
+fn unknown(scope: &Scope, binary: &BinaryId) -> AppError {
+    let about = About {
+        binary: Some(format!("Binary/{binary}")),
+        ..About::default()
+    };
+    let row = scope.row(Event::RedemptionDenied, Outcome::Denied, Reason::NotFound);
+    AppError::not_found().recorded(row.about(about))
+}
+
+/// How many Tasks are looked at for one that the caller has to do with.
+const TASKS_LOOKED_AT: usize = 200;
 
 /// The Task that the caller's right would come from: the one it names; else that of its live grant which expires
 /// first; else the newest one that it has to do with.
@@ -377,7 +404,7 @@ fn pick_task(
             }
         }
     }
-    for id in ids {
+    for id in ids.into_iter().take(TASKS_LOOKED_AT) {
         if let Some(task) = tx.task(scope.tenant(), &id)?
             && scope.caller.relation_to(&task).any()
         {

@@ -43,9 +43,11 @@ impl Scene {
             .ok_or_else(AppError::not_found)?;
         let grants = tx.grants_of_task(scope.tenant(), &task.id)?;
         let me = &scope.caller.principal.actor;
-        let grant = grants
-            .into_iter()
-            .rfind(|g| g.sha256 == binary.sha256 && g.grantee() == Some(me));
+        let grant = grants.into_iter().rfind(|g| {
+            g.sha256 == binary.sha256
+                && g.grantee() == Some(me)
+                && binary.document.as_ref().is_none_or(|d| g.document == *d)
+        });
         let id = grant
             .as_ref()
             .map(|g| &g.document)
@@ -60,7 +62,8 @@ impl Scene {
         };
         let mut relation = scope.caller.relation_to(&task);
         relation.grantee = grant.is_some();
-        let policy_allows = may_fetch(scope, relation);
+        // Who placed a Task can never fetch under it, whatever other roles they have.
+        let policy_allows = !relation.creator && may_fetch(scope, relation);
         Ok(Self {
             task,
             document,
@@ -192,6 +195,24 @@ impl Scene {
             .find(|r| r.window_end > scope.now() || r.state == RedemptionState::Streaming))
     }
 
+    /// A use that the caller took by this grant's link and of which nothing was asked for yet: the answer to it may
+    /// have been lost on the way.
+    pub(super) fn unanswered(&self, tx: &mut dyn Tx, scope: &Scope) -> Result<Option<Redemption>, AppError> {
+        let Some(newest) = self.open_redemption(tx, scope)? else {
+            return Ok(None);
+        };
+        let principal = &scope.caller.principal;
+        let same = newest
+            .same_client(
+                &principal.client,
+                principal.key.as_deref(),
+                scope.caller.session.as_deref(),
+            )
+            .is_ok();
+        let unasked = newest.state == RedemptionState::Authorized && newest.streams == 0;
+        Ok((same && unasked && newest.grantee == principal.actor).then_some(newest))
+    }
+
     /// Starts a stream of an open redemption, where Task, document and grant still allow it.
     pub(super) fn resume(
         self,
@@ -199,7 +220,7 @@ impl Scene {
         scope: &Scope,
         streams: &Arc<Streams>,
         redemption: Redemption,
-        wanted: Continue,
+        wanted: Option<Continue>,
     ) -> Result<Decided, AppError> {
         let principal = &scope.caller.principal;
         redemption
@@ -212,20 +233,22 @@ impl Scene {
         self.gate(scope)
             .check_resume()
             .map_err(|reason| self.refuse(scope, reason))?;
-        let resumed = redemption.streams > 0;
-        self.start(tx, scope, streams, redemption, wanted, resumed)
+        self.start(tx, scope, streams, redemption, wanted)
     }
 
+    /// Starts a stream of the whole content, or of the range that is wanted.
     pub(super) fn start(
         self,
         tx: &mut dyn Tx,
         scope: &Scope,
         streams: &Arc<Streams>,
         redemption: Redemption,
-        wanted: Continue,
-        resumed: bool,
+        wanted: Option<Continue>,
     ) -> Result<Decided, AppError> {
         let size = self.binary.size;
+        let ranged = wanted.is_some();
+        let resumed = redemption.streams > 0;
+        let wanted = wanted.unwrap_or(Continue { from: 0, until: None });
         let until = wanted.until.unwrap_or(size).min(size);
         if wanted.from > until || (wanted.from >= size && size > 0) {
             return Err(AppError::new(
@@ -237,7 +260,7 @@ impl Scene {
         let length = until.saturating_sub(wanted.from);
         let id = redemption.id.clone();
         let redemption = redemption
-            .start(length, &scope.settings.process, scope.now())
+            .start(wanted.from, length, &scope.settings.process, scope.now())
             .map_err(|e| self.refuse_start(scope, &id, e))?;
         tx.update_redemption(scope.tenant(), &redemption)?;
         let about = self.about(Some(&redemption.id));
@@ -257,7 +280,7 @@ impl Scene {
             about,
             from: wanted.from,
             until,
-            resumed,
+            ranged,
             announced,
             binary: self.binary,
         })))

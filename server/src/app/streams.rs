@@ -9,7 +9,7 @@ use handoff_domain::ids::{GrantId, RedemptionId, TenantId};
 use handoff_domain::reason::Reason;
 use handoff_domain::redemption::RedemptionState;
 use tokio::sync::watch;
-use tokio::time::{Instant, interval};
+use tokio::time::{Instant, interval, timeout};
 
 use super::{App, AppError};
 
@@ -36,6 +36,13 @@ impl Entry {
         self.cut.send_modify(|present| {
             present.get_or_insert(reason);
         });
+        if let Some(transport) = lock(&self.transport).as_ref() {
+            transport.abort();
+        }
+    }
+
+    /// Breaks the transport; the redemption may go on elsewhere.
+    fn stop(&self) {
         if let Some(transport) = lock(&self.transport).as_ref() {
             transport.abort();
         }
@@ -120,7 +127,11 @@ impl Streams {
             transport: Mutex::new(None),
             asked: Mutex::new(Instant::now()),
         });
-        lock(&self.entries).insert(redemption.clone(), Arc::clone(&entry));
+        let earlier = lock(&self.entries).insert(redemption.clone(), Arc::clone(&entry));
+        // One that this process had lost from sight must not run on beside the new one, where no cut finds it.
+        if let Some(earlier) = earlier {
+            earlier.stop();
+        }
         Announced {
             streams: Arc::clone(self),
             entry,
@@ -148,22 +159,23 @@ impl Streams {
     /// Ends a stream whose client has come back on another connection.
     pub fn supersede(&self, redemption: &RedemptionId) {
         let entry = lock(&self.entries).get(redemption).cloned();
-        if let Some(entry) = entry
-            && let Some(transport) = lock(&entry.transport).as_ref()
-        {
-            transport.abort();
+        if let Some(entry) = entry {
+            entry.stop();
         }
     }
 
     /// Breaks the connections of clients that have read nothing for `idle`. Their redemptions can be resumed.
     fn let_go_of_stalled(&self, idle: Duration) {
         for entry in self.all() {
-            if lock(&entry.asked).elapsed() > idle
-                && let Some(transport) = lock(&entry.transport).as_ref()
-            {
-                transport.abort();
+            if lock(&entry.asked).elapsed() > idle {
+                entry.stop();
             }
         }
+    }
+
+    /// Whether a stream of this redemption is announced here.
+    pub fn runs(&self, redemption: &RedemptionId) -> bool {
+        lock(&self.entries).contains_key(redemption)
     }
 
     /// How many run.
@@ -192,6 +204,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 const FEED_OVERLAP: Duration = Duration::from_secs(5);
 /// How often every stream is checked against the store, whatever the feed says.
 const RECHECK_EVERY: Duration = Duration::from_secs(15);
+/// How long one look into the feed may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// How often clients that stopped reading are looked for.
 const STALLS_EVERY: Duration = Duration::from_millis(500);
 /// Streams end when their right to run could not be confirmed for this long.
@@ -203,35 +217,34 @@ const FEED_PAGE: u32 = 1000;
 pub async fn follow_cuts(app: App) {
     let mut feed = Feed::default();
     let mut recheck = interval(RECHECK_EVERY);
-    let mut stalls = interval(STALLS_EVERY);
     let mut confirmed = Instant::now();
     loop {
-        let all = tokio::select! {
-            () = app.store.await_cut() => false,
-            _ = recheck.tick() => true,
-            _ = stalls.tick() => {
-                app.streams.let_go_of_stalled(app.settings.stream_idle);
-                continue;
-            }
-        };
-        let answer = if all {
-            recheck_all(&app).await
-        } else {
-            feed.follow(&app).await
+        let answer = tokio::select! {
+            () = app.store.await_cut() => timeout(ANSWER_LIMIT, feed.follow(&app)).await,
+            _ = recheck.tick() => timeout(ANSWER_LIMIT, recheck_all(&app)).await,
         };
         match answer {
-            Ok(()) => confirmed = Instant::now(),
-            Err(error) if confirmed.elapsed() > DOUBT_LIMIT => {
+            Ok(Ok(())) => confirmed = Instant::now(),
+            _ if confirmed.elapsed() > DOUBT_LIMIT => {
                 let entries = app.streams.all();
                 if !entries.is_empty() {
-                    tracing::error!(cause = ?error.cause, streams = entries.len(), "cutting streams that can't be confirmed");
+                    tracing::error!(streams = entries.len(), "cutting streams that can't be confirmed");
                 }
                 for entry in entries {
                     entry.cut(Reason::StorageUnavailable);
                 }
             }
-            Err(_) => {}
+            _ => {}
         }
+    }
+}
+
+/// Lets go of clients that stopped reading, for as long as the process lives.
+pub async fn watch_stalls(app: App) {
+    let mut ticks = interval(STALLS_EVERY);
+    loop {
+        ticks.tick().await;
+        app.streams.let_go_of_stalled(app.settings.stream_idle);
     }
 }
 
@@ -241,7 +254,6 @@ struct Feed {
     /// Everything up to here was seen and is old enough that nothing below can still appear.
     settled: i64,
     recent: VecDeque<(i64, Instant)>,
-    started: bool,
 }
 
 impl Feed {
@@ -263,21 +275,20 @@ impl Feed {
                 if self.recent.iter().any(|(sequence, _)| *sequence == cut.sequence) {
                     continue;
                 }
-                self.recent.push_back((cut.sequence, Instant::now()));
-                // What was committed before this process began concerns none of its streams.
-                if self.started {
-                    for entry in app.streams.of_grant(&cut.tenant, &cut.grant) {
-                        confirm(app, &entry).await?;
-                    }
+                // Before it counts as seen: a failure here must meet the same cut again.
+                for entry in app.streams.of_grant(&cut.tenant, &cut.grant) {
+                    confirm(app, &entry).await?;
                 }
+                self.recent.push_back((cut.sequence, Instant::now()));
                 if full {
                     self.settled = self.settled.max(cut.sequence);
                 }
             }
             if !full {
-                self.started = true;
                 return Ok(());
             }
+            let settled = self.settled;
+            self.recent.retain(|(sequence, _)| *sequence > settled);
         }
     }
 }
@@ -289,14 +300,21 @@ async fn recheck_all(app: &App) -> Result<(), AppError> {
     Ok(())
 }
 
-/// Cuts a stream whose redemption the store holds as cut.
+/// Stops a stream that the store does not hold as running here: it was cut, or taken for abandoned.
 async fn confirm(app: &App, entry: &Arc<Entry>) -> Result<(), AppError> {
     let (tenant, id) = (entry.tenant.clone(), entry.redemption.clone());
     let found = app.read(move |read| Ok(read.redemption(&tenant, &id)?)).await?;
-    if let Some(redemption) = found
-        && redemption.state == RedemptionState::CutOff
-    {
-        entry.cut(redemption.cut_reason.unwrap_or(Reason::Revoked));
+    // Announced before its commit, a stream may not be in the store yet.
+    let Some(redemption) = found else { return Ok(()) };
+    match redemption.state {
+        RedemptionState::CutOff => entry.cut(redemption.cut_reason.unwrap_or(Reason::Revoked)),
+        RedemptionState::Streaming if redemption.process.as_ref() != Some(&app.settings.process) => {
+            entry.stop();
+        }
+        RedemptionState::Interrupted | RedemptionState::Completed | RedemptionState::IntegrityFailed => {
+            entry.stop();
+        }
+        RedemptionState::Streaming | RedemptionState::Authorized => {}
     }
     Ok(())
 }

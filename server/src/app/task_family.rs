@@ -1,6 +1,8 @@
 //! What a parent Task's movement does to its children (`partOf`): they are suspended and resumed with it,
 //! and cancelled when it ends, each with its own grants, versions and records.
 
+use std::collections::BTreeSet;
+
 use handoff_domain::ids::TaskId;
 use handoff_domain::ports::{Kind, Tx};
 use handoff_domain::task::{MAX_TASK_DEPTH, Task, TaskStatus};
@@ -29,34 +31,46 @@ pub fn follow(tx: &mut dyn Tx, scope: &Scope, before: &Task, after: &Task) -> Re
     } else {
         return Ok(Cuts::none());
     };
-    descend(tx, scope, &after.id, following, MAX_TASK_DEPTH)
+    let mut seen = BTreeSet::from([after.id.clone()]);
+    descend(tx, scope, after, following, MAX_TASK_DEPTH, &mut seen)
 }
 
 fn descend(
     tx: &mut dyn Tx,
     scope: &Scope,
-    parent: &TaskId,
+    parent: &Task,
     following: Following,
     depth: usize,
+    seen: &mut BTreeSet<TaskId>,
 ) -> Result<Cuts, AppError> {
     let mut cuts = Cuts::none();
     let Some(depth) = depth.checked_sub(1) else {
         return Ok(cuts);
     };
-    let ids = tx.children(scope.tenant(), parent)?;
+    let mut ids = tx.children(scope.tenant(), &parent.id)?;
+    // Each once, however many ways lead to it.
+    ids.retain(|id| seen.insert(id.clone()));
     if ids.is_empty() {
         return Ok(cuts);
     }
     for child in tx.lock_tasks(scope.tenant(), &ids)? {
-        if child.deleted {
+        if child.deleted || !is_part(&child, parent) {
             continue;
         }
         if let Some((status, held_by_parent)) = next_of(&child, following) {
             cuts.extend(move_child(tx, scope, &child, status, held_by_parent)?);
         }
-        cuts.extend(descend(tx, scope, &child.id, following, depth)?);
+        cuts.extend(descend(tx, scope, &child, following, depth, seen)?);
     }
     Ok(cuts)
+}
+
+/// Whether `partOf` took effect: who named the parent may act on it. Named by others it is kept as text.
+fn is_part(child: &Task, parent: &Task) -> bool {
+    let placer = &child.created_by;
+    *placer == parent.created_by
+        || parent.facts.owner_actor().as_ref() == Some(placer)
+        || parent.facts.requester_actor().as_ref() == Some(placer)
 }
 
 /// The status that a child goes to, and whether its parent then holds it; `None` where it stays.

@@ -18,6 +18,8 @@ use handoff_fhir_model::{Issue, IssueType, Resource, search_index, task_facts};
 use super::effects::{Loaded, about_task, load, settle};
 use super::{App, AppError, Caller, Class, Cuts, Scope, Stored, json_edit, task_family};
 
+/// How many Tasks a Task may be part of on one level.
+const MAX_FAMILY: usize = 64;
 /// How long a validated token counts as a fact about its person's teams.
 const TEAM_FACT_AGE: Span = Span::hours(24);
 
@@ -40,7 +42,7 @@ impl Expected {
             Self::Version(version) if version != present => Err(AppError::new(
                 Class::PreconditionFailed,
                 Reason::VersionConflict,
-                format!("the resource is at version {present}, not {version}; read it again and retry"),
+                format!("the resource is at version {present}, not the one named; read it again and retry"),
             )),
             Self::Any if demanded => Err(AppError::bad(
                 "this workflow demands `If-Match` with the version that you read; send it",
@@ -127,7 +129,7 @@ pub fn create(
     let workflow = scope.rules.workflows.of(&facts.code);
     check_move(workflow, None, None, facts.status).map_err(|e| illegal(&e))?;
     check_parents(tx, scope, id, &facts)?;
-    let documents = effective_documents(tx, scope, &facts, &[])?;
+    let documents = effective_documents(tx, scope, &facts, None)?;
     let task = Task {
         id: id.clone(),
         version: 1,
@@ -188,8 +190,10 @@ pub fn update(
     check_mover(tx, scope, &before, &facts)?;
     expected.check(before.version, workflow.require_if_match)?;
     check_constant(&before, &facts).map_err(|e| AppError::rule("Task.intent", e.text))?;
-    check_parents(tx, scope, id, &facts)?;
-    let documents = effective_documents(tx, scope, &facts, &before.documents)?;
+    if facts.part_of != before.facts.part_of {
+        check_parents(tx, scope, id, &facts)?;
+    }
+    let documents = effective_documents(tx, scope, &facts, Some(&before))?;
     let after = advance(scope, &before, facts, documents);
     let mut resource = resource.clone();
     resource.set_id(id.as_str());
@@ -384,13 +388,16 @@ fn about(mut error: AppError, task: &Task) -> AppError {
 }
 
 /// The documents whose reference takes effect: those that had it, and those that the caller may release.
-/// Any other reference is kept as text and opens nothing, whether its target exists or not.
+/// Any other reference is kept as text and opens nothing, whether its target exists or not. A Task that turns to
+/// another subject takes none of its documents along that are not about it.
 fn effective_documents(
     tx: &mut dyn Tx,
     scope: &Scope,
     facts: &TaskFacts,
-    before: &[DocumentId],
+    before: Option<&Task>,
 ) -> Result<Vec<DocumentId>, AppError> {
+    let kept = before.map_or(&[][..], |task| &task.documents);
+    let turned = before.is_some_and(|task| task.facts.subject != facts.subject);
     let named = facts.document_ids();
     let at_most = scope.rules.workflows.of(&facts.code).max_documents;
     if named.len() > at_most {
@@ -399,14 +406,20 @@ fn effective_documents(
             format!("a Task of this kind names at most {at_most} documents"),
         ));
     }
-    let unknown: Vec<DocumentId> = named.iter().filter(|id| !before.contains(id)).cloned().collect();
-    let found = if unknown.is_empty() {
+    let judged: BTreeSet<DocumentId> = named
+        .iter()
+        .filter(|id| turned || !kept.contains(id))
+        .cloned()
+        .collect();
+    let found = if judged.is_empty() {
         Vec::new()
     } else {
-        let sorted: BTreeSet<DocumentId> = unknown.into_iter().collect();
-        tx.lock_documents(scope.tenant(), &sorted.into_iter().collect::<Vec<_>>(), false)?
+        tx.lock_documents(scope.tenant(), &judged.into_iter().collect::<Vec<_>>(), false)?
     };
-    let own: Vec<&Document> = found.iter().filter(|d| may_release(scope, d)).collect();
+    let own: Vec<&Document> = found
+        .iter()
+        .filter(|d| kept.contains(&d.id) || may_release(scope, d))
+        .collect();
     for document in &own {
         if !document.is_about(facts.subject.as_deref()) {
             return Err(AppError::rule(
@@ -417,7 +430,7 @@ fn effective_documents(
     }
     Ok(named
         .into_iter()
-        .filter(|id| before.contains(id) || own.iter().any(|d| d.id == *id))
+        .filter(|id| kept.contains(id) || own.iter().any(|d| d.id == *id))
         .collect())
 }
 
@@ -446,8 +459,14 @@ fn place_of(facts: &TaskFacts, id: &DocumentId) -> &'static str {
 
 /// `partOf` must not make a cycle nor go too deep. A parent that is unknown or not to be seen counts as none.
 fn check_parents(read: &mut dyn Tx, scope: &Scope, id: &TaskId, facts: &TaskFacts) -> Result<(), AppError> {
-    let mut level = facts.parents();
+    let mut level: BTreeSet<TaskId> = facts.parents().into_iter().collect();
     for _ in 0..MAX_TASK_DEPTH {
+        if level.len() > MAX_FAMILY {
+            return Err(AppError::rule(
+                "Task.partOf",
+                "the Task would be part of too many others",
+            ));
+        }
         if level.is_empty() {
             return Ok(());
         }
@@ -457,9 +476,9 @@ fn check_parents(read: &mut dyn Tx, scope: &Scope, id: &TaskId, facts: &TaskFact
                 "a Task can't be part of itself, at any depth",
             ));
         }
-        let mut above = Vec::new();
+        let mut above = BTreeSet::new();
         for parent in &level {
-            if let Some(task) = Read::task(read, scope.tenant(), parent)? {
+            if let Some(task) = Read::task(read, scope.tenant(), parent)?.filter(|t| sees(scope, t)) {
                 above.extend(task.facts.parents());
             }
         }

@@ -7,14 +7,15 @@ use handoff_fhir_model::references::Target;
 use handoff_fhir_model::{ParseOptions, parse};
 use serde::Deserialize;
 
-use super::negotiate::{BinaryForm, binary_form, check_accept, content_type};
-use super::{failed, not_allowed, ok, stored};
+use super::negotiate::{BinaryForm, binary_form, check_accept, check_encoding, content_type};
+use super::{failed, not_allowed, stored};
 use crate::app::AppError;
 use crate::app::redeem::{Fetch, Fetched};
 use crate::http::HttpState;
 use crate::http::answer::with_correlation;
 use crate::http::request::authenticate;
 use crate::http::stream::{content, preview, read_body, resume_of, upload};
+use crate::http::wrapped::wrapped;
 
 /// The routes.
 pub fn routes(cfg: &mut web::ServiceConfig) {
@@ -48,6 +49,7 @@ type State = web::Data<HttpState>;
 async fn create(state: State, request: HttpRequest, payload: web::Payload) -> HttpResponse {
     let answer = async {
         let caller = authenticate(&state, &request).await?;
+        check_encoding(&request)?;
         let sent_type = request
             .headers()
             .get(header::CONTENT_TYPE)
@@ -152,16 +154,7 @@ async fn fetch(state: State, request: HttpRequest, ids: web::Path<Ids>) -> HttpR
             (Fetched::Preview(found), _) => Ok(preview(&state, &request, &found.binary)),
             (Fetched::Content(ticket), BinaryForm::Raw) => content(&state, &request, &caller, *ticket).await,
             (Fetched::Content(ticket), BinaryForm::Wrapped) => {
-                let binary = ticket.binary.clone();
-                let bytes = state.app.collect_content(&caller, *ticket).await?;
-                let body = handoff_fhir_model::binary::wrap(
-                    binary.id.as_str(),
-                    "1",
-                    &binary.created.to_instant(),
-                    &binary.content_type,
-                    &bytes,
-                );
-                Ok(ok(&state, &request, body.to_string().into_bytes()))
+                wrapped(&state, &request, &caller, *ticket).await
             }
         }
     };

@@ -5,6 +5,7 @@ use handoff_fhir_model::{Issue, IssueType, ParseOptions, bundle, parse};
 use serde_json::{Value, json};
 
 use super::negotiate::{check_accept, check_content_type};
+use super::resource::check_size;
 use super::{failed, location, ok};
 use crate::app::bundle::EntryAnswer;
 use crate::app::json_edit::set_field;
@@ -29,6 +30,7 @@ pub async fn run(state: web::Data<HttpState>, request: HttpRequest, payload: web
         .await?;
         let resource = parse(&body, &ParseOptions::expecting("Bundle")).map_err(AppError::invalid)?;
         let bundle = bundle(resource).map_err(AppError::invalid)?;
+        check_sizes(&state, &bundle, body.len())?;
         let kind = bundle.kind.clone();
         let answers = match kind.as_str() {
             "transaction" => state.app.transaction(&caller, bundle).await?,
@@ -51,6 +53,27 @@ pub async fn run(state: web::Data<HttpState>, request: HttpRequest, payload: web
         Ok(body) => ok(&state, &request, body),
         Err(error) => failed(&state, &request, &error),
     }
+}
+
+/// A resource is as large as it may be by itself; only a Bundle that is larger can hold one that is not.
+fn check_sizes(state: &HttpState, bundle: &bundle::Bundle, body: usize) -> Result<(), AppError> {
+    let limit = state.limits.max_resource;
+    if body <= limit {
+        return Ok(());
+    }
+    for (i, entry) in bundle.entries.iter().enumerate() {
+        if let Some(resource) = entry.resource.as_ref().filter(|r| r.type_name() != "Binary") {
+            check_size(resource, resource.to_json().len(), limit).map_err(|error| {
+                let place = format!("Bundle.entry[{i}]");
+                let issue = Issue::at(IssueType::TooLong, place, error.text.as_str());
+                AppError {
+                    issues: vec![issue],
+                    ..error
+                }
+            })?;
+        }
+    }
+    Ok(())
 }
 
 fn check_entries(state: &HttpState, count: usize) -> Result<(), AppError> {

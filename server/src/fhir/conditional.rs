@@ -15,6 +15,10 @@ pub fn parse_if_match(text: &str) -> Option<Expected> {
     }
     let quoted = text.strip_prefix("W/").unwrap_or(text);
     let inner = quoted.strip_prefix('"')?.strip_suffix('"')?;
+    // One tag alone: a list of them is nothing that a version could be compared with.
+    if inner.contains('"') {
+        return None;
+    }
     // A tag that is no number of ours names a version that does not exist.
     Some(Expected::Version(inner.parse().unwrap_or(-1)))
 }
@@ -43,5 +47,6 @@ mod tests {
         assert_eq!(parse_if_match("*"), Some(Expected::Existing));
         assert_eq!(parse_if_match("W/\"abc\""), Some(Expected::Version(-1)));
         assert_eq!(parse_if_match("3"), None);
+        assert_eq!(parse_if_match("\"3\", \"4\""), None);
     }
 }

@@ -90,8 +90,9 @@ pub fn check_accept(request: &HttpRequest) -> Result<(), AppError> {
         };
     }
     let accepted = accepted(request);
+    let anything = header_text(request, header::ACCEPT).trim().is_empty();
     let readable = |essence: &String| is_json(essence) || essence == "*/*" || essence == "application/*";
-    if accepted.is_empty() || accepted.iter().any(readable) {
+    if anything || accepted.iter().any(readable) {
         Ok(())
     } else {
         Err(not_acceptable())
@@ -138,6 +139,7 @@ pub fn content_type(request: &HttpRequest) -> Option<String> {
 
 /// Refuses a body that is not FHIR JSON. A missing type is taken as JSON.
 pub fn check_content_type(request: &HttpRequest) -> Result<(), AppError> {
+    check_encoding(request)?;
     match content_type(request) {
         None => Ok(()),
         Some(essence) if is_json(&essence) => check_fhir_version(request),
@@ -147,6 +149,16 @@ pub fn check_content_type(request: &HttpRequest) -> Result<(), AppError> {
         Some(_) => Err(unsupported(
             "send FHIR JSON with `Content-Type: application/fhir+json`",
         )),
+    }
+}
+
+/// Refuses a compressed body: it is not unpacked here, and stored as it came it would not be what its type says.
+pub fn check_encoding(request: &HttpRequest) -> Result<(), AppError> {
+    let coding = header_text(request, header::CONTENT_ENCODING);
+    if coding.is_empty() || coding.trim().eq_ignore_ascii_case("identity") {
+        Ok(())
+    } else {
+        Err(unsupported("send the body without `Content-Encoding`"))
     }
 }
 

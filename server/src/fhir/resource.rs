@@ -70,6 +70,10 @@ type State = web::Data<HttpState>;
 /// A resource from a body, checked against base R4, against the profiles that it claims, and for payload where
 /// none may be.
 pub fn checked(body: &[u8], kind: &'static str, limit: usize) -> Result<Resource, AppError> {
+    // A Task has no inline data, so its size is known before it is read.
+    if kind == "Task" && body.len() > limit {
+        return Err(too_large(limit));
+    }
     let resource = parse(body, &ParseOptions::expecting(kind)).map_err(AppError::invalid)?;
     check_size(&resource, body.len(), limit)?;
     admission::check(&resource)?;
@@ -93,11 +97,15 @@ pub fn check_size(resource: &Resource, body: usize, limit: usize) -> Result<(), 
     if body.saturating_sub(inline) <= limit {
         return Ok(());
     }
-    Err(AppError::new(
+    Err(too_large(limit))
+}
+
+fn too_large(limit: usize) -> AppError {
+    AppError::new(
         crate::app::Class::TooLarge,
         handoff_domain::reason::Reason::TooLarge,
         format!("a resource without its inline data exceeds the limit of {limit} bytes"),
-    ))
+    )
 }
 
 async fn create(

@@ -103,6 +103,7 @@ pub fn failure(state: &HttpState, request: &HttpRequest, face: Face, error: &App
     }
     let mut response = HttpResponse::build(status);
     response.insert_header((header::CACHE_CONTROL, "no-store"));
+    response.insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"));
     response.insert_header(("x-correlation-id", correlation.as_str()));
     echo_request_id(request, &mut response);
     match error.class {

@@ -51,13 +51,20 @@ pub async fn let_go_of_refused(
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let is_endless = request.headers().contains_key(TRANSFER_ENCODING);
-    let patience = request.app_data::<web::Data<HttpState>>().map(|state| state.timeouts.disconnect);
+    let patience = request
+        .app_data::<web::Data<HttpState>>()
+        .map(|state| state.timeouts.disconnect);
     let mut answer = next.call(request).await?;
     let refused = answer.status().is_client_error() || answer.status().is_server_error();
     if let (true, true, Some(patience)) = (is_endless, refused, patience)
-        && let Some(connection) = answer.request().conn_data::<Connection>().and_then(Connection::handle)
+        && let Some(connection) = answer
+            .request()
+            .conn_data::<Connection>()
+            .and_then(Connection::handle)
     {
-        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        answer
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
         actix_web::rt::spawn(async move {
             tokio::time::sleep(patience).await;
             connection.abort();

@@ -8,6 +8,7 @@ pub mod handoff_page;
 pub mod redemptions;
 pub mod request;
 pub mod stream;
+pub mod wrapped;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -36,6 +37,8 @@ pub struct HttpState {
     pub timeouts: Timeouts,
     /// When each actor's teams were last written down, so that it is not done at every request.
     pub seen: Arc<request::Seen>,
+    /// Refused tokens lately, so that a flood of them does not fill the audit.
+    pub refusals: Arc<request::Refusals>,
 }
 
 /// All routes of the public listener, for the default tenant and under `/t/{tenant}` for the others.

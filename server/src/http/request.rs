@@ -116,18 +116,30 @@ pub fn address_of(state: &HttpState, request: &HttpRequest) -> Option<IpAddr> {
     if !trusted(peer) {
         return Some(peer);
     }
-    // The last address that no proxy of ours added is the client's.
-    let forwarded = request
+    // Read from the end, where our own proxies wrote: the first address that is none of theirs is the client's.
+    // What can't be read ends the search: everything before it may be the client's own invention.
+    let lines: Vec<&str> = request
         .headers()
-        .get("x-forwarded-for")
-        .and_then(|v| v.to_str().ok())
-        .unwrap_or_default();
-    let client = forwarded
-        .rsplit(',')
-        .filter_map(|part| part.trim().parse::<IpAddr>().ok())
-        .map(|a| a.to_canonical())
-        .find(|a| !trusted(*a));
+        .get_all("x-forwarded-for")
+        .filter_map(|v| v.to_str().ok())
+        .collect();
+    let mut client = None;
+    for part in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
+        match forwarded_address(part) {
+            Some(address) if trusted(address) => client = Some(address),
+            Some(address) => return Some(address),
+            None => break,
+        }
+    }
     Some(client.unwrap_or(peer))
+}
+
+/// An address as proxies write it: alone, or with a port.
+fn forwarded_address(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let bare = text.parse::<IpAddr>().ok();
+    let with_port = || text.parse::<std::net::SocketAddr>().ok().map(|a| a.ip());
+    bare.or_else(with_port).map(|a| a.to_canonical())
 }
 
 /// The caller with a valid access token for the tenant, or the refusal, recorded where a token was sent.
@@ -202,9 +214,50 @@ async fn refuse_token(state: &HttpState, context: &Context, error: &TokenError) 
             "the identity provider can't be reached to check the token; try again shortly",
         );
     }
-    let row = context.row(Event::RequestDenied, Outcome::Denied, Reason::TokenInvalid);
-    let refusal = AppError::new(Class::Unauthenticated, Reason::TokenInvalid, error.public()).recorded(row);
-    state.app.record_denial(&context.tenant, refusal).await
+    let refusal = AppError::new(Class::Unauthenticated, Reason::TokenInvalid, error.public());
+    let address = context.agent.address.as_deref().unwrap_or_default();
+    let Some(before) = state.refusals.to_record(address, context.now) else {
+        return refusal;
+    };
+    let row = context
+        .row(Event::RequestDenied, Outcome::Denied, Reason::TokenInvalid)
+        .detail("refused-before", before.to_string());
+    state
+        .app
+        .record_denial(&context.tenant, refusal.recorded(row))
+        .await
+}
+
+/// Refused tokens by address: a flood is rolled up into a row a second, each with how many came before it.
+#[derive(Debug, Default)]
+pub struct Refusals(Mutex<HashMap<String, (Timestamp, u64)>>);
+
+/// How often refusals of one address are recorded at most.
+const ROLL_UP: Span = Span::seconds(1);
+
+impl Refusals {
+    /// How many refusals since the last recorded one; `None` where this one is not to be recorded by itself.
+    fn to_record(&self, address: &str, now: Timestamp) -> Option<u64> {
+        let mut refusals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if refusals.len() >= SEEN_LIMIT {
+            refusals.clear();
+        }
+        match refusals.get_mut(address) {
+            Some((last, unrecorded)) if now.since(*last) < ROLL_UP => {
+                *unrecorded = unrecorded.saturating_add(1);
+                None
+            }
+            Some(known) => {
+                let before = known.1;
+                *known = (now, 0);
+                Some(before)
+            }
+            None => {
+                refusals.insert(address.to_owned(), (now, 0));
+                Some(0)
+            }
+        }
+    }
 }
 
 /// Writes down in which teams the actor is: a fact that handing on a Task within a team relies on.
@@ -215,7 +268,7 @@ async fn remember(state: &HttpState, caller: &Caller) -> Result<(), AppError> {
         caller.principal.actor.clone(),
         caller.context.now,
     );
-    if teams.is_empty() || state.seen.is_fresh(&tenant, &actor, &teams, now) {
+    if state.seen.is_fresh(&tenant, &actor, &teams, now) {
         return Ok(());
     }
     let (unit_tenant, unit_actor, unit_teams) = (tenant.clone(), actor.clone(), teams.clone());
@@ -226,4 +279,29 @@ async fn remember(state: &HttpState, caller: &Caller) -> Result<(), AppError> {
     .map_err(AppError::from)?;
     state.seen.note(&tenant, &actor, teams, now);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_refusals_is_rolled_up_by_address() {
+        let refusals = Refusals::default();
+        let at = |ms: i64| Timestamp(ms * 1000);
+        assert_eq!(refusals.to_record("10.0.0.1", at(0)), Some(0));
+        assert_eq!(refusals.to_record("10.0.0.1", at(10)), None);
+        assert_eq!(refusals.to_record("10.0.0.1", at(20)), None);
+        assert_eq!(refusals.to_record("10.0.0.2", at(20)), Some(0));
+        assert_eq!(refusals.to_record("10.0.0.1", at(1001)), Some(2));
+    }
+
+    #[test]
+    fn a_forwarded_address_is_read_with_and_without_a_port() {
+        let ip = |text: &str| text.parse::<IpAddr>().ok();
+        assert_eq!(forwarded_address(" 203.0.113.5:4711"), ip("203.0.113.5"));
+        assert_eq!(forwarded_address("[2001:db8::1]:443"), ip("2001:db8::1"));
+        assert_eq!(forwarded_address("203.0.113.5"), ip("203.0.113.5"));
+        assert_eq!(forwarded_address("unknown"), None);
+    }
 }

@@ -117,7 +117,7 @@ pub async fn content(
     ticket: Ticket,
 ) -> Result<HttpResponse, AppError> {
     let (from, until, size) = (ticket.from, ticket.until, ticket.binary.size);
-    let partial = ticket.resumed || from > 0 || until < size;
+    let partial = ticket.ranged;
     let binary = ticket.binary.clone();
     let redemption = ticket.redemption.clone();
     if let Some(transport) = request.conn_data::<Connection>().and_then(Connection::handle) {

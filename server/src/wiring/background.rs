@@ -18,7 +18,7 @@ pub(super) struct Background {
 impl Background {
     pub(super) fn start() -> io::Result<Self> {
         let runtime = Builder::new_multi_thread()
-            .worker_threads(1)
+            .worker_threads(2)
             .thread_name("handoff-background")
             .enable_all()
             .build()?;

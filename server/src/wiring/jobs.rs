@@ -48,6 +48,7 @@ pub(super) fn start(app: &App) -> Vec<JoinHandle<()>> {
             Ok(())
         }),
         rt::spawn(app::streams::follow_cuts(app.clone())),
+        rt::spawn(app::streams::watch_stalls(app.clone())),
     ]
 }
 

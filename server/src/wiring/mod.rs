@@ -171,6 +171,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
             limits: options.limits,
             timeouts: options.timeouts,
             seen: Arc::default(),
+            refusals: Arc::default(),
         },
         background,
         dev,

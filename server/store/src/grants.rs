@@ -297,6 +297,13 @@ pub(crate) fn due(
          AND status IN ('issued', 'bound', 'suspended') AND task_due <= ",
     )
     .bind(now.0)
+    .sql(
+        " UNION ALL SELECT g.tenant, g.task FROM redemptions r \
+         JOIN grants g ON g.tenant = r.tenant AND g.id = r.grant_id \
+         WHERE r.state IN ('authorized', 'streaming', 'interrupted') \
+         AND g.task_due IS NOT NULL AND g.task_due <= ",
+    )
+    .bind(now.0)
     .sql(") AS late LIMIT ")
     .bind(i64::from(limit))
     .load(connection)

@@ -1,8 +1,8 @@
 //! Redemptions, and the feed of orders to cut their streams. Knows nothing of streams.
 
 use diesel::prelude::*;
-use diesel::sql_types::Text;
-use handoff_domain::ports::{Cut, StoreError};
+use diesel::sql_types::{BigInt, Text};
+use handoff_domain::ports::{Cut, Loose, StoreError};
 use handoff_domain::redemption::{Redemption, RedemptionState};
 use handoff_domain::{ActorRef, GrantId, Reason, RedemptionId, TenantId, Timestamp};
 
@@ -288,22 +288,46 @@ pub(crate) fn abandoned(
     connection: &mut AnyConnection,
     silent_since: Timestamp,
     limit: u32,
-) -> Result<Vec<(TenantId, RedemptionId)>, StoreError> {
-    let rows: Vec<(String, String)> = Statement::<(Text, Text)>::new(
-        "SELECT r.tenant, r.id FROM redemptions r WHERE r.state IN ('authorized', 'streaming') \
+) -> Result<Vec<Loose>, StoreError> {
+    let rows = Statement::<(Text, Text, BigInt)>::new(
+        "SELECT r.tenant, r.id, r.revision FROM redemptions r WHERE r.state IN ('authorized', 'streaming') \
          AND r.opened_at < ",
     )
     .bind(silent_since.0)
     .sql(" AND NOT EXISTS (SELECT 1 FROM processes p WHERE p.name = r.process AND p.seen >= ")
     .bind(silent_since.0)
-    .sql(") UNION ALL SELECT r.tenant, r.id FROM redemptions r WHERE r.state = 'authorized' AND r.window_end < ")
+    .sql(
+        ") UNION ALL SELECT r.tenant, r.id, r.revision FROM redemptions r \
+         WHERE r.state = 'authorized' AND r.window_end < ",
+    )
     .bind(silent_since.0)
     .sql(" LIMIT ")
     .bind(i64::from(limit))
     .load(connection)
     .or_refused()?;
+    loose(rows)
+}
+
+/// Redemptions that this process is said to stream.
+pub(crate) fn streaming_at(connection: &mut AnyConnection, process: &str) -> Result<Vec<Loose>, StoreError> {
+    let rows = Statement::<(Text, Text, BigInt)>::new(
+        "SELECT tenant, id, revision FROM redemptions WHERE state = 'streaming' AND process = ",
+    )
+    .bind(process)
+    .load(connection)
+    .or_refused()?;
+    loose(rows)
+}
+
+fn loose(rows: Vec<(String, String, i64)>) -> Result<Vec<Loose>, StoreError> {
     rows.into_iter()
-        .map(|(tenant, id)| Some((TenantId::parse(tenant).ok()?, RedemptionId::parse(id).ok()?)))
+        .map(|(tenant, id, revision)| {
+            Some(Loose {
+                tenant: TenantId::parse(tenant).ok()?,
+                id: RedemptionId::parse(id).ok()?,
+                revision,
+            })
+        })
         .collect::<Option<_>>()
         .ok_or_else(|| unreadable("redemption"))
 }

@@ -80,7 +80,6 @@ impl Links {
             .chain(facts.requester_actor())
             .chain(facts.owner_actor())
             .chain(facts.recipient_actors())
-            .chain(task.former_owners.iter().cloned())
             .map(String::from);
         Self {
             viewers: people
@@ -380,7 +379,12 @@ fn tell_grants_when_due(unit: &mut Unit<'_>, tenant: &TenantId, task: &Task) -> 
     diesel::update(grants::table)
         .filter(grants::tenant.eq(tenant.as_str()))
         .filter(grants::task.eq(task.id.as_str()))
-        .filter(grants::ended_at.is_null())
+        .filter(
+            grants::ended_at
+                .is_null()
+                // Their redemptions may be running, and stop with the due date too.
+                .or(grants::status.eq_any(["exhausted", "expired"])),
+        )
         .set(grants::task_due.eq(task.facts.due.map(|due| due.0)))
         .execute(unit.connection)
         .or_refused()?;

@@ -8,8 +8,8 @@ use handoff_domain::document::{Document, StoredBinary};
 use handoff_domain::grant::Grant;
 use handoff_domain::outbox::TopicEvent;
 use handoff_domain::ports::{
-    AuditSearch, Cut, Found, Kind, Read, RecordedRow, Search, SearchIndex, StoreError, Tx, Verdict, Version,
-    Work,
+    AuditSearch, Cut, Found, Kind, Loose, Read, RecordedRow, Search, SearchIndex, StoreError, Tx, Verdict,
+    Version, Work,
 };
 use handoff_domain::redemption::Redemption;
 use handoff_domain::task::Task;
@@ -195,8 +195,8 @@ macro_rules! reads {
         audit(tenant: &TenantId, search: &AuditSearch) -> Vec<RecordedRow> = audit::search;
         due(now: Timestamp, limit: u32) -> Vec<(TenantId, TaskId)> = grants::due;
         next_due(now: Timestamp) -> Option<Timestamp> = grants::next_due;
-        abandoned(silent_since: Timestamp, limit: u32) -> Vec<(TenantId, RedemptionId)>
-            = redemptions::abandoned;
+        abandoned(silent_since: Timestamp, limit: u32) -> Vec<Loose> = redemptions::abandoned;
+        streaming_at(process: &str) -> Vec<Loose> = redemptions::streaming_at;
         cuts(after: i64, limit: u32) -> Vec<Cut> = redemptions::cuts;
     })+};
 }

@@ -340,15 +340,25 @@ pub trait Read {
 
     /// Redemptions authorized or streaming whose process has not been heard of since `silent_since`, and those
     /// authorized whose window closed before then without a stream; over all tenants, at most `limit`.
-    fn abandoned(
-        &mut self,
-        silent_since: Timestamp,
-        limit: u32,
-    ) -> Result<Vec<(TenantId, RedemptionId)>, StoreError>;
+    fn abandoned(&mut self, silent_since: Timestamp, limit: u32) -> Result<Vec<Loose>, StoreError>;
+
+    /// Redemptions that are streaming at `process`, as far as the database knows, over all tenants.
+    fn streaming_at(&mut self, process: &str) -> Result<Vec<Loose>, StoreError>;
 
     /// Cuts committed after `after` (their sequence numbers ascend but may arrive late: ask again for the
     /// last few seconds), over all tenants.
     fn cuts(&mut self, after: i64, limit: u32) -> Result<Vec<Cut>, StoreError>;
+}
+
+/// A redemption that may have to be closed, as it was when it was listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loose {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// The redemption.
+    pub id: RedemptionId,
+    /// Its revision; another one by now means that it moved on.
+    pub revision: i64,
 }
 
 /// An order to stop the streams of a grant, seen by every process.

@@ -307,7 +307,7 @@ impl Play {
             .world
             .gate_resume(who, download.document, download.content, &redemption.grant)
             .is_ok();
-        let started = redemption.start(left, "p", self.world.now);
+        let started = redemption.start(download.sent, left, "p", self.world.now);
         let expected = download.stop == Stop::No
             && !download.done
             && download.streams < 20

@@ -67,6 +67,8 @@ pub fn task_facts(resource: &Resource) -> Result<TaskFacts, Vec<Issue>> {
             restriction: canonical(task, "restriction"),
             code: canonical(task, "code"),
             requester: canonical(task, "requester"),
+            performer_type: canonical(task, "performerType"),
+            part_of: canonical(task, "partOf"),
         },
     })
 }

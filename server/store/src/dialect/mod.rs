@@ -51,6 +51,7 @@ impl AnyConnection {
         match config.database() {
             Database::Postgres => open_postgres(config).map(Self::Postgres),
             Database::Sqlite(path) => {
+                keep_private(&path);
                 let path = path.to_string_lossy();
                 let mut connection =
                     SqliteConnection::establish(&path).map_err(|error| unreachable(&error, &config.url))?;
@@ -114,10 +115,44 @@ impl AnyConnection {
     }
 }
 
+/// How long a host may be silent before its connection counts as broken; libpq would wait for many minutes.
+/// What the URL itself says comes first.
+const PATIENCE: [(&str, &str); 5] = [
+    ("connect_timeout", "5"),
+    ("keepalives_idle", "10"),
+    ("keepalives_interval", "5"),
+    ("keepalives_count", "3"),
+    ("tcp_user_timeout", "15000"),
+];
+
+fn with_patience(url: &str) -> String {
+    let mut url = url.to_owned();
+    for (name, value) in PATIENCE {
+        if !url.contains(&format!("{name}=")) {
+            let mark = if url.contains('?') { '&' } else { '?' };
+            url.push(mark);
+            url.extend([name, "=", value]);
+        }
+    }
+    url
+}
+
+/// Creates the file of a new database for its owner alone; SQLite gives its companions the same permissions. A file
+/// that can't be created is told by the connection itself, with more to say.
+fn keep_private(path: &std::path::Path) {
+    use std::os::unix::fs::OpenOptionsExt;
+    let created = std::fs::OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(path);
+    drop(created);
+}
+
 /// Connects to PostgreSQL.
 pub(crate) fn open_postgres(config: &StoreConfig) -> Result<PgConnection, StoreError> {
-    let mut connection =
-        PgConnection::establish(&config.url).map_err(|error| unreachable(&error, &config.url))?;
+    let mut connection = PgConnection::establish(&with_patience(&config.url))
+        .map_err(|error| unreachable(&error, &config.url))?;
     connection.set_prepared_statement_cache_size(CacheSize::Unbounded);
     // Errors are told apart by their text in places, so it should be English. Only some roles may ask for that.
     if connection.batch_execute("SET lc_messages TO 'C'").is_err() {
@@ -156,4 +191,23 @@ fn sqlite_settings(config: &StoreConfig, purpose: Purpose) -> String {
         settings.push_str(" PRAGMA query_only = ON;");
     }
     settings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_says_itself_how_patient_to_be_or_gets_our_patience() {
+        let url = with_patience("postgres://h/db");
+        assert!(
+            url.starts_with("postgres://h/db?connect_timeout=5&keepalives_idle=10&"),
+            "{url}"
+        );
+        let url = with_patience("postgres://h/db?connect_timeout=60");
+        assert!(
+            url.starts_with("postgres://h/db?connect_timeout=60&keepalives_idle=10&"),
+            "{url}"
+        );
+    }
 }

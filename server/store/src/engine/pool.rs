@@ -16,6 +16,9 @@ use crate::statement::Statement;
 /// A connection that was not used for so long is asked whether it still lives.
 const UNHEARD: Duration = Duration::from_millis(500);
 
+/// How much longer than a statement may run an answer may take.
+const GRACE: Duration = Duration::from_secs(1);
+
 struct Idle {
     connection: AnyConnection,
     since: Instant,
@@ -75,8 +78,14 @@ impl Pool {
             drop(place);
             answer.unwrap_or_else(|panic| Err(StoreError::Broken(panic_text(panic.as_ref()))))
         });
-        task.await
-            .unwrap_or_else(|_| Err(StoreError::Unavailable("the server is stopping".to_owned())))
+        // A database that ends overlong statements itself and still says nothing has fallen silent.
+        let patience = self.shared.config.statement_timeout.saturating_add(GRACE);
+        match tokio::time::timeout(patience, task).await {
+            Ok(ended) => {
+                ended.unwrap_or_else(|_| Err(StoreError::Unavailable("the server is stopping".to_owned())))
+            }
+            Err(_) => Err(StoreError::Unavailable("no answer in time".to_owned())),
+        }
     }
 }
 

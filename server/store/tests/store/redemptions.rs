@@ -118,7 +118,7 @@ on_both! {
             let rig = Arc::clone(&rig);
             async move {
                 let mut ids: Vec<String> = rig.read(move |read| read.abandoned(silent_since, 10)).await
-                    .into_iter().map(|(_, id)| id.to_string()).collect();
+                    .into_iter().map(|one| one.id.to_string()).collect();
                 ids.sort();
                 ids
             }

@@ -200,7 +200,12 @@ pub fn task(id: &str) -> Task {
             }],
             part_of: vec![],
             placer_elements: PlacerElements {
-                focus: Some("{\"reference\":\"x\"}".to_owned()),
+                focus: Some(
+                    "{\"reference\":\"x\"
+                ..PlacerElements::default()
+            }"
+                    .to_owned(),
+                ),
                 ..Default::default()
             },
         },

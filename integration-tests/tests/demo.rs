@@ -7,7 +7,7 @@ use std::process::Command;
 use handoff_integration_tests::process::{Program, run, run_with};
 use handoff_integration_tests::scene::{document, task};
 use handoff_integration_tests::slow::SlowDownload;
-use handoff_integration_tests::{Client, eventually, http_client, needed, psql};
+use handoff_integration_tests::{Client, http_client, needed, psql};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -436,11 +436,11 @@ async fn a_server_killed_in_mid_download_has_its_redemption_closed_and_the_use_s
             .unwrap()
             .contains("redemption-interrupted")
     };
-    // A process counts as dead when it was silent for ten seconds.
+    // A process counts as dead when it was silent for half a minute.
     let mut rounds = 0;
     while !interrupted().await {
         rounds += 1;
-        assert!(rounds < 200, "the redemption stays open");
+        assert!(rounds < 300, "the redemption stays open");
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     }
     let (ehr, lane) = (ehr.at(&base), lane.at(&base));
@@ -451,22 +451,19 @@ async fn a_server_killed_in_mid_download_has_its_redemption_closed_and_the_use_s
         .json();
     assert_eq!(grants["grants"][0]["uses"], 1);
     lane.get(&path).await.refused(403, "exhausted");
-    // The rest may still be fetched, under the use that was taken.
+    // How far it came died with the process: the client goes on from where it knows to be, under the same use.
     let resumed = lane
         .request(reqwest::Method::GET, &path)
         .header("range", format!("bytes={}-", sent.len()))
         .header("if-range", download.header("etag").unwrap());
-    let rest = lane.send(resumed).await.expect(206).body;
-    assert_eq!(sent.len() + rest.len(), document.content.len());
-    eventually("the Task is accessed or its use is still the one", async || {
-        let grants = ehr
-            .get(&format!("/files/{}/access-grants", document.id))
-            .await
-            .expect(200)
-            .json();
-        grants["grants"][0]["uses"] == 1
-    })
-    .await;
+    let answer = lane.send(resumed).await.expect(206);
+    assert!([sent, answer.body].concat() == document.content);
+    let grants = ehr
+        .get(&format!("/files/{}/access-grants", document.id))
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(grants["grants"][0]["uses"], 1);
     drop(server);
 }
 

@@ -521,7 +521,6 @@ on_both! {
         }
         referral.ehr.delete(&path).await.refused(409, "invalid");
         referral.fetch(&referral.lane).await.expect(200);
-        referral.ehr.delete(&path).await.refused(409, "invalid");
         referral.ehr.delete(&format!("/fhir/DocumentReference/{}", referral.document.id)).await.expect(204);
         referral.ehr.delete(&path).await.expect(204);
         referral.ehr.delete(&path).await.expect(204);

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use handoff_domain::ports::Clock;
+use handoff_domain::time::Span;
 use handoff_integration_tests::scene::{Referral, document_reference, upload};
 use handoff_integration_tests::slow::SlowDownload;
 use handoff_integration_tests::{Backend, TestApp, eventually, on_both};
@@ -149,6 +151,48 @@ on_both! {
         let referral = Referral::with_content(&app, b"").await;
         assert!(referral.fetch(&referral.lane).await.expect(200).body.is_empty());
         referral.fetch(&referral.lane).await.refused(403, "exhausted");
+    }
+
+    async fn the_wrapped_form_is_cut_like_any_other_stream(backend) {
+        let app = TestApp::start(backend).await;
+        let referral = Referral::with_content(&app, &noise(9 * MIB)).await;
+        let path = format!("{}&_format=json", referral.content_path());
+        let mut download = SlowDownload::start(&referral.lane, &path, 100_000).await;
+        referral.move_to(&referral.ehr, "cancelled").await.expect(200);
+        let (bytes, whole) = download.read_to_end().await;
+        assert!(!whole && bytes.len() < 2 * MIB, "{} bytes came after the cut", bytes.len());
+    }
+
+    async fn a_due_date_that_passes_cuts_the_download_in_flight(backend) {
+        let app = TestApp::start(backend).await;
+        let content = noise(50 * MIB);
+        let referral = Referral::with_content(&app, &content).await;
+        let due = app.clock.now().plus(Span::hours(1)).to_instant();
+        referral
+            .change(&referral.ehr, |task| task["restriction"] = json!({"period": {"end": due}}))
+            .await
+            .expect(200);
+        let download = SlowDownload::start(&referral.lane, &referral.content_path(), 300_000).await;
+        app.clock.advance(Span::minutes(61));
+        expect_cut(download, &content).await;
+    }
+
+    async fn a_head_with_a_range_takes_nothing_of_an_interrupted_download(backend) {
+        let app = TestApp::start(backend).await;
+        let content = noise(4 * MIB);
+        let referral = Referral::with_content(&app, &content).await;
+        let mut download = SlowDownload::start(&referral.lane, &referral.content_path(), 200_000).await;
+        let got = download.read_some(MIB).await;
+        let etag = download.header("etag").unwrap();
+        drop(download);
+        let head = referral
+            .lane
+            .request(Method::HEAD, &referral.content_path())
+            .header("range", format!("bytes={}-", got.len()))
+            .header("if-range", &etag);
+        referral.lane.send(head).await;
+        let rest = resume(&referral, &etag, got.len()).await.expect(206);
+        assert!([got, rest.body].concat() == content);
     }
 
     async fn superseding_a_document_cuts_its_download(backend) {

@@ -2,7 +2,7 @@
 //! sees who has no more to do with it.
 
 use futures_util::future::{join, join_all};
-use handoff_integration_tests::scene::{document, task};
+use handoff_integration_tests::scene::{Referral, document, task};
 use handoff_integration_tests::{Answer, Client, TestApp, on_both};
 use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
@@ -190,6 +190,19 @@ on_both! {
         assert_eq!((total(&otis, "Task").await, total(&otis, "DocumentReference").await), (0, 0));
         ehr.delete(&paths[0]).await.expect(204);
         app.client("lane").await.get(&paths[1]).await.refused(404, "not-found");
+    }
+
+    async fn an_owner_hands_a_task_to_no_other_team_and_out_of_no_family(backend) {
+        let app = TestApp::start(backend).await;
+        let referral = Referral::set(&app).await;
+        let parent = referral.ehr.post("/fhir/Task", &task("ready", &referral.document.id, None)).await.expect(201).id();
+        let oncology = json!([{"coding": [
+            {"system": "https://handoff.example/fhir/CodeSystem/team", "code": "oncology"}
+        ]}]);
+        referral.change(&referral.lane, |t| t["performerType"] = oncology).await.refused(403, "policy-denied");
+        let of_another = json!([{"reference": format!("Task/{parent}")}]);
+        referral.change(&referral.lane, |t| t["partOf"] = of_another.clone()).await.refused(403, "policy-denied");
+        referral.change(&referral.ehr, |t| t["partOf"] = of_another.clone()).await.expect(200);
     }
 
     async fn parallel_transactions_over_the_same_things_end_in_an_answer(backend) {

@@ -313,8 +313,9 @@ fn target_of(scope: &Scope, place: &str, entry: &Entry) -> Result<Target, AppErr
         .find(|k| *k == kind)
         .ok_or_else(bad_url)?;
     let expected = match &request.if_match {
-        Some(tag) => crate::fhir::conditional::parse_if_match(tag)
-            .ok_or_else(|| AppError::bad("`ifMatch` is not a version like `W/\"1\"`"))?,
+        Some(tag) => {
+            Expected::parse(tag).ok_or_else(|| AppError::bad("`ifMatch` is not a version like `W/\"1\"`"))?
+        }
         None => Expected::Any,
     };
     if let Some(resource) = &entry.resource

@@ -398,9 +398,12 @@ fn close_abandoned(tx: &mut dyn Tx, scope: &Scope, one: &Loose) -> Result<((), C
     let mut after = before
         .clone()
         .end_stream(before.sent_up_to, 0, StreamEnd::Gone, scope.now());
-    // What a dead process had sent is not known, so a use of which bytes may have left stays taken.
     if never_streamed {
         give_back(tx, scope, &mut after)?;
+    } else {
+        // What a dead process had sent is not known: a use of which bytes may have left stays taken, and the client
+        // may go on from wherever it came to, short of the last byte.
+        after.sent_up_to = after.size.saturating_sub(1);
     }
     tx.update_redemption(scope.tenant(), &after)?;
     let facts = EndFacts {

@@ -36,6 +36,22 @@ pub enum Expected {
 }
 
 impl Expected {
+    /// The version that an entity tag names: `W/"3"` and `"3"` alike, `*` for any. `None` where the text is no tag.
+    pub fn parse(tag: &str) -> Option<Self> {
+        let tag = tag.trim();
+        if tag == "*" {
+            return Some(Self::Existing);
+        }
+        let quoted = tag.strip_prefix("W/").unwrap_or(tag);
+        let inner = quoted.strip_prefix('"')?.strip_suffix('"')?;
+        // One tag alone: a list of them is nothing that a version could be compared with.
+        if inner.contains('"') {
+            return None;
+        }
+        // A tag that is no number of ours names a version that does not exist.
+        Some(Self::Version(inner.parse().unwrap_or(-1)))
+    }
+
     /// Checks the present version; a missing `If-Match` is refused where the workflow demands one.
     pub fn check(self, present: i64, demanded: bool) -> Result<(), AppError> {
         match self {
@@ -501,5 +517,20 @@ fn illegal(error: &handoff_domain::task::IllegalTransition) -> AppError {
     AppError {
         issues: vec![Issue::at(IssueType::BusinessRule, "Task.status", text.as_str())],
         ..AppError::new(Class::Unprocessable, Reason::IllegalTransition, text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_weak_and_a_strong_tag_name_the_same_version() {
+        assert_eq!(Expected::parse("W/\"3\""), Some(Expected::Version(3)));
+        assert_eq!(Expected::parse("\"3\""), Some(Expected::Version(3)));
+        assert_eq!(Expected::parse("*"), Some(Expected::Existing));
+        assert_eq!(Expected::parse("W/\"abc\""), Some(Expected::Version(-1)));
+        assert_eq!(Expected::parse("3"), None);
+        assert_eq!(Expected::parse("\"3\", \"4\""), None);
     }
 }

@@ -4,10 +4,23 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use handoff_domain::time::Span;
+use handoff_domain::workflow::{OnExpiry, Workflow, Workflows};
 use handoff_integration_tests::scene::{Referral, document, document_reference, task, upload};
 use handoff_integration_tests::{TestApp, eventually, on_both};
 use serde_json::json;
 use sha2::{Digest, Sha256};
+
+/// The usual workflow with another consequence of expiry.
+fn on_expiry(on_expiry: OnExpiry) -> Workflows {
+    let default = Workflow {
+        on_expiry,
+        ..Workflow::default()
+    };
+    Workflows {
+        default,
+        ..Workflows::default()
+    }
+}
 
 on_both! {
     async fn the_owner_of_an_accepted_task_fetches_the_exact_document_once(backend) {
@@ -119,6 +132,36 @@ on_both! {
         app.clock.advance(Span::minutes(16));
         eventually("the grant expires", async || referral.grants().await[0]["status"] == "expired").await;
         assert_eq!(referral.current().await["businessStatus"]["coding"][0]["code"], "link-expired");
+        referral.fetch(&referral.lane).await.refused(403, "expired");
+    }
+
+    async fn an_expiry_escalates_where_the_workflow_says_so(backend) {
+        let app = TestApp::with_workflows(backend, on_expiry(OnExpiry::Escalate)).await;
+        let referral = Referral::set(&app).await;
+        app.clock.advance(Span::minutes(16));
+        eventually("the Task is escalated", async || {
+            referral.current().await["businessStatus"]["coding"][0]["code"] == "escalated"
+        })
+        .await;
+        assert_eq!(referral.current().await["priority"], "urgent");
+        referral.fetch(&referral.lane).await.refused(403, "expired");
+    }
+
+    async fn an_expiry_reissues_as_often_as_the_workflow_says_and_no_more(backend) {
+        let app = TestApp::with_workflows(backend, on_expiry(OnExpiry::Reissue { at_most: 1 })).await;
+        let referral = Referral::set(&app).await;
+        app.clock.advance(Span::minutes(16));
+        eventually("a fresh grant is there", async || {
+            let grants = referral.grants().await;
+            grants.len() == 2 && grants.iter().any(|g| g["origin"] == "reissue" && g["status"] == "bound")
+        })
+        .await;
+        app.clock.advance(Span::minutes(16));
+        eventually("it expires too", async || {
+            referral.grants().await.iter().all(|g| g["status"] == "expired")
+        })
+        .await;
+        assert_eq!(referral.grants().await.len(), 2);
         referral.fetch(&referral.lane).await.refused(403, "expired");
     }
 

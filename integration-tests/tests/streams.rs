@@ -153,6 +153,23 @@ on_both! {
         referral.fetch(&referral.lane).await.refused(403, "exhausted");
     }
 
+    async fn a_client_that_takes_some_bytes_and_vanishes_has_had_its_use(backend) {
+        let app = TestApp::start(backend).await;
+        for length in [2_000, 31_000, 32 * 1024, 33_000, 70_000] {
+            let referral = Referral::with_content(&app, &noise(length)).await;
+            let download = SlowDownload::start(&referral.lane, &referral.content_path(), 1_000).await;
+            let etag = download.header("etag").unwrap();
+            // Dropped with bytes unread, the connection is reset.
+            drop(download);
+            eventually("the stream has ended", async || app.server.app.streams.count() == 0).await;
+            referral.fetch(&referral.lane).await.refused(403, "exhausted");
+            assert_eq!(referral.grants().await[0]["uses"], 1, "{length} bytes");
+            // All of it may have been written before the reset was seen; else the same client goes on.
+            let again = resume(&referral, &etag, 0).await;
+            assert!(again.status == 206 || again.reason().as_deref() == Some("replayed"), "{}", again.status);
+        }
+    }
+
     async fn the_wrapped_form_is_cut_like_any_other_stream(backend) {
         let app = TestApp::start(backend).await;
         let referral = Referral::with_content(&app, &noise(9 * MIB)).await;

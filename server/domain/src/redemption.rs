@@ -7,9 +7,6 @@ use crate::ids::{ActorRef, GrantId, RedemptionId};
 use crate::reason::Reason;
 use crate::time::Timestamp;
 
-/// Bytes that may have reached a client without being counted: the last piece handed to its connection.
-const IN_FLIGHT: u64 = 64 * 1024;
-
 /// A redemption takes at most this many ranges.
 pub const MAX_RANGES: u32 = 20;
 
@@ -87,9 +84,9 @@ pub struct Redemption {
     pub ended_at: Option<Timestamp>,
     /// Length of the content in bytes.
     pub size: u64,
-    /// Bytes sent, over all ranges.
+    /// Bytes handed to connections, over all ranges: at least as many as left.
     pub bytes_sent: u64,
-    /// The length of the gapless beginning that was sent: a resume continues here at the latest.
+    /// The length of the gapless beginning that was handed over: a resume continues here at the latest.
     pub sent_up_to: u64,
     /// How many streams were started.
     pub streams: u32,
@@ -140,11 +137,6 @@ impl ResumeError {
 }
 
 impl Redemption {
-    /// How far the client may have got: what was surely sent, and what was handed over and not yet asked beyond.
-    const fn reach(&self) -> u64 {
-        self.sent_up_to.saturating_add(IN_FLIGHT)
-    }
-
     /// Starts a stream of `length` bytes from `from` at `process`. It must not leave a gap: what is completed must
     /// have been sent without one.
     pub fn start(self, from: u64, length: u64, process: &str, now: Timestamp) -> Result<Self, ResumeError> {
@@ -159,7 +151,7 @@ impl Redemption {
             return Err(ResumeError::WindowClosed);
         }
         let in_all = self.bytes_sent.saturating_add(length);
-        if from > self.reach() {
+        if from > self.sent_up_to {
             return Err(ResumeError::Overdrawn);
         }
         if self.streams >= MAX_RANGES || in_all > self.size.saturating_mul(2) {
@@ -204,7 +196,8 @@ impl Redemption {
         let state = match (end, self.state) {
             // A cut that was committed while the stream ran stays a cut, whatever the stream itself saw.
             (_, RedemptionState::CutOff) | (StreamEnd::Cut(_), _) => RedemptionState::CutOff,
-            (StreamEnd::Sent | StreamEnd::Gone, _) if sent_up_to >= self.size => RedemptionState::Completed,
+            (StreamEnd::Sent, _) if sent_up_to >= self.size => RedemptionState::Completed,
+            // All may have been handed over and still not have arrived: whoever went away may come back for it.
             (StreamEnd::Sent | StreamEnd::Gone, _) => RedemptionState::Interrupted,
             (StreamEnd::IntegrityFailed, _) => RedemptionState::IntegrityFailed,
         };

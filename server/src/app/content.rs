@@ -46,8 +46,6 @@ pub struct Content {
     pieces: VecDeque<Bytes>,
     cut: Pin<Box<dyn Future<Output = Reason> + Send>>,
     ending: Ending,
-    /// Bytes handed over at the last poll; the connection took them when it asks for more.
-    handed: usize,
     /// Whether all was handed over, and the connection was given the time to write it.
     flushed: bool,
     done: bool,
@@ -70,7 +68,6 @@ impl App {
                 pieces: VecDeque::new(),
                 cut: until_cut(Arc::clone(ending.entry())),
                 ending,
-                handed: 0,
                 flushed: false,
                 done: false,
             }),
@@ -113,13 +110,14 @@ impl Stream for Content {
             return Poll::Ready(None);
         }
         this.ending.entry().touch();
-        this.ending.count(std::mem::take(&mut this.handed));
         if let Poll::Ready(reason) = this.cut.as_mut().poll(cx) {
             return this.fail(ContentError::Cut(reason));
         }
         loop {
             if let Some(piece) = this.pieces.pop_front() {
-                this.handed = piece.len();
+                // Counted as it is handed over, not when it is asked beyond: some of it may leave although the
+                // connection then fails, and no byte that left may count as unsent.
+                this.ending.count(piece.len());
                 return Poll::Ready(Some(Ok(piece)));
             }
             match this.blocks.as_mut().poll_next(cx) {
@@ -134,7 +132,8 @@ impl Stream for Content {
                     }
                 }
                 Poll::Ready(None) if !this.flushed => {
-                    // Pending makes the connection write what it holds; if that fails, this is dropped instead.
+                    // Pending makes the connection write what it holds. If that fails, this is dropped, and the client
+                    // that went away may resume; it is never told as sent.
                     this.flushed = true;
                     this.blocks = Box::pin(futures_util::stream::empty());
                     cx.waker().wake_by_ref();

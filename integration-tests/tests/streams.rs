@@ -2,6 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
+use handoff::app::Caller;
+use handoff::app::redeem::{Fetch, Fetched};
+use handoff_domain::access::{Principal, Role};
+use handoff_domain::audit::{Agent, Context};
+use handoff_domain::ids::{ActorRef, BinaryId, CorrelationId, TenantId};
 use handoff_domain::ports::Clock;
 use handoff_domain::time::Span;
 use handoff_integration_tests::scene::{Referral, document_reference, upload};
@@ -170,6 +176,32 @@ on_both! {
         }
     }
 
+    async fn a_piece_that_was_handed_over_counts_even_if_nothing_is_asked_beyond_it(backend) {
+        let app = TestApp::start(backend).await;
+        let (server, lane) = (&app.server.app, lane_herself(&app));
+        let referral = Referral::with_content(&app, &noise(70_000)).await;
+        let fetch = Fetch {
+            binary: BinaryId::parse(referral.document.binary.as_str()).unwrap(),
+            task: None,
+            resume: None,
+            head: false,
+            at_most: None,
+        };
+        // Nothing was handed over: the use is given back.
+        drop(server.fetch_binary(&lane, fetch.clone()).await.unwrap());
+        eventually("the use is given back", async || referral.grants().await[0]["uses"] == 0).await;
+        // One piece was: it is not.
+        let Ok(Fetched::Content(ticket)) = server.fetch_binary(&lane, fetch).await else {
+            panic!("the gate is open")
+        };
+        let mut content = server.open_content(&lane, *ticket).await.unwrap();
+        assert!(!content.next().await.unwrap().unwrap().is_empty());
+        drop(content);
+        eventually("the stream has ended", async || server.streams.count() == 0).await;
+        assert_eq!(referral.grants().await[0]["uses"], 1);
+        referral.fetch(&referral.lane).await.refused(403, "exhausted");
+    }
+
     async fn the_wrapped_form_is_cut_like_any_other_stream(backend) {
         let app = TestApp::start(backend).await;
         let referral = Referral::with_content(&app, &noise(9 * MIB)).await;
@@ -223,6 +255,35 @@ on_both! {
             "target": {"reference": format!("DocumentReference/{}", referral.document.id)}}]);
         referral.ehr.post("/fhir/DocumentReference", &newer).await.expect(201);
         expect_cut(download, &content).await;
+    }
+}
+
+/// Dr. Lane as the use cases see her, without HTTP between.
+fn lane_herself(app: &TestApp) -> Caller {
+    let principal = Principal {
+        tenant: TenantId::default_tenant(),
+        issuer: "test".to_owned(),
+        subject: "lane".to_owned(),
+        client: "lane".to_owned(),
+        actor: ActorRef::parse("Practitioner/lane").unwrap(),
+        delegate: None,
+        roles: [Role::Fulfiller].into(),
+        teams: ["cardiology".to_owned()].into(),
+        scopes: std::collections::BTreeSet::new(),
+        patient: None,
+        key: None,
+        token_id: "test".to_owned(),
+    };
+    let context = Context {
+        tenant: TenantId::default_tenant(),
+        correlation: CorrelationId::parse("test").unwrap(),
+        now: app.clock.now(),
+        agent: Agent::default(),
+    };
+    Caller {
+        principal,
+        context,
+        session: None,
     }
 }
 

@@ -6,11 +6,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use futures_util::future::join;
 use futures_util::{Stream, StreamExt};
 use handoff_domain::document::{BLOCK_SIZE, StoredBinary};
 use handoff_domain::ids::TenantId;
-use handoff_domain::ports::ByteStream;
+use handoff_domain::ports::{BlobError, ByteStream};
 use handoff_domain::reason::Reason;
 use handoff_domain::redemption::StreamEnd;
 use sha2::{Digest, Sha256};
@@ -40,9 +41,12 @@ pub enum ContentError {
     Storage,
 }
 
+/// Verified blocks, each in the pieces that it came in.
+type Blocks = Pin<Box<dyn Stream<Item = Result<VecDeque<Bytes>, ContentError>> + Send>>;
+
 /// Verified bytes on their way to one client.
 pub struct Content {
-    blocks: Pin<Box<dyn Stream<Item = Result<Bytes, ContentError>> + Send>>,
+    blocks: Blocks,
     pieces: VecDeque<Bytes>,
     cut: Pin<Box<dyn Future<Output = Reason> + Send>>,
     ending: Ending,
@@ -114,7 +118,10 @@ impl Stream for Content {
             return this.fail(ContentError::Cut(reason));
         }
         loop {
-            if let Some(piece) = this.pieces.pop_front() {
+            if let Some(mut piece) = this.pieces.pop_front() {
+                if piece.len() > PIECE {
+                    this.pieces.push_front(piece.split_off(PIECE));
+                }
                 // Counted as it is handed over, not when it is asked beyond: some of it may leave although the
                 // connection then fails, and no byte that left may count as unsent.
                 this.ending.count(piece.len());
@@ -123,14 +130,7 @@ impl Stream for Content {
             match this.blocks.as_mut().poll_next(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Err(error))) => return this.fail(error),
-                Poll::Ready(Some(Ok(mut block))) => {
-                    while block.len() > PIECE {
-                        this.pieces.push_back(block.split_to(PIECE));
-                    }
-                    if !block.is_empty() {
-                        this.pieces.push_back(block);
-                    }
-                }
+                Poll::Ready(Some(Ok(block))) => this.pieces = block,
                 Poll::Ready(None) if !this.flushed => {
                     // Pending makes the connection write what it holds. If that fails, this is dropped, and the client
                     // that went away may resume; it is never told as sent.
@@ -149,14 +149,14 @@ impl Stream for Content {
     }
 }
 
-/// What the verifying stream works on.
+/// What the verifying stream works on. Bytes are passed on in the buffers that they came in, never copied.
 struct Verifier {
     app: App,
     tenant: TenantId,
     binary: StoredBinary,
     source: ByteStream,
-    /// Bytes read and not yet verified; less than a block beyond the one being gathered.
-    gathered: BytesMut,
+    /// What came beyond the block that was gathered last.
+    beyond: Bytes,
     /// The next block.
     block: u64,
     digests: VecDeque<[u8; 32]>,
@@ -171,7 +171,7 @@ async fn verified(
     binary: StoredBinary,
     from: u64,
     until: u64,
-) -> Result<Pin<Box<dyn Stream<Item = Result<Bytes, ContentError>> + Send>>, AppError> {
+) -> Result<Blocks, AppError> {
     if from >= until {
         return Ok(Box::pin(futures_util::stream::empty()));
     }
@@ -179,15 +179,19 @@ async fn verified(
     let first = from / size;
     let start = first.saturating_mul(size);
     let end = until.div_ceil(size).saturating_mul(size).min(binary.size);
-    let source = app.blobs.get(&binary.pin, start..end).await?;
+    let (source, digests) = join(
+        app.blobs.get(&binary.pin, start..end),
+        digests(&app, &tenant, &binary, first),
+    )
+    .await;
     let verifier = Verifier {
+        source: source?,
+        digests: digests?,
         app,
         tenant,
         binary,
-        source,
-        gathered: BytesMut::new(),
+        beyond: Bytes::new(),
         block: first,
-        digests: VecDeque::new(),
         from,
         until,
     };
@@ -213,7 +217,25 @@ async fn verified(
     Ok(Box::pin(futures_util::stream::iter([Ok(head)]).chain(blocks)))
 }
 
-async fn step(verifier: Option<Verifier>) -> Option<(Result<Bytes, ContentError>, Option<Verifier>)> {
+/// The recorded digests of the blocks from `first` on, as many as are read at once.
+async fn digests(
+    app: &App,
+    tenant: &TenantId,
+    binary: &StoredBinary,
+    first: u64,
+) -> Result<VecDeque<[u8; 32]>, AppError> {
+    let (tenant, id) = (tenant.clone(), binary.id.clone());
+    let first =
+        u32::try_from(first).map_err(|_| AppError::bad("the content has more blocks than can be counted"))?;
+    let page = app
+        .read(move |read| Ok(read.block_hashes(&tenant, &id, first, DIGEST_PAGE)?))
+        .await?;
+    Ok(page.into())
+}
+
+async fn step(
+    verifier: Option<Verifier>,
+) -> Option<(Result<VecDeque<Bytes>, ContentError>, Option<Verifier>)> {
     let mut verifier = verifier?;
     match verifier.next_block().await {
         Ok(Some(block)) => Some((Ok(block), Some(verifier))),
@@ -223,56 +245,117 @@ async fn step(verifier: Option<Verifier>) -> Option<(Result<Bytes, ContentError>
 }
 
 impl Verifier {
-    async fn next_block(&mut self) -> Result<Option<Bytes>, ContentError> {
+    async fn next_block(&mut self) -> Result<Option<VecDeque<Bytes>>, ContentError> {
         let start = self.block.saturating_mul(BLOCK_SIZE as u64);
         if start >= self.until {
             return Ok(None);
         }
         let end = start.saturating_add(BLOCK_SIZE as u64).min(self.binary.size);
         let length = usize::try_from(end.saturating_sub(start)).map_err(|_| ContentError::Storage)?;
-        while self.gathered.len() < length {
-            match self.source.next().await {
-                Some(Ok(chunk)) => self.gathered.extend_from_slice(&chunk),
-                Some(Err(error)) => {
-                    tracing::warn!(binary = %self.binary.id, %error, "content broke off in the blob store");
-                    return Err(match error {
-                        handoff_domain::ports::BlobError::Changed
-                        | handoff_domain::ports::BlobError::NotFound => ContentError::Integrity,
-                        _ => ContentError::Storage,
-                    });
-                }
-                // Shorter than recorded: what is missing can't be verified.
-                None => return Err(ContentError::Integrity),
-            }
+        let mut hasher = Sha256::new();
+        let mut pieces = VecDeque::new();
+        let mut missing = length;
+        while missing > 0 {
+            let mut chunk = self.next_chunk().await?;
+            self.beyond = chunk.split_off(chunk.len().min(missing));
+            missing = missing.saturating_sub(chunk.len());
+            hasher.update(&chunk);
+            pieces.push_back(chunk);
         }
-        let block = self.gathered.split_to(length).freeze();
         let digest = self.next_digest().await?;
-        if Sha256::digest(&block).as_slice() != digest {
+        if hasher.finalize().as_slice() != digest {
             tracing::error!(binary = %self.binary.id, block = self.block, "a stored block is not what was recorded");
             return Err(ContentError::Integrity);
         }
         self.block = self.block.saturating_add(1);
-        let skip = usize::try_from(self.from.saturating_sub(start))
-            .unwrap_or(usize::MAX)
-            .min(length);
-        let keep = usize::try_from(self.until.saturating_sub(start))
-            .unwrap_or(usize::MAX)
-            .min(length);
-        Ok(Some(block.slice(skip..keep)))
+        let place = |at: u64| {
+            usize::try_from(at.saturating_sub(start))
+                .unwrap_or(usize::MAX)
+                .min(length)
+        };
+        let (skip, keep) = (place(self.from), place(self.until));
+        cut_back(&mut pieces, length.saturating_sub(keep));
+        cut_front(&mut pieces, skip);
+        Ok(Some(pieces))
+    }
+
+    /// What came beyond the last block, or else the next chunk.
+    async fn next_chunk(&mut self) -> Result<Bytes, ContentError> {
+        if !self.beyond.is_empty() {
+            return Ok(std::mem::take(&mut self.beyond));
+        }
+        match self.source.next().await {
+            Some(Ok(chunk)) => Ok(chunk),
+            Some(Err(error)) => {
+                tracing::warn!(binary = %self.binary.id, %error, "content broke off in the blob store");
+                Err(match error {
+                    BlobError::Changed | BlobError::NotFound => ContentError::Integrity,
+                    _ => ContentError::Storage,
+                })
+            }
+            // Shorter than recorded: what is missing can't be verified.
+            None => Err(ContentError::Integrity),
+        }
     }
 
     async fn next_digest(&mut self) -> Result<[u8; 32], ContentError> {
-        if let Some(digest) = self.digests.pop_front() {
-            return Ok(digest);
+        if self.digests.is_empty() {
+            self.digests = digests(&self.app, &self.tenant, &self.binary, self.block)
+                .await
+                .map_err(|_| ContentError::Storage)?;
         }
-        let (tenant, id) = (self.tenant.clone(), self.binary.id.clone());
-        let first = u32::try_from(self.block).map_err(|_| ContentError::Storage)?;
-        let page = self
-            .app
-            .read(move |read| Ok(read.block_hashes(&tenant, &id, first, DIGEST_PAGE)?))
-            .await
-            .map_err(|_| ContentError::Storage)?;
-        self.digests = page.into();
         self.digests.pop_front().ok_or(ContentError::Integrity)
+    }
+}
+
+/// Takes `count` bytes off the front.
+fn cut_front(pieces: &mut VecDeque<Bytes>, mut count: usize) {
+    while count > 0
+        && let Some(mut piece) = pieces.pop_front()
+    {
+        let rest = piece.split_off(count.min(piece.len()));
+        count = count.saturating_sub(piece.len());
+        if !rest.is_empty() {
+            pieces.push_front(rest);
+        }
+    }
+}
+
+/// Takes `count` bytes off the end.
+fn cut_back(pieces: &mut VecDeque<Bytes>, mut count: usize) {
+    while count > 0
+        && let Some(mut piece) = pieces.pop_back()
+    {
+        let cut = count.min(piece.len());
+        piece.truncate(piece.len().saturating_sub(cut));
+        count = count.saturating_sub(cut);
+        if !piece.is_empty() {
+            pieces.push_back(piece);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pieces() -> VecDeque<Bytes> {
+        ["ab", "cde", "f"].into_iter().map(Bytes::from).collect()
+    }
+
+    fn joined(pieces: &VecDeque<Bytes>) -> String {
+        pieces.iter().map(|p| String::from_utf8_lossy(p)).collect()
+    }
+
+    #[test]
+    fn bytes_are_cut_off_across_pieces() {
+        for count in 0..=7 {
+            let (mut front, mut back) = (pieces(), pieces());
+            cut_front(&mut front, count);
+            cut_back(&mut back, count);
+            assert_eq!(joined(&front), "abcdef"[count.min(6)..], "{count}");
+            assert_eq!(joined(&back), "abcdef"[..6 - count.min(6)], "{count}");
+            assert!(front.iter().chain(&back).all(|piece| !piece.is_empty()));
+        }
     }
 }

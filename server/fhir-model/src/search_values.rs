@@ -2,7 +2,7 @@
 //! `-due` and `-recipient`). Knows which element a parameter looks at; nothing of queries or tables.
 
 use handoff_domain::Timestamp;
-use handoff_domain::ports::SearchIndex;
+use handoff_domain::ports::{Kind, SearchIndex};
 use serde_json::Value;
 
 use crate::dates;
@@ -13,14 +13,22 @@ use crate::resource::Resource;
 /// How much of a text the index keeps: searches are by its start.
 const INDEXED_TEXT: usize = 256;
 
-const TASK_STATUS: &str = "http://hl7.org/fhir/task-status";
+const TASK_STATUS: &str = status_system(Kind::Task);
 const TASK_INTENT: &str = "http://hl7.org/fhir/task-intent";
 const REQUEST_INTENT: &str = "http://hl7.org/fhir/request-intent";
 const REQUEST_PRIORITY: &str = "http://hl7.org/fhir/request-priority";
-const DOCUMENT_STATUS: &str = "http://hl7.org/fhir/document-reference-status";
+const DOCUMENT_STATUS: &str = status_system(Kind::Document);
 const RELATION: &str = "http://hl7.org/fhir/document-relationship-type";
 const MEDIA_TYPES: &str = "urn:ietf:bcp:13";
 const LANGUAGES: &str = "urn:ietf:bcp:47";
+
+/// The code system of a kind's `status`.
+const fn status_system(kind: Kind) -> &'static str {
+    match kind.status_system() {
+        Some(system) => system,
+        None => "",
+    }
+}
 
 /// The search values of a resource; `base` is this server's FHIR base, taken off references to itself.
 pub fn search_index(resource: &Resource, base: &str) -> SearchIndex {

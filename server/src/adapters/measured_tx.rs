@@ -48,6 +48,7 @@ impl Read for MeasuredTx<'_> {
         fn binary(&mut self, tenant: &TenantId, id: &BinaryId) -> Result<Option<StoredBinary>, StoreError>;
         fn block_hashes(&mut self, tenant: &TenantId, id: &BinaryId, first: u32, count: u32) -> Result<Vec<[u8; 32]>, StoreError>;
         fn current(&mut self, tenant: &TenantId, kind: Kind, id: &str) -> Result<Option<Version>, StoreError>;
+        fn current_task(&mut self, tenant: &TenantId, id: &TaskId) -> Result<Option<(Task, Version)>, StoreError>;
         fn version(&mut self, tenant: &TenantId, kind: Kind, id: &str, version: i64) -> Result<Option<Version>, StoreError>;
         fn history(&mut self, tenant: &TenantId, kind: Kind, id: &str, since: Option<Timestamp>, before: Option<i64>, limit: u32) -> Result<Vec<Version>, StoreError>;
         fn search(&mut self, tenant: &TenantId, search: &Search) -> Result<Found, StoreError>;

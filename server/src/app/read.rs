@@ -36,11 +36,15 @@ impl App {
     pub async fn read_current(&self, caller: &Caller, kind: Kind, id: String) -> Result<Stored, AppError> {
         let scope = self.scope(caller);
         self.read(move |read| {
-            check_visible(read, &scope, kind, &id)?;
-            let version = read
-                .current(scope.tenant(), kind, &id)?
-                .ok_or_else(AppError::not_found)?;
-            answer(kind, id, version)
+            let version = match kind {
+                // The most frequent read: in one look.
+                Kind::Task => visible_task(read, &scope, &id)?,
+                Kind::Document | Kind::Binary => {
+                    check_visible(read, &scope, kind, &id)?;
+                    read.current(scope.tenant(), kind, &id)?
+                }
+            };
+            answer(kind, id, version.ok_or_else(AppError::not_found)?)
         })
         .await
     }
@@ -129,6 +133,15 @@ fn visibility(scope: &Scope, kind: Kind) -> Visibility {
             teams: scope.caller.principal.teams.iter().cloned().collect(),
         }
     }
+}
+
+/// The newest version of a Task that the caller may see.
+fn visible_task(read: &mut dyn Read, scope: &Scope, id: &str) -> Result<Option<Version>, AppError> {
+    let id = TaskId::parse(id).map_err(|_| AppError::not_found())?;
+    let found = read.current_task(scope.tenant(), &id)?;
+    Ok(found
+        .filter(|(task, _)| sees(scope, task))
+        .map(|(_, version)| version))
 }
 
 /// The same 404 whether a resource is unknown or not for this caller.

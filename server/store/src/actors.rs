@@ -47,9 +47,7 @@ pub(crate) fn remember(
     teams: &[String],
     seen: Timestamp,
 ) -> Result<(), StoreError> {
-    if unit.bulk.holds(&ACTORS) {
-        unit.settle()?;
-    }
+    unit.settle_tables(&["actors"])?;
     let teams =
         serde_json::to_string(teams).map_err(|_| StoreError::Broken("teams can't be stored".to_owned()))?;
     let known = diesel::update(actors::table.find((tenant.as_str(), actor.as_str())))

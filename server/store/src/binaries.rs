@@ -210,9 +210,7 @@ pub(crate) fn claim(
     id: &BinaryId,
     document: &DocumentId,
 ) -> Result<bool, StoreError> {
-    if unit.bulk.holds(&BINARIES) {
-        unit.settle()?;
-    }
+    unit.settle_tables(&["binaries"])?;
     let changed = diesel::update(binaries::table.find((tenant.as_str(), id.as_str())))
         .filter(binaries::deleted_at.is_null())
         .filter(
@@ -233,9 +231,7 @@ pub(crate) fn delete(
     id: &BinaryId,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    if unit.bulk.holds(&BINARIES) {
-        unit.settle()?;
-    }
+    unit.settle_tables(&["binaries"])?;
     let changed = diesel::update(binaries::table.find((tenant.as_str(), id.as_str())))
         .filter(binaries::deleted_at.is_null())
         .set(binaries::deleted_at.eq(now.0))

@@ -1,5 +1,7 @@
 //! Documents: the present state of each DocumentReference. Knows nothing of the bytes.
 
+use std::collections::BTreeSet;
+
 use diesel::prelude::*;
 use diesel::sql_types::Text;
 use handoff_domain::document::Document;
@@ -11,7 +13,7 @@ use crate::error::{OrRefused, exactly_one, unreadable};
 use crate::schema::documents;
 use crate::search::Digest;
 use crate::statement::Statement;
-use crate::unit::Unit;
+use crate::unit::{HeldDocument, Unit};
 use crate::{history, search};
 
 static DOCUMENTS: Table = Table {
@@ -61,28 +63,44 @@ pub(crate) fn lock(
     ids: &[DocumentId],
     hold: Hold,
 ) -> Result<Vec<Document>, StoreError> {
-    if ids.is_empty() {
-        return Ok(Vec::new());
+    let key = |id: &DocumentId| (tenant.clone(), id.clone());
+    let enough = |held: &HeldDocument| hold == Hold::Shared || held.hold == Hold::Exclusive;
+    let unheld: BTreeSet<&DocumentId> = ids
+        .iter()
+        .filter(|id| !unit.documents.get(&key(id)).is_some_and(enough))
+        .collect();
+    if !unheld.is_empty() {
+        let rows: Vec<(String, String)> =
+            Statement::<(Text, Text)>::new("SELECT state, indexed FROM documents WHERE tenant = ")
+                .bind(tenant.as_str())
+                .sql(" AND id")
+                .one_of(unheld.into_iter().map(DocumentId::as_str))
+                .sql(" ORDER BY id")
+                .sql(unit.connection.holding(hold))
+                .load(unit.connection)
+                .or_refused()?;
+        for (state, indexed) in rows {
+            let document = parse(&state)?;
+            let digest = Digest::parse(&indexed)?;
+            let name = document.id.as_str().to_owned();
+            unit.digests
+                .insert((tenant.clone(), Kind::Document, name), digest);
+            keep(unit, tenant, &document, hold);
+        }
     }
-    if unit.bulk.holds(&DOCUMENTS) {
-        unit.settle()?;
-    }
-    let rows: Vec<(String, String, String)> =
-        Statement::<(Text, Text, Text)>::new("SELECT id, state, indexed FROM documents WHERE tenant = ")
-            .bind(tenant.as_str())
-            .sql(" AND id")
-            .one_of(ids.iter().map(DocumentId::as_str))
-            .sql(" ORDER BY id")
-            .sql(unit.connection.holding(hold))
-            .load(unit.connection)
-            .or_refused()?;
-    let mut documents = Vec::with_capacity(rows.len());
-    for (id, state, indexed) in rows {
-        documents.push(parse(&state)?);
-        unit.digests
-            .insert((tenant.clone(), Kind::Document, id), Digest::parse(&indexed)?);
-    }
-    Ok(documents)
+    let ids: BTreeSet<&DocumentId> = ids.iter().collect();
+    Ok(ids
+        .into_iter()
+        .filter_map(|id| unit.documents.get(&key(id)))
+        .map(|held| held.document.clone())
+        .collect())
+}
+
+/// Notes a document as held by this unit.
+fn keep(unit: &mut Unit<'_>, tenant: &TenantId, document: &Document, hold: Hold) {
+    let key = (tenant.clone(), document.id.clone());
+    let document = document.clone();
+    unit.documents.insert(key, HeldDocument { document, hold });
 }
 
 /// Stores a new document.
@@ -96,6 +114,7 @@ pub(crate) fn insert(
     let id = document.id.as_str();
     unit.touch(tenant, Kind::Document, id)?;
     let indexed = unit.index(tenant, Kind::Document, id, index, &Digest::default())?;
+    keep(unit, tenant, document, Hold::Exclusive);
     unit.bulk.add(
         &DOCUMENTS,
         vec![
@@ -169,6 +188,7 @@ pub(crate) fn update(
         .execute(unit.connection)
         .or_refused()?;
     exactly_one(changed)?;
+    keep(unit, tenant, document, Hold::Exclusive);
     history::add(
         &mut unit.bulk,
         tenant,

@@ -12,11 +12,11 @@ use handoff_domain::{
 use crate::dialect::{AnyConnection, Column, Table};
 use crate::error::{OrRefused, exactly_one, unreadable};
 use crate::schema::grants;
-use crate::statement::Statement;
+use crate::statement::{Statement, Value};
 use crate::tasks;
 use crate::unit::Unit;
 
-pub(crate) static GRANTS: Table = Table {
+static GRANTS: Table = Table {
     name: "grants",
     columns: &[
         ("tenant", Column::Text),
@@ -222,60 +222,89 @@ pub(crate) fn of_binary(
 /// Stores a new grant.
 pub(crate) fn insert(unit: &mut Unit<'_>, tenant: &TenantId, grant: &Grant) -> Result<(), StoreError> {
     let due = tasks::due(unit, tenant, &grant.task)?;
-    let binding = grant.state.binding();
-    unit.bulk.add(
-        &GRANTS,
-        vec![
-            tenant.as_str().into(),
-            grant.id.as_str().into(),
-            grant.handle.as_str().into(),
-            grant.secret_hash.map(|hash| hash.to_vec()).into(),
-            grant.task.as_str().into(),
-            grant.document.as_str().into(),
-            grant.content_version.into(),
-            grant.binary.as_str().into(),
-            grant.sha256.0.to_vec().into(),
-            grant.origin.as_str().into(),
-            i64::from(grant.max_uses).into(),
-            i64::from(grant.uses).into(),
-            grant.window.0.into(),
-            grant.issued_at.0.into(),
-            constraints(grant)?.into(),
-            grant.state.code().into(),
-            binding.map(|b| b.grantee.as_str().to_owned()).into(),
-            binding.map(|b| b.bound_at.0).into(),
-            binding.map(|b| b.expires_at.0).into(),
-            grant.state.ended_at().map(|at| at.0).into(),
-            kept_reason(&grant.state).map(str::to_owned).into(),
-            due.into(),
-            grant.revision.into(),
-        ],
-    );
+    unit.bulk.add(&GRANTS, values(tenant, grant, due.into())?);
     Ok(())
+}
+
+/// Where the due date stands among a grant's columns.
+const DUE: usize = 21;
+
+/// A grant's row, in the order of the table's columns.
+fn values(tenant: &TenantId, grant: &Grant, due: Value) -> Result<Vec<Value>, StoreError> {
+    let binding = grant.state.binding();
+    Ok(vec![
+        tenant.as_str().into(),
+        grant.id.as_str().into(),
+        grant.handle.as_str().into(),
+        grant.secret_hash.map(|hash| hash.to_vec()).into(),
+        grant.task.as_str().into(),
+        grant.document.as_str().into(),
+        grant.content_version.into(),
+        grant.binary.as_str().into(),
+        grant.sha256.0.to_vec().into(),
+        grant.origin.as_str().into(),
+        i64::from(grant.max_uses).into(),
+        i64::from(grant.uses).into(),
+        grant.window.0.into(),
+        grant.issued_at.0.into(),
+        constraints(grant)?.into(),
+        grant.state.code().into(),
+        binding.map(|b| b.grantee.as_str().to_owned()).into(),
+        binding.map(|b| b.bound_at.0).into(),
+        binding.map(|b| b.expires_at.0).into(),
+        grant.state.ended_at().map(|at| at.0).into(),
+        kept_reason(&grant.state).map(str::to_owned).into(),
+        due,
+        grant.revision.into(),
+    ])
 }
 
 /// Stores a changed grant, if nobody else changed it since.
 pub(crate) fn update(unit: &mut Unit<'_>, tenant: &TenantId, grant: &Grant) -> Result<(), StoreError> {
-    unit.settle_grants()?;
+    let key = [tenant.as_str().into(), grant.id.as_str().into()];
+    if let Some(row) = unit.bulk.waiting(&GRANTS, &key) {
+        // Written first in this very unit: it is written once, as it ends up.
+        if row.last() != Some(&grant.revision.saturating_sub(1).into()) {
+            return Err(StoreError::Conflict);
+        }
+        let due = row.get(DUE).cloned().ok_or_else(|| unreadable("grant"))?;
+        *row = values(tenant, grant, due)?;
+        return Ok(());
+    }
     let binding = grant.state.binding();
-    let changed = diesel::update(grants::table.find((tenant.as_str(), grant.id.as_str())))
-        .filter(grants::revision.eq(grant.revision.saturating_sub(1)))
-        .set((
-            grants::handle.eq(grant.handle.as_str()),
-            grants::secret_hash.eq(grant.secret_hash.map(|hash| hash.to_vec())),
-            grants::max_uses.eq(i64::from(grant.max_uses)),
-            grants::uses.eq(i64::from(grant.uses)),
-            grants::time_window.eq(grant.window.0),
-            grants::constraints.eq(constraints(grant)?),
-            grants::status.eq(grant.state.code()),
-            grants::grantee.eq(binding.map(|b| b.grantee.as_str())),
-            grants::bound_at.eq(binding.map(|b| b.bound_at.0)),
-            grants::expires_at.eq(binding.map(|b| b.expires_at.0)),
-            grants::ended_at.eq(grant.state.ended_at().map(|at| at.0)),
-            grants::reason.eq(kept_reason(&grant.state)),
-            grants::revision.eq(grant.revision),
-        ))
-        .execute(unit.connection)
+    let changed = Statement::<()>::new("UPDATE grants SET handle = ")
+        .bind(grant.handle.as_str())
+        .sql(", secret_hash = ")
+        .bind(grant.secret_hash.map(|hash| hash.to_vec()))
+        .sql(", max_uses = ")
+        .bind(i64::from(grant.max_uses))
+        .sql(", uses = ")
+        .bind(i64::from(grant.uses))
+        .sql(", time_window = ")
+        .bind(grant.window.0)
+        .sql(", constraints = ")
+        .bind(constraints(grant)?)
+        .sql(", status = ")
+        .bind(grant.state.code())
+        .sql(", grantee = ")
+        .bind(binding.map(|b| b.grantee.as_str().to_owned()))
+        .sql(", bound_at = ")
+        .bind(binding.map(|b| b.bound_at.0))
+        .sql(", expires_at = ")
+        .bind(binding.map(|b| b.expires_at.0))
+        .sql(", ended_at = ")
+        .bind(grant.state.ended_at().map(|at| at.0))
+        .sql(", reason = ")
+        .bind(kept_reason(&grant.state).map(str::to_owned))
+        .sql(", revision = ")
+        .bind(grant.revision)
+        .sql(" WHERE tenant = ")
+        .bind(tenant.as_str())
+        .sql(" AND id = ")
+        .bind(grant.id.as_str())
+        .sql(" AND revision = ")
+        .bind(grant.revision.saturating_sub(1))
+        .run(unit.connection)
         .or_refused()?;
     exactly_one(changed)
 }

@@ -22,7 +22,8 @@ static VERSIONS: Table = Table {
     ],
 };
 
-type Row = (i64, i64, String, Vec<u8>);
+/// A version's columns as they are read.
+pub(crate) type Row = (i64, i64, String, Vec<u8>);
 
 const COLUMNS: (
     versions::version,
@@ -36,7 +37,8 @@ const COLUMNS: (
     versions::body,
 );
 
-fn version_of((version, last_updated, method, body): Row) -> Result<Version, StoreError> {
+/// The version that a row says.
+pub(crate) fn version_of((version, last_updated, method, body): Row) -> Result<Version, StoreError> {
     let method = match method.as_str() {
         "create" => Method::Create,
         "update" => Method::Update,

@@ -9,7 +9,7 @@ use handoff_domain::{ActorRef, GrantId, Reason, RedemptionId, TenantId, Timestam
 use crate::dialect::{AnyConnection, Column, Table};
 use crate::error::{OrRefused, exactly_one, unreadable};
 use crate::schema::{cuts, redemptions};
-use crate::statement::Statement;
+use crate::statement::{Statement, Value};
 use crate::unit::Unit;
 
 static REDEMPTIONS: Table = Table {
@@ -138,59 +138,76 @@ pub(crate) fn of_grant(
 
 /// Stores a new redemption.
 pub(crate) fn insert(unit: &mut Unit<'_>, tenant: &TenantId, new: &Redemption) -> Result<(), StoreError> {
-    unit.bulk.add(
-        &REDEMPTIONS,
-        vec![
-            tenant.as_str().into(),
-            new.id.as_str().into(),
-            new.grant.as_str().into(),
-            new.grantee.as_str().into(),
-            new.client.as_str().into(),
-            new.key.clone().into(),
-            new.session.clone().into(),
-            new.state.as_str().into(),
-            new.cut_reason.map(|reason| reason.as_str().to_owned()).into(),
-            new.opened_at.0.into(),
-            new.window_end.0.into(),
-            new.ended_at.map(|at| at.0).into(),
-            length(new.size)?.into(),
-            length(new.bytes_sent)?.into(),
-            length(new.sent_up_to)?.into(),
-            i64::from(new.streams).into(),
-            new.process.clone().into(),
-            new.revision.into(),
-        ],
-    );
+    unit.bulk.add(&REDEMPTIONS, values(tenant, new)?);
     Ok(())
+}
+
+/// A redemption's row, in the order of the table's columns.
+fn values(tenant: &TenantId, new: &Redemption) -> Result<Vec<Value>, StoreError> {
+    Ok(vec![
+        tenant.as_str().into(),
+        new.id.as_str().into(),
+        new.grant.as_str().into(),
+        new.grantee.as_str().into(),
+        new.client.as_str().into(),
+        new.key.clone().into(),
+        new.session.clone().into(),
+        new.state.as_str().into(),
+        new.cut_reason.map(|reason| reason.as_str().to_owned()).into(),
+        new.opened_at.0.into(),
+        new.window_end.0.into(),
+        new.ended_at.map(|at| at.0).into(),
+        length(new.size)?.into(),
+        length(new.bytes_sent)?.into(),
+        length(new.sent_up_to)?.into(),
+        i64::from(new.streams).into(),
+        new.process.clone().into(),
+        new.revision.into(),
+    ])
 }
 
 /// Stores a changed redemption, if nobody else changed it since.
 pub(crate) fn update(unit: &mut Unit<'_>, tenant: &TenantId, new: &Redemption) -> Result<(), StoreError> {
-    settle(unit)?;
-    let changed = diesel::update(redemptions::table.find((tenant.as_str(), new.id.as_str())))
-        .filter(redemptions::revision.eq(new.revision.saturating_sub(1)))
-        .set((
-            redemptions::state.eq(new.state.as_str()),
-            redemptions::cut_reason.eq(new.cut_reason.map(Reason::as_str)),
-            redemptions::window_end.eq(new.window_end.0),
-            redemptions::ended_at.eq(new.ended_at.map(|at| at.0)),
-            redemptions::bytes_sent.eq(length(new.bytes_sent)?),
-            redemptions::sent_up_to.eq(length(new.sent_up_to)?),
-            redemptions::streams.eq(i64::from(new.streams)),
-            redemptions::process.eq(new.process.as_deref()),
-            redemptions::revision.eq(new.revision),
-        ))
-        .execute(unit.connection)
+    let key = [tenant.as_str().into(), new.id.as_str().into()];
+    if let Some(row) = unit.bulk.waiting(&REDEMPTIONS, &key) {
+        // Written first in this very unit: it is written once, as it ends up.
+        if row.last() != Some(&new.revision.saturating_sub(1).into()) {
+            return Err(StoreError::Conflict);
+        }
+        *row = values(tenant, new)?;
+        return Ok(());
+    }
+    let changed = Statement::<()>::new("UPDATE redemptions SET state = ")
+        .bind(new.state.as_str())
+        .sql(", cut_reason = ")
+        .bind(new.cut_reason.map(|reason| reason.as_str().to_owned()))
+        .sql(", window_end = ")
+        .bind(new.window_end.0)
+        .sql(", ended_at = ")
+        .bind(new.ended_at.map(|at| at.0))
+        .sql(", bytes_sent = ")
+        .bind(length(new.bytes_sent)?)
+        .sql(", sent_up_to = ")
+        .bind(length(new.sent_up_to)?)
+        .sql(", streams = ")
+        .bind(i64::from(new.streams))
+        .sql(", process = ")
+        .bind(new.process.clone())
+        .sql(", revision = ")
+        .bind(new.revision)
+        .sql(" WHERE tenant = ")
+        .bind(tenant.as_str())
+        .sql(" AND id = ")
+        .bind(new.id.as_str())
+        .sql(" AND revision = ")
+        .bind(new.revision.saturating_sub(1))
+        .run(unit.connection)
         .or_refused()?;
     exactly_one(changed)
 }
 
 fn settle(unit: &mut Unit<'_>) -> Result<(), StoreError> {
-    if unit.bulk.holds(&REDEMPTIONS) {
-        unit.settle()
-    } else {
-        Ok(())
-    }
+    unit.settle_tables(&["redemptions"])
 }
 
 /// Marks the open redemptions of a grant as cut and, if there were any, orders every process to stop them.

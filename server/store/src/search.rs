@@ -13,7 +13,7 @@ use crate::statement::Statement;
 use crate::tasks::team_viewer;
 
 pub(crate) use index::{Digest, first_reference, remove, replace};
-use index::{bare, cut};
+use index::{STATUS, bare, cut};
 
 /// Resources that match.
 pub(crate) fn search(
@@ -204,12 +204,8 @@ impl<'s> Asked<'s> {
 
     /// Tokens. What has a column of its own is compared there: an index ends with it in the order of results.
     fn tokens(&self, sql: Sql, name: &str, any_of: &[(Option<String>, Option<String>)]) -> Sql {
-        let codes: Option<Vec<&str>> = any_of
-            .iter()
-            .map(|(system, code)| if system.is_none() { code.as_deref() } else { None })
-            .collect();
-        if let (true, Some(codes)) = (name == "status", codes) {
-            return sql.sql("r.status").one_of(codes);
+        if name == STATUS {
+            return self.statuses(sql, any_of);
         }
         let sql = self.among(sql, "search_tokens", name).sql(" AND ");
         any(sql, any_of, |sql, (system, code)| match (system, code) {
@@ -224,6 +220,22 @@ impl<'s> Asked<'s> {
         })
         .sql(")")
         .uncached()
+    }
+
+    /// Statuses, all of which are codes of one system.
+    fn statuses(&self, sql: Sql, any_of: &[(Option<String>, Option<String>)]) -> Sql {
+        let ours = self.search.kind.status_system();
+        let meant: Vec<Option<&str>> = any_of
+            .iter()
+            .filter(|(system, _)| system.as_deref().is_none_or(|system| Some(system) == ours))
+            .map(|(_, code)| code.as_deref())
+            .collect();
+        match meant.iter().copied().collect::<Option<Vec<&str>>>() {
+            Some(codes) if codes.is_empty() => sql.sql("1 = 0"),
+            Some(codes) => sql.sql("r.status").one_of(codes),
+            // The system alone, which is that of every one.
+            None => sql.sql("1 = 1"),
+        }
     }
 
     fn references(&self, sql: Sql, name: &str, any_of: &[String]) -> Sql {
@@ -251,6 +263,9 @@ impl<'s> Asked<'s> {
     }
 
     fn missing(&self, sql: Sql, name: &str, missing: bool) -> Sql {
+        if name == STATUS {
+            return sql.sql(if missing { "1 = 0" } else { "1 = 1" });
+        }
         let mut sql = sql.sql(if missing { "NOT (" } else { "(" });
         let tables = [
             "search_tokens",

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use diesel::prelude::*;
-use diesel::sql_types::Text;
-use handoff_domain::ports::{Kind, SearchIndex, StoreError};
+use diesel::sql_types::{BigInt, Binary, Text};
+use handoff_domain::ports::{Kind, SearchIndex, StoreError, Version};
 use handoff_domain::task::Task;
 use handoff_domain::{DocumentId, TaskId, TenantId};
 
@@ -14,7 +14,7 @@ use crate::error::{OrRefused, exactly_one, unreadable};
 use crate::schema::{grants, task_documents, task_parents, tasks};
 use crate::search::Digest;
 use crate::statement::Statement;
-use crate::unit::{Seen, Unit};
+use crate::unit::{HeldTask, Unit};
 use crate::{history, search};
 
 static TASKS: Table = Table {
@@ -164,38 +164,72 @@ fn task_ids(ids: Vec<String>) -> Result<Vec<TaskId>, StoreError> {
 
 /// The Tasks, held until the transaction ends.
 pub(crate) fn lock(unit: &mut Unit<'_>, tenant: &TenantId, ids: &[TaskId]) -> Result<Vec<Task>, StoreError> {
-    if ids.is_empty() {
-        return Ok(Vec::new());
+    let key = |id: &TaskId| (tenant.clone(), id.clone());
+    let unheld: BTreeSet<&TaskId> = ids
+        .iter()
+        .filter(|id| !unit.tasks.contains_key(&key(id)))
+        .collect();
+    if !unheld.is_empty() {
+        let rows: Vec<(String, String)> =
+            Statement::<(Text, Text)>::new("SELECT state, indexed FROM tasks WHERE tenant = ")
+                .bind(tenant.as_str())
+                .sql(" AND id")
+                .one_of(unheld.into_iter().map(TaskId::as_str))
+                .sql(" ORDER BY id")
+                .sql(unit.connection.holding(Hold::Exclusive))
+                .load(unit.connection)
+                .or_refused()?;
+        for (state, indexed) in rows {
+            let task = parse(&state)?;
+            let digest = Digest::parse(&indexed)?;
+            unit.digests
+                .insert((tenant.clone(), Kind::Task, task.id.as_str().to_owned()), digest);
+            hold(unit, tenant, &task, false);
+        }
     }
-    if unit.bulk.holds(&TASKS) {
-        unit.settle()?;
-    }
-    let rows: Vec<(String, String, String)> =
-        Statement::<(Text, Text, Text)>::new("SELECT id, state, indexed FROM tasks WHERE tenant = ")
-            .bind(tenant.as_str())
-            .sql(" AND id")
-            .one_of(ids.iter().map(TaskId::as_str))
-            .sql(" ORDER BY id")
-            .sql(unit.connection.holding(Hold::Exclusive))
-            .load(unit.connection)
-            .or_refused()?;
-    let mut tasks = Vec::with_capacity(rows.len());
-    for (id, state, indexed) in rows {
-        let task = parse(&state)?;
-        see(unit, tenant, &task);
-        unit.digests
-            .insert((tenant.clone(), Kind::Task, id), Digest::parse(&indexed)?);
-        tasks.push(task);
-    }
-    Ok(tasks)
+    let ids: BTreeSet<&TaskId> = ids.iter().collect();
+    Ok(ids
+        .into_iter()
+        .filter_map(|id| unit.tasks.get(&key(id)))
+        .map(|held| held.task.clone())
+        .collect())
 }
 
-fn see(unit: &mut Unit<'_>, tenant: &TenantId, task: &Task) -> Option<Seen> {
-    let seen = Seen {
+/// Notes a Task as held by this unit; answers what was noted of it before.
+fn hold(unit: &mut Unit<'_>, tenant: &TenantId, task: &Task, new: bool) -> Option<HeldTask> {
+    let key = (tenant.clone(), task.id.clone());
+    let before = unit.tasks.remove(&key);
+    let held = HeldTask {
+        task: task.clone(),
         links: Links::of(task),
-        due: task.facts.due,
+        new: new || before.as_ref().is_some_and(|held| held.new),
     };
-    unit.seen.insert((tenant.clone(), task.id.clone()), seen)
+    unit.tasks.insert(key, held);
+    before
+}
+
+/// The Task and its newest version in one look.
+pub(crate) fn current(
+    connection: &mut AnyConnection,
+    tenant: &TenantId,
+    id: &TaskId,
+) -> Result<Option<(Task, Version)>, StoreError> {
+    let row: Option<(String, i64, i64, String, Vec<u8>)> =
+        Statement::<(Text, BigInt, BigInt, Text, Binary)>::new(
+            "SELECT r.state, v.version, v.last_updated, v.method, v.body FROM tasks r \
+             JOIN resource_versions v ON v.tenant = r.tenant AND v.kind = 'Task' AND v.id = r.id \
+             AND v.version = r.version WHERE r.tenant = ",
+        )
+        .bind(tenant.as_str())
+        .sql(" AND r.id = ")
+        .bind(id.as_str())
+        .get_result(connection)
+        .optional()
+        .or_refused()?;
+    row.map(|(state, version, at, method, body)| {
+        Ok((parse(&state)?, history::version_of((version, at, method, body))?))
+    })
+    .transpose()
 }
 
 /// Stores a new Task.
@@ -226,7 +260,7 @@ pub(crate) fn insert(
             indexed.into(),
         ],
     );
-    see(unit, tenant, task);
+    hold(unit, tenant, task, true);
     for (table, values) in Links::of(task).tables() {
         for value in values {
             unit.bulk.add(
@@ -285,32 +319,45 @@ pub(crate) fn update(
     } else {
         None
     };
-    let found_by = found_by.map(|(owner, patient, indexed)| {
-        (
-            tasks::owner.eq(owner),
-            tasks::patient.eq(patient),
-            tasks::indexed.eq(indexed),
-        )
-    });
-    let changed = diesel::update(tasks::table.find((tenant.as_str(), task.id.as_str())))
-        .filter(tasks::version.eq(task.version.saturating_sub(1)))
-        .set((
-            tasks::version.eq(task.version),
-            tasks::last_updated.eq(task.last_updated.0),
-            tasks::status.eq(facts.status.as_str()),
-            tasks::due.eq(facts.due.map(|due| due.0)),
-            tasks::deleted.eq(task.deleted),
-            tasks::state.eq(state(task)?),
-            found_by,
-        ))
-        .execute(unit.connection)
+    let mut statement = Statement::<()>::new("UPDATE tasks SET version = ")
+        .bind(task.version)
+        .sql(", last_updated = ")
+        .bind(task.last_updated.0)
+        .sql(", status = ")
+        .bind(facts.status.as_str())
+        .sql(", due = ")
+        .bind(facts.due.map(|due| due.0))
+        .sql(", deleted = ")
+        .bind(task.deleted)
+        .sql(", state = ")
+        .bind(state(task)?);
+    if let Some((owner, patient, indexed)) = found_by {
+        statement = statement
+            .sql(", owner = ")
+            .bind(owner)
+            .sql(", patient = ")
+            .bind(patient)
+            .sql(", indexed = ")
+            .bind(indexed);
+    }
+    let changed = statement
+        .sql(" WHERE tenant = ")
+        .bind(tenant.as_str())
+        .sql(" AND id = ")
+        .bind(id)
+        .sql(" AND version = ")
+        .bind(task.version.saturating_sub(1))
+        .run(unit.connection)
         .or_refused()?;
     exactly_one(changed)?;
-    let before = see(unit, tenant, task);
-    if before.as_ref().is_none_or(|seen| seen.due != facts.due) {
+    let before = hold(unit, tenant, task, false);
+    if before
+        .as_ref()
+        .is_none_or(|held| held.task.facts.due != facts.due)
+    {
         tell_grants_when_due(unit, tenant, task)?;
     }
-    link(unit, tenant, task, before.map(|seen| seen.links));
+    link(unit, tenant, task, before.map(|held| held.links));
     history::add(
         &mut unit.bulk,
         tenant,
@@ -375,7 +422,7 @@ fn link(unit: &mut Unit<'_>, tenant: &TenantId, task: &Task, before: Option<Link
 
 /// Open grants carry the due date of their Task, so that those past it are found without asking every Task.
 fn tell_grants_when_due(unit: &mut Unit<'_>, tenant: &TenantId, task: &Task) -> Result<(), StoreError> {
-    unit.settle_grants()?;
+    unit.settle_tables(&["grants"])?;
     diesel::update(grants::table)
         .filter(grants::tenant.eq(tenant.as_str()))
         .filter(grants::task.eq(task.id.as_str()))
@@ -397,8 +444,8 @@ fn state(task: &Task) -> Result<String, StoreError> {
 
 /// The due date of a Task, as far as this unit knows or can find out.
 pub(crate) fn due(unit: &mut Unit<'_>, tenant: &TenantId, id: &TaskId) -> Result<Option<i64>, StoreError> {
-    if let Some(seen) = unit.seen.get(&(tenant.clone(), id.clone())) {
-        return Ok(seen.due.map(|due| due.0));
+    if let Some(held) = unit.tasks.get(&(tenant.clone(), id.clone())) {
+        return Ok(held.task.facts.due.map(|due| due.0));
     }
     let due: Option<Option<i64>> = tasks::table
         .find((tenant.as_str(), id.as_str()))

@@ -30,20 +30,33 @@ pub(crate) struct Session<'c> {
     pub(crate) connection: &'c mut AnyConnection,
 }
 
-/// What is known of a Task because it was read under lock, or written, in this unit.
+/// A Task that was read under lock, or written, in this unit: nobody else can change it before the unit ends, so it
+/// is not read again.
 #[derive(Debug, Clone)]
-pub(crate) struct Seen {
+pub(crate) struct HeldTask {
+    /// The Task as it stands.
+    pub(crate) task: Task,
     /// Its rows in other tables.
     pub(crate) links: Links,
-    /// Its due date, which its grants carry too.
-    pub(crate) due: Option<Timestamp>,
+    /// Whether it came to be in this unit: then nobody else has written anything about it.
+    pub(crate) new: bool,
+}
+
+/// A document that was read under lock, or written, in this unit.
+#[derive(Debug, Clone)]
+pub(crate) struct HeldDocument {
+    /// The document as it stands.
+    pub(crate) document: Document,
+    /// How it is held.
+    pub(crate) hold: Hold,
 }
 
 /// One transaction.
 pub(crate) struct Unit<'c> {
     pub(crate) connection: &'c mut AnyConnection,
     pub(crate) bulk: Bulk,
-    pub(crate) seen: HashMap<(TenantId, TaskId), Seen>,
+    pub(crate) tasks: HashMap<(TenantId, TaskId), HeldTask>,
+    pub(crate) documents: HashMap<(TenantId, DocumentId), HeldDocument>,
     /// Resources whose index was written in this unit and may still wait in `bulk`.
     pub(crate) indexed: HashSet<(TenantId, Kind, String)>,
     /// What the search rows of resources say that were read under lock, or written, in this unit.
@@ -58,7 +71,8 @@ pub(crate) fn run(connection: &mut AnyConnection, work: &mut Work) -> Result<Don
     let mut unit = Unit {
         connection,
         bulk: Bulk::default(),
-        seen: HashMap::new(),
+        tasks: HashMap::new(),
+        documents: HashMap::new(),
         indexed: HashSet::new(),
         digests: HashMap::new(),
         cut: false,
@@ -119,9 +133,9 @@ impl Unit<'_> {
         Ok(text)
     }
 
-    /// Writes what waits, if there are grants among it.
-    pub(crate) fn settle_grants(&mut self) -> Result<(), StoreError> {
-        if self.bulk.holds(&grants::GRANTS) {
+    /// Writes what waits, if rows of one of these tables are among it.
+    pub(crate) fn settle_tables(&mut self, tables: &[&str]) -> Result<(), StoreError> {
+        if self.bulk.touches(tables) {
             self.settle()
         } else {
             Ok(())
@@ -140,64 +154,118 @@ impl Unit<'_> {
         answer
     }
 
-    /// Reads, after what waits was written.
+    /// Reads, after what waits to be written to these tables was written.
     fn reading<T>(
         &mut self,
+        tables: &[&str],
         act: impl FnOnce(&mut AnyConnection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         self.attempt(|unit| {
-            unit.settle()?;
+            unit.settle_tables(tables)?;
             act(unit.connection)
         })
+    }
+
+    fn held_task(&mut self, tenant: &TenantId, id: &TaskId) -> Option<Task> {
+        let held = self.tasks.get(&(tenant.clone(), id.clone()))?;
+        Some(held.task.clone())
+    }
+
+    fn held_document(&mut self, tenant: &TenantId, id: &DocumentId) -> Option<Document> {
+        let held = self.documents.get(&(tenant.clone(), id.clone()))?;
+        Some(held.document.clone())
+    }
+
+    /// The grants of a Task, where they are known without asking: none of one that is new in this unit.
+    fn held_grants(&mut self, tenant: &TenantId, task: &TaskId) -> Option<Vec<Grant>> {
+        let held = self.tasks.get(&(tenant.clone(), task.clone()))?;
+        (held.new && !self.bulk.touches(&["grants"])).then(Vec::new)
     }
 }
 
 impl Session<'_> {
     fn reading<T>(
         &mut self,
+        _tables: &[&str],
         act: impl FnOnce(&mut AnyConnection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         act(self.connection)
     }
+
+    // Outside of a transaction nothing is held.
+
+    #[expect(clippy::unused_self, reason = "the counterpart of a unit's")]
+    fn held_task(&mut self, _: &TenantId, _: &TaskId) -> Option<Task> {
+        None
+    }
+
+    #[expect(clippy::unused_self, reason = "the counterpart of a unit's")]
+    fn held_document(&mut self, _: &TenantId, _: &DocumentId) -> Option<Document> {
+        None
+    }
+
+    #[expect(clippy::unused_self, reason = "the counterpart of a unit's")]
+    fn held_grants(&mut self, _: &TenantId, _: &TaskId) -> Option<Vec<Grant>> {
+        None
+    }
 }
 
-/// The reads are the same in a transaction and outside.
+/// The reads are the same in a transaction and outside. In a transaction what waits to be written to the tables
+/// that a read looks at is written first, and what the unit holds is not asked for.
 macro_rules! reads {
-    ($on:ty: $($name:ident($($arg:ident: $kind:ty),*) -> $answer:ty = $function:path;)+) => {
+    ($on:ty: $($name:ident($($arg:ident: $kind:ty),*) -> $answer:ty
+        = $function:path, of [$($table:literal),*] $(, unless $held:ident($($of:ident),*))?;)+) => {
         impl Read for $on {
             $(fn $name(&mut self, $($arg: $kind),*) -> Result<$answer, StoreError> {
-                self.reading(|connection| $function(connection, $($arg),*))
+                $(if let Some(held) = self.$held($($of),*) {
+                    return Ok(held.into());
+                })?
+                self.reading(&[$($table),*], |connection| $function(connection, $($arg),*))
             })+
         }
     };
     ($($on:ty),+) => {$(reads! { $on:
-        task(tenant: &TenantId, id: &TaskId) -> Option<Task> = tasks::task;
-        document(tenant: &TenantId, id: &DocumentId) -> Option<Document> = documents::document;
-        binary(tenant: &TenantId, id: &BinaryId) -> Option<StoredBinary> = binaries::binary;
+        task(tenant: &TenantId, id: &TaskId) -> Option<Task> = tasks::task, of ["tasks"], unless held_task(tenant, id);
+        document(tenant: &TenantId, id: &DocumentId) -> Option<Document>
+            = documents::document, of ["documents"], unless held_document(tenant, id);
+        binary(tenant: &TenantId, id: &BinaryId) -> Option<StoredBinary> = binaries::binary, of ["binaries"];
         block_hashes(tenant: &TenantId, id: &BinaryId, first: u32, count: u32) -> Vec<[u8; 32]>
-            = binaries::block_hashes;
-        current(tenant: &TenantId, kind: Kind, id: &str) -> Option<Version> = history::current;
-        version(tenant: &TenantId, kind: Kind, id: &str, version: i64) -> Option<Version> = history::version;
+            = binaries::block_hashes, of ["binary_blocks"];
+        current(tenant: &TenantId, kind: Kind, id: &str) -> Option<Version>
+            = history::current, of ["resource_versions", "binaries"];
+        current_task(tenant: &TenantId, id: &TaskId) -> Option<(Task, Version)>
+            = tasks::current, of ["tasks", "resource_versions"];
+        version(tenant: &TenantId, kind: Kind, id: &str, version: i64) -> Option<Version>
+            = history::version, of ["resource_versions", "binaries"];
         history(tenant: &TenantId, kind: Kind, id: &str, since: Option<Timestamp>, before: Option<i64>, limit: u32)
-            -> Vec<Version> = history::history;
-        search(tenant: &TenantId, search: &Search) -> Found = search::search;
-        grants_of_task(tenant: &TenantId, task: &TaskId) -> Vec<Grant> = grants::of_task;
+            -> Vec<Version> = history::history, of ["resource_versions", "binaries"];
+        search(tenant: &TenantId, search: &Search) -> Found = search::search, of [
+            "tasks", "documents", "resource_versions", "task_viewers", "task_documents",
+            "search_tokens", "search_references", "search_dates", "search_strings"];
+        grants_of_task(tenant: &TenantId, task: &TaskId) -> Vec<Grant>
+            = grants::of_task, of ["grants"], unless held_grants(tenant, task);
         grants_of_document(tenant: &TenantId, document: &DocumentId, limit: u32) -> Vec<Grant>
-            = grants::of_document;
-        grants_of_binary(tenant: &TenantId, binary: &BinaryId) -> Vec<Grant> = grants::of_binary;
-        grant(tenant: &TenantId, id: &GrantId) -> Option<Grant> = grants::grant;
-        grant_by_handle(tenant: &TenantId, handle: &Handle) -> Option<Grant> = grants::by_handle;
-        redemption(tenant: &TenantId, id: &RedemptionId) -> Option<Redemption> = redemptions::redemption;
-        redemptions_of_grant(tenant: &TenantId, grant: &GrantId) -> Vec<Redemption> = redemptions::of_grant;
-        tasks_of_document(tenant: &TenantId, document: &DocumentId) -> Vec<TaskId> = tasks::of_document;
-        children(tenant: &TenantId, task: &TaskId) -> Vec<TaskId> = tasks::children;
-        teams_of(tenant: &TenantId, actor: &ActorRef, since: Timestamp) -> Vec<String> = actors::teams_of;
-        audit(tenant: &TenantId, search: &AuditSearch) -> Vec<RecordedRow> = audit::search;
-        due(now: Timestamp, limit: u32) -> Vec<(TenantId, TaskId)> = grants::due;
-        next_due(now: Timestamp) -> Option<Timestamp> = grants::next_due;
-        abandoned(silent_since: Timestamp, limit: u32) -> Vec<Loose> = redemptions::abandoned;
-        streaming_at(process: &str) -> Vec<Loose> = redemptions::streaming_at;
-        cuts(after: i64, limit: u32) -> Vec<Cut> = redemptions::cuts;
+            = grants::of_document, of ["grants"];
+        grants_of_binary(tenant: &TenantId, binary: &BinaryId) -> Vec<Grant> = grants::of_binary, of ["grants"];
+        grant(tenant: &TenantId, id: &GrantId) -> Option<Grant> = grants::grant, of ["grants"];
+        grant_by_handle(tenant: &TenantId, handle: &Handle) -> Option<Grant>
+            = grants::by_handle, of ["grants"];
+        redemption(tenant: &TenantId, id: &RedemptionId) -> Option<Redemption>
+            = redemptions::redemption, of ["redemptions"];
+        redemptions_of_grant(tenant: &TenantId, grant: &GrantId) -> Vec<Redemption>
+            = redemptions::of_grant, of ["redemptions"];
+        tasks_of_document(tenant: &TenantId, document: &DocumentId) -> Vec<TaskId>
+            = tasks::of_document, of ["task_documents"];
+        children(tenant: &TenantId, task: &TaskId) -> Vec<TaskId> = tasks::children, of ["task_parents"];
+        teams_of(tenant: &TenantId, actor: &ActorRef, since: Timestamp) -> Vec<String>
+            = actors::teams_of, of ["actors"];
+        audit(tenant: &TenantId, search: &AuditSearch) -> Vec<RecordedRow> = audit::search, of ["audit_log"];
+        due(now: Timestamp, limit: u32) -> Vec<(TenantId, TaskId)> = grants::due, of ["grants", "redemptions"];
+        next_due(now: Timestamp) -> Option<Timestamp> = grants::next_due, of ["grants"];
+        abandoned(silent_since: Timestamp, limit: u32) -> Vec<Loose>
+            = redemptions::abandoned, of ["redemptions"];
+        streaming_at(process: &str) -> Vec<Loose> = redemptions::streaming_at, of ["redemptions"];
+        cuts(after: i64, limit: u32) -> Vec<Cut> = redemptions::cuts, of ["cuts"];
     })+};
 }
 

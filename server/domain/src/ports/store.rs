@@ -52,6 +52,15 @@ impl Kind {
             Self::Binary => "Binary",
         }
     }
+
+    /// The code system of the resource's `status`, where it has one.
+    pub const fn status_system(self) -> Option<&'static str> {
+        match self {
+            Self::Task => Some("http://hl7.org/fhir/task-status"),
+            Self::Document => Some("http://hl7.org/fhir/document-reference-status"),
+            Self::Binary => None,
+        }
+    }
 }
 
 /// How a version came to be (`Bundle.entry.request.method` in a history).
@@ -299,6 +308,10 @@ pub trait Read {
 
     /// The grant that a link's handle finds.
     fn grant_by_handle(&mut self, tenant: &TenantId, handle: &Handle) -> Result<Option<Grant>, StoreError>;
+
+    /// A Task with its newest version, in one look.
+    fn current_task(&mut self, tenant: &TenantId, id: &TaskId)
+    -> Result<Option<(Task, Version)>, StoreError>;
 
     /// One redemption.
     fn redemption(&mut self, tenant: &TenantId, id: &RedemptionId) -> Result<Option<Redemption>, StoreError>;

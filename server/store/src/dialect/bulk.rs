@@ -56,9 +56,16 @@ impl Bulk {
         self.gone.is_empty() && self.new.is_empty()
     }
 
-    /// Whether rows are to be added to this table.
-    pub(crate) fn holds(&self, table: &Table) -> bool {
-        self.new.iter().any(|(other, _)| other.name == table.name)
+    /// Whether rows of one of these tables are to be added or removed.
+    pub(crate) fn touches(&self, tables: &[&str]) -> bool {
+        let added = self.new.iter().any(|(table, _)| tables.contains(&table.name));
+        added || self.gone.iter().any(|removal| tables.contains(&removal.table))
+    }
+
+    /// The row that waits to be added to this table and begins with these values.
+    pub(crate) fn waiting(&mut self, table: &Table, key: &[Value]) -> Option<&mut Vec<Value>> {
+        let (_, rows) = self.new.iter_mut().find(|(other, _)| other.name == table.name)?;
+        rows.iter_mut().find(|row| row.starts_with(key))
     }
 
     /// Adds a row; its values are in the order of the table's columns.

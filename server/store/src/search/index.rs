@@ -136,6 +136,10 @@ impl Row {
     }
 }
 
+/// The parameter that every resource has once, under one code system, in a column of its own: it changes with every
+/// move, and a row of it would have to be replaced each time.
+pub(super) const STATUS: &str = "status";
+
 /// The rows of an index, equal ones once.
 fn rows(id: &str, index: &SearchIndex) -> Vec<Row> {
     let mut rows = Vec::new();
@@ -148,7 +152,8 @@ fn rows(id: &str, index: &SearchIndex) -> Vec<Row> {
             name: name.to_owned(),
         });
     };
-    for (name, system, code) in index.tokens.iter().collect::<BTreeSet<_>>() {
+    let tokens = index.tokens.iter().filter(|(name, ..)| name != STATUS);
+    for (name, system, code) in tokens.collect::<BTreeSet<_>>() {
         put(
             &TOKENS,
             name,

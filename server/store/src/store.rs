@@ -55,7 +55,7 @@ impl DieselStore {
             Database::Postgres => Purpose::Write,
             Database::Sqlite(_) => Purpose::Read,
         };
-        let reads = Pool::new(config, purpose);
+        let reads = Pool::new(config, purpose)?;
         let engine = Engine::open(config, &reads, &counters)?;
         let news = CutNews::start(config)?;
         Ok(Arc::new(Self {

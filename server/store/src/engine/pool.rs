@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use handoff_domain::ports::StoreError;
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 
 use super::panic_text;
 use crate::config::StoreConfig;
@@ -15,6 +17,9 @@ use crate::statement::Statement;
 
 /// A connection that was not used for so long is asked whether it still lives.
 const UNHEARD: Duration = Duration::from_millis(500);
+
+/// How long a thread without work is kept.
+const KEEP_THREAD: Duration = Duration::from_mins(1);
 
 /// How much longer than a statement may run an answer may take.
 const GRACE: Duration = Duration::from_secs(1);
@@ -30,25 +35,57 @@ struct Shared {
     idle: Mutex<Vec<Idle>>,
 }
 
-/// A bounded number of connections.
+/// A bounded number of connections, and as many threads that wait for the database on behalf of others.
 #[derive(Clone)]
 pub(crate) struct Pool {
     shared: Arc<Shared>,
     places: Arc<Semaphore>,
+    threads: Arc<Threads>,
+}
+
+/// Threads for jobs that block, no more than there are connections. Where each runtime brought its own, there would
+/// be several for every connection.
+struct Threads(Option<Runtime>);
+
+impl Threads {
+    fn start(count: usize) -> Result<Self, StoreError> {
+        let runtime = Builder::new_current_thread()
+            .max_blocking_threads(count)
+            .thread_name("database")
+            .thread_keep_alive(KEEP_THREAD)
+            .build()
+            .map_err(|error| StoreError::Unavailable(format!("no threads for the database: {error}")))?;
+        Ok(Self(Some(runtime)))
+    }
+
+    /// Hands a job to a thread; `None` when they have stopped.
+    fn spawn<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Option<JoinHandle<T>> {
+        self.0.as_ref().map(|runtime| runtime.spawn_blocking(job))
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            // The plain drop would wait, which is not allowed on a thread that runs futures.
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl Pool {
     /// A pool that opens connections as they are needed.
-    pub(crate) fn new(config: &StoreConfig, purpose: Purpose) -> Self {
+    pub(crate) fn new(config: &StoreConfig, purpose: Purpose) -> Result<Self, StoreError> {
         let places = usize::try_from(config.pool_size.max(1)).unwrap_or(1);
-        Self {
+        Ok(Self {
+            threads: Arc::new(Threads::start(places)?),
             shared: Arc::new(Shared {
                 config: config.clone(),
                 purpose,
                 idle: Mutex::default(),
             }),
             places: Arc::new(Semaphore::new(places)),
-        }
+        })
     }
 
     /// Runs a job with a connection on a blocking thread. A job that was begun is finished, even if nobody
@@ -65,7 +102,7 @@ impl Pool {
         .map_err(|_| StoreError::Unavailable("every connection is in use".to_owned()))?
         .map_err(|_| StoreError::Unavailable("the pool is closed".to_owned()))?;
         let shared = Arc::clone(&self.shared);
-        let task = tokio::task::spawn_blocking(move || {
+        let task = self.threads.spawn(move || {
             let mut lease = Lease {
                 shared,
                 connection: None,
@@ -78,12 +115,12 @@ impl Pool {
             drop(place);
             answer.unwrap_or_else(|panic| Err(StoreError::Broken(panic_text(panic.as_ref()))))
         });
+        let stopping = || StoreError::Unavailable("the server is stopping".to_owned());
+        let task = task.ok_or_else(stopping)?;
         // A database that ends overlong statements itself and still says nothing has fallen silent.
         let patience = self.shared.config.statement_timeout.saturating_add(GRACE);
         match tokio::time::timeout(patience, task).await {
-            Ok(ended) => {
-                ended.unwrap_or_else(|_| Err(StoreError::Unavailable("the server is stopping".to_owned())))
-            }
+            Ok(ended) => ended.unwrap_or_else(|_| Err(stopping())),
             Err(_) => Err(StoreError::Unavailable("no answer in time".to_owned())),
         }
     }

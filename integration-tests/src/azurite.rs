@@ -12,6 +12,27 @@ const KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6t
 
 /// The names of the visible objects in a container.
 pub async fn objects(container: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut marker = String::new();
+    loop {
+        let page = list(container, &marker).await;
+        let between = |from: &str, until: &str| -> Vec<String> {
+            page.split(from)
+                .skip(1)
+                .filter_map(|rest| rest.split(until).next())
+                .map(str::to_owned)
+                .collect()
+        };
+        names.extend(between("<Name>", "</Name>"));
+        match between("<NextMarker>", "</NextMarker>").pop() {
+            Some(next) if !next.is_empty() => marker = next,
+            _ => return names,
+        }
+    }
+}
+
+/// One page of a container's listing, as the emulator gives it.
+async fn list(container: &str, marker: &str) -> String {
     let date = std::process::Command::new("date")
         .env("LC_ALL", "C")
         .args(["-u", "+%a, %d %b %Y %H:%M:%S GMT"])
@@ -19,14 +40,19 @@ pub async fn objects(container: &str) -> Vec<String> {
         .expect("`date` is installed");
     let date = String::from_utf8_lossy(&date.stdout).trim().to_owned();
     let version = "2021-12-02";
+    let (signed_marker, asked_marker) = if marker.is_empty() {
+        (String::new(), String::new())
+    } else {
+        (format!("\nmarker:{marker}"), format!("&marker={marker}"))
+    };
     let to_sign = format!(
         "GET\n\n\n\n\n\n\n\n\n\n\n\nx-ms-date:{date}\nx-ms-version:{version}\n\
-         /{ACCOUNT}/{ACCOUNT}/{container}\ncomp:list\nrestype:container"
+         /{ACCOUNT}/{ACCOUNT}/{container}\ncomp:list{signed_marker}\nrestype:container"
     );
     let key = STANDARD.decode(KEY).expect("base64");
     let signature = STANDARD.encode(hmac_sha256(&key, to_sign.as_bytes()));
     let url = format!(
-        "{}/{container}?restype=container&comp=list",
+        "{}/{container}?restype=container&comp=list{asked_marker}",
         needed("HANDOFF_TEST_AZURITE_URL")
     );
     let answer = http_client()
@@ -41,11 +67,6 @@ pub async fn objects(container: &str) -> Vec<String> {
     let listing = answer.text().await.expect("a listing");
     assert!(status.is_success(), "{status}: {listing}");
     listing
-        .split("<Name>")
-        .skip(1)
-        .filter_map(|rest| rest.split("</Name>").next())
-        .map(str::to_owned)
-        .collect()
 }
 
 /// RFC 2104 for keys of at most a block, as the emulator's is.

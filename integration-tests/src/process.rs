@@ -12,14 +12,17 @@ use tokio::time::timeout;
 /// How long the program may take to say what it is waited for.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// The program, as `cargo build` leaves it beside the tests.
+/// The program, as `cargo build` leaves it beside the tests and the other programs.
 pub fn program() -> PathBuf {
-    let tests = std::env::current_exe().expect("our own path");
-    let path = tests
-        .parent()
-        .and_then(Path::parent)
-        .map(|profile| profile.join("handoff"))
-        .expect("a target directory");
+    let ours = std::env::current_exe().expect("our own path");
+    let folder = ours.parent().expect("a target directory");
+    // Tests lie in a folder of their own below it.
+    let folder = if folder.ends_with("deps") {
+        folder.parent().expect("a target directory")
+    } else {
+        folder
+    };
+    let path = folder.join("handoff");
     assert!(
         path.is_file(),
         "`{}` is not there: run `cargo build -p handoff` first",
@@ -64,7 +67,7 @@ pub async fn run_with(arguments: &[&str], variables: &[(&str, &str)]) -> Ended {
 }
 
 /// Without our own configuration's variables, should somebody have set some; with a log worth searching.
-fn clean(program: &Path) -> Command {
+pub(crate) fn clean(program: &Path) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("HANDOFF__") {

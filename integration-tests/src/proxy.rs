@@ -1,9 +1,11 @@
-//! A TCP proxy between the server and one of its parts, to make the part fail: gone, silent, or broken off.
+//! A TCP proxy between the server and one of its parts, to make the part fail: gone, silent, slow, broken off or
+//! half closed.
 //! Knows no protocol, only bytes and their direction.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -22,6 +24,17 @@ enum Mode {
     Stall,
     /// Requests pass, answers don't.
     StallAnswers,
+    /// Bytes pass both ways, each piece after a while.
+    Delay(Duration),
+}
+
+/// Which way bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// To the part.
+    Requests,
+    /// To the server.
+    Answers,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +42,18 @@ struct State {
     mode: Mode,
     /// Raised to break what is connected.
     generation: u64,
+    /// Raised to end what is connected in one direction: of requests, of answers.
+    half_closed: [u64; 2],
+}
+
+impl State {
+    fn closings(&self, direction: Direction) -> u64 {
+        let [requests, answers] = self.half_closed;
+        match direction {
+            Direction::Requests => requests,
+            Direction::Answers => answers,
+        }
+    }
 }
 
 struct Shared {
@@ -64,6 +89,7 @@ impl Proxy {
             state: watch::Sender::new(State {
                 mode: Mode::Forward,
                 generation: 0,
+                half_closed: [0; 2],
             }),
             target: target.parse().expect("host and port in numbers"),
             requests: AtomicU64::new(0),
@@ -112,6 +138,22 @@ impl Proxy {
         self.shared.change(mode, true);
     }
 
+    /// The part is slow: every piece takes this long.
+    pub fn delay(&self, each: Duration) {
+        self.shared.change(Mode::Delay(each), false);
+    }
+
+    /// Ends what is connected in one direction, as if that side had nothing more to say; the other goes on.
+    pub fn half_close(&self, direction: Direction) {
+        self.shared.state.send_modify(|state| {
+            let [requests, answers] = &mut state.half_closed;
+            match direction {
+                Direction::Requests => *requests = requests.wrapping_add(1),
+                Direction::Answers => *answers = answers.wrapping_add(1),
+            }
+        });
+    }
+
     /// Bytes that went towards the part so far.
     pub fn requested(&self) -> u64 {
         self.shared.requests.load(Ordering::SeqCst)
@@ -127,15 +169,18 @@ impl Shared {
     }
 
     /// Waits until bytes of one direction may pass.
-    async fn may_pass(&self, is_request: bool) {
+    async fn may_pass(&self, direction: Direction) {
         let mut states = self.state.subscribe();
         let passes = |state: &State| match state.mode {
-            Mode::Forward => true,
-            Mode::StallAnswers => is_request,
+            Mode::Forward | Mode::Delay(_) => true,
+            Mode::StallAnswers => direction == Direction::Requests,
             Mode::Refuse | Mode::Stall => false,
         };
         // The sender lives as long as `self`.
-        let _state = states.wait_for(passes).await;
+        let mode = states.wait_for(passes).await.map(|state| state.mode);
+        if let Ok(Mode::Delay(each)) = mode {
+            tokio::time::sleep(each).await;
+        }
     }
 }
 
@@ -175,8 +220,8 @@ async fn carry(shared: Arc<Shared>, client: TcpStream) {
     let ((from_client, to_client), (from_part, to_part)) = (client.into_split(), part.into_split());
     let both = async {
         tokio::join!(
-            pipe(&shared, from_client, to_part, true),
-            pipe(&shared, from_part, to_client, false)
+            pipe(&shared, from_client, to_part, Direction::Requests),
+            pipe(&shared, from_part, to_client, Direction::Answers)
         )
     };
     tokio::select! {
@@ -186,15 +231,21 @@ async fn carry(shared: Arc<Shared>, client: TcpStream) {
     }
 }
 
-async fn pipe(shared: &Shared, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, is_request: bool) {
+async fn pipe(shared: &Shared, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, direction: Direction) {
     let mut buffer = vec![0; 64 * 1024];
+    let mut states = shared.state.subscribe();
+    let closings = states.borrow_and_update().closings(direction);
     loop {
-        shared.may_pass(is_request).await;
-        let Ok(read @ 1..) = from.read(&mut buffer).await else {
+        shared.may_pass(direction).await;
+        let read = tokio::select! {
+            read = from.read(&mut buffer) => read,
+            _ = states.wait_for(|state| state.closings(direction) != closings) => break,
+        };
+        let Ok(read @ 1..) = read else {
             break;
         };
-        shared.may_pass(is_request).await;
-        if is_request {
+        shared.may_pass(direction).await;
+        if direction == Direction::Requests {
             let all = shared
                 .requests
                 .fetch_add(read as u64, Ordering::SeqCst)

@@ -2,6 +2,8 @@
 
 mod bad_clients;
 mod bad_input;
+mod chaos;
+mod chaos_checker;
 mod demo;
 mod examples;
 mod faults;

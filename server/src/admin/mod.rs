@@ -1,5 +1,6 @@
 //! The listener for operators' machines: health and metrics. Not for the public, and knows nothing of resources.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
@@ -10,6 +11,9 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use crate::app::App;
+use crate::http::connection::Connections;
+use crate::http::room::Room;
+use crate::telemetry::clients::Present;
 use crate::telemetry::metrics;
 
 /// A part that does not answer in this time is down.
@@ -39,10 +43,21 @@ impl Part {
     }
 }
 
+/// What is shown.
+#[derive(Clone)]
+pub struct Shown {
+    /// Its parts are asked how they are.
+    pub app: App,
+    /// Those of the public listener.
+    pub connections: Arc<Connections>,
+    /// What requests hold.
+    pub room: Arc<Room>,
+}
+
 /// The routes of the admin listener.
-pub fn configure(config: &mut web::ServiceConfig, app: App) {
+pub fn configure(config: &mut web::ServiceConfig, shown: Shown) {
     config
-        .app_data(web::Data::new(app))
+        .app_data(web::Data::new(shown))
         .route("/health/live", web::get().to(live))
         .route("/health/ready", web::get().to(ready))
         .route("/metrics", web::get().to(show_metrics))
@@ -57,7 +72,8 @@ async fn live() -> HttpResponse {
         .json(json!({ "status": "up" }))
 }
 
-async fn ready(app: web::Data<App>) -> HttpResponse {
+async fn ready(shown: web::Data<Shown>) -> HttpResponse {
+    let app = &shown.app;
     let database = async {
         match timeout(PATIENCE, app.store.ready()).await {
             Ok(Ok(())) => Part::UP,
@@ -112,10 +128,16 @@ fn answer(database: Part, blobs: Part) -> HttpResponse {
     }))
 }
 
-async fn show_metrics(app: web::Data<App>) -> HttpResponse {
+async fn show_metrics(shown: web::Data<Shown>) -> HttpResponse {
+    let present = Present {
+        connections: (shown.connections.count(), shown.connections.most()),
+        downloads: shown.room.downloads(),
+        uploads: shown.room.uploads(),
+        buffered: shown.room.buffered(),
+    };
     HttpResponse::Ok()
         .content_type("text/plain; version=0.0.4; charset=utf-8")
-        .body(metrics::render(app.streams.count()))
+        .body(metrics::render(shown.app.streams.count(), &present))
 }
 
 #[cfg(test)]

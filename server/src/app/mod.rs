@@ -49,8 +49,6 @@ pub struct Settings {
     pub max_inline: u64,
     /// The most entries of a Bundle.
     pub max_entries: usize,
-    /// How long a client may read nothing of a stream before it is let go.
-    pub stream_idle: std::time::Duration,
 }
 
 impl Settings {

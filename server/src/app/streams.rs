@@ -26,8 +26,6 @@ pub struct Entry {
     redemption: RedemptionId,
     cut: watch::Sender<Option<Reason>>,
     transport: Mutex<Option<Box<dyn Abort>>>,
-    /// When the connection last asked for more.
-    asked: Mutex<Instant>,
 }
 
 impl Entry {
@@ -74,10 +72,9 @@ impl Entry {
         *lock(&self.transport) = Some(transport);
     }
 
-    /// Says that the connection asked for more: its client is reading.
-    pub fn touch(&self) {
-        *lock(&self.asked) = Instant::now();
-    }
+    /// Says that the connection asked for more. Its own watch sees that.
+    #[expect(clippy::unused_self, reason = "who streams still tells, until it no longer does")]
+    pub const fn touch(&self) {}
 
     /// Lets go of what carries the stream: the connection may serve another request now.
     pub fn release(&self) {
@@ -125,7 +122,6 @@ impl Streams {
             redemption: redemption.clone(),
             cut: watch::Sender::new(None),
             transport: Mutex::new(None),
-            asked: Mutex::new(Instant::now()),
         });
         let earlier = lock(&self.entries).insert(redemption.clone(), Arc::clone(&entry));
         // One that this process had lost from sight must not run on beside the new one, where no cut finds it.
@@ -164,15 +160,6 @@ impl Streams {
         }
     }
 
-    /// Breaks the connections of clients that have read nothing for `idle`. Their redemptions can be resumed.
-    fn let_go_of_stalled(&self, idle: Duration) {
-        for entry in self.all() {
-            if lock(&entry.asked).elapsed() > idle {
-                entry.stop();
-            }
-        }
-    }
-
     /// Whether a stream of this redemption is announced here.
     pub fn runs(&self, redemption: &RedemptionId) -> bool {
         lock(&self.entries).contains_key(redemption)
@@ -206,8 +193,6 @@ const FEED_OVERLAP: Duration = Duration::from_secs(5);
 const RECHECK_EVERY: Duration = Duration::from_secs(15);
 /// How long one look into the feed may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-/// How often clients that stopped reading are looked for.
-const STALLS_EVERY: Duration = Duration::from_millis(500);
 /// Streams end when their right to run could not be confirmed for this long.
 const DOUBT_LIMIT: Duration = Duration::from_secs(20);
 /// Rows of the feed read at once.
@@ -236,15 +221,6 @@ pub async fn follow_cuts(app: App) {
             }
             _ => {}
         }
-    }
-}
-
-/// Lets go of clients that stopped reading, for as long as the process lives.
-pub async fn watch_stalls(app: App) {
-    let mut ticks = interval(STALLS_EVERY);
-    loop {
-        ticks.tick().await;
-        app.streams.let_go_of_stalled(app.settings.stream_idle);
     }
 }
 

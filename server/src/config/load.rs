@@ -18,8 +18,8 @@ use super::{
 /// What every variable of ours begins with.
 const ENV_PREFIX: &str = "HANDOFF__";
 /// The sections, for those who mistype one.
-const SECTIONS: [&str; 9] = [
-    "server", "admin", "database", "blobs", "issuers", "policies", "limits", "timeouts", "log",
+const SECTIONS: [&str; 10] = [
+    "server", "admin", "database", "blobs", "issuers", "policies", "limits", "timeouts", "clients", "log",
 ];
 
 /// The configuration of `file`, if one is given, and of the environment, which has the last word.
@@ -133,14 +133,16 @@ fn read(root: &mut Table, problems: &mut Vec<Problem>) -> Config {
         });
     }
     let server = read_server(root, problems);
+    let limits = read_limits(root, problems);
     let config = Config {
         admin: read_admin(root, problems, server.listen),
         database: read_database(root, problems, server.replicas),
         blobs: read_blobs(root, problems),
         issuers: super::issuers::read(root, problems),
         policies: read_policies(root, problems),
-        limits: read_limits(root, problems),
         timeouts: read_timeouts(root, problems),
+        clients: super::clients::read(root, problems, limits.max_bundle.max(limits.max_body)),
+        limits,
         log: read_log(root, problems),
         server,
     };
@@ -405,6 +407,7 @@ fn read_timeouts(root: &mut Table, problems: &mut Vec<Problem>) -> Timeouts {
     let timeouts = Timeouts {
         request_header: section.duration("request_header", defaults.request_header),
         body_idle: section.duration("body_idle", defaults.body_idle),
+        body_whole: section.duration("body_whole", defaults.body_whole),
         keep_alive: section.duration("keep_alive", defaults.keep_alive),
         disconnect: section.duration("disconnect", defaults.disconnect),
         shutdown: section.duration("shutdown", defaults.shutdown),

@@ -2,6 +2,7 @@
 //! Knows what is safe to serve with; opens nothing but the files that hold secrets.
 
 mod address;
+mod clients;
 mod issuers;
 mod load;
 mod reader;
@@ -22,6 +23,7 @@ use secrecy::SecretString;
 use thiserror::Error;
 
 pub use address::AddressRange;
+pub use clients::Clients;
 pub use load::{is_loopback, load, parse};
 pub use show::redact_url;
 
@@ -74,6 +76,8 @@ pub struct Config {
     pub limits: Limits,
     /// How long anybody may take.
     pub timeouts: Timeouts,
+    /// What clients may hold at once.
+    pub clients: Clients,
     /// How logs are written.
     pub log: Log,
 }
@@ -164,6 +168,8 @@ pub struct Timeouts {
     pub request_header: Duration,
     /// Between two pieces of a body, either way.
     pub body_idle: Duration,
+    /// For a whole body of those that are kept in memory.
+    pub body_whole: Duration,
     /// How long an idle connection is kept.
     pub keep_alive: Duration,
     /// How long a client may take to close its side.
@@ -177,6 +183,7 @@ impl Default for Timeouts {
         Self {
             request_header: Duration::from_secs(5),
             body_idle: Duration::from_secs(30),
+            body_whole: Duration::from_mins(5),
             keep_alive: Duration::from_secs(75),
             disconnect: Duration::from_secs(5),
             shutdown: Duration::from_secs(20),

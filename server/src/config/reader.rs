@@ -141,6 +141,18 @@ impl<'a> Section<'a> {
         )
     }
 
+    /// Bytes, or 0 for no limit.
+    pub(super) fn size_or_none(&mut self, key: &'static str, default: u64) -> u64 {
+        let value = self.value(key);
+        self.measured(
+            key,
+            value,
+            default,
+            "set it to bytes like `1 KiB`, or to 0 for no limit",
+            |text| parse_size(text).filter(|n| i64::try_from(*n).is_ok()),
+        )
+    }
+
     /// A length of time: seconds, or a text like `30 s`.
     pub(super) fn duration(&mut self, key: &'static str, default: Duration) -> Duration {
         let value = self.value(key);

@@ -61,6 +61,7 @@ impl Config {
         }
         section("limits", limits(&self.limits));
         section("timeouts", timeouts(&self.timeouts));
+        section("clients", super::clients::show(&self.clients));
         section(
             "log",
             vec![
@@ -127,6 +128,7 @@ fn timeouts(timeouts: &Timeouts) -> Vec<(&'static str, Value)> {
     vec![
         ("request_header", time(timeouts.request_header)),
         ("body_idle", time(timeouts.body_idle)),
+        ("body_whole", time(timeouts.body_whole)),
         ("keep_alive", time(timeouts.keep_alive)),
         ("disconnect", time(timeouts.disconnect)),
         ("shutdown", time(timeouts.shutdown)),

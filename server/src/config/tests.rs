@@ -211,6 +211,51 @@ fn a_role_that_does_not_exist_is_refused() {
 }
 
 #[test]
+fn what_clients_may_hold_is_set_as_a_section_of_its_own() {
+    let text = format!(
+        "{GOOD}\n[clients]\nmax_connections = 500\nmax_per_address = 0\nleast_download_rate = 0\nmax_header = \"8 KiB\""
+    );
+    let clients = with_env(&text, &[("HANDOFF__CLIENTS__RATE_WINDOW", "10 s")])
+        .unwrap()
+        .clients;
+    let expected = Clients {
+        max_connections: 500,
+        max_per_address: 0,
+        least_download_rate: 0,
+        max_header: 8 << 10,
+        rate_window: Duration::from_secs(10),
+        ..Clients::default()
+    };
+    assert_eq!(clients, expected);
+}
+
+#[test]
+fn limits_of_clients_that_can_not_be_are_named() {
+    let text = format!(
+        "{GOOD}\n[clients]\nmax_connections = 0\nmax_downloads = -1\nmax_header = 0\nmax_buffered = \"1 MiB\"\n\
+         least_upload_rate = \"fast\"\nrate_window = \"0 s\"\nmax_uplods = 3"
+    );
+    let error = with_env(&text, &[]).unwrap_err();
+    let keys: Vec<&str> = error.0.iter().map(|p| p.key.as_str()).collect();
+    assert_eq!(
+        keys,
+        [
+            "clients.max_connections",
+            "clients.max_downloads",
+            "clients.max_header",
+            "clients.least_upload_rate",
+            "clients.rate_window",
+            "clients.max_buffered",
+            "clients.max_uplods",
+        ]
+    );
+    assert!(
+        error.to_string().contains("did you mean `max_uploads`"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_secret_is_read_from_its_file() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     writeln!(file, "postgres://handoff:fr0mfile@db/handoff").unwrap();

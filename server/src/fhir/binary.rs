@@ -13,8 +13,9 @@ use crate::app::AppError;
 use crate::app::redeem::{Fetch, Fetched};
 use crate::http::HttpState;
 use crate::http::answer::with_correlation;
+use crate::http::body::{read_body, stated_length, upload};
 use crate::http::request::authenticate;
-use crate::http::stream::{content, preview, read_body, resume_of, upload};
+use crate::http::stream::{content, preview, resume_of};
 use crate::http::wrapped::wrapped;
 
 /// The routes.
@@ -61,13 +62,13 @@ async fn create(state: State, request: HttpRequest, payload: web::Payload) -> Ht
             essence.as_str(),
             "application/fhir+json" | "application/json+fhir"
         ) {
-            let body = read_body(&request, payload, state.limits.max_body, state.timeouts.body_idle).await?;
+            let body = read_body(&state, &request, payload, state.limits.max_body).await?;
             // Verbatim content unless it really is a Binary resource (R4 binary).
             let (content_type, context, data) = if let Some(binary) = as_binary(&body)? {
                 let data = binary.data.unwrap_or_default();
                 (binary.content_type, binary.security_context.or(context), data)
             } else {
-                (sent_type, context, body)
+                (sent_type, context, body.to_vec())
             };
             let whole = futures_util::stream::iter([Ok(bytes::Bytes::from(data))]);
             let limit = state.app.settings.max_inline;
@@ -77,12 +78,12 @@ async fn create(state: State, request: HttpRequest, payload: web::Payload) -> Ht
                 .await?
         } else {
             let limit = state.app.settings.max_binary;
-            if crate::http::stream::stated_length(&request).is_some_and(|n| n > limit) {
+            if stated_length(&request).is_some_and(|n| n > limit) {
                 return Err(AppError::from(handoff_domain::ports::BlobError::TooLarge {
                     limit,
                 }));
             }
-            let data = upload(&request, payload, state.timeouts.body_idle);
+            let data = upload(&state, &request, payload)?;
             state
                 .app
                 .create_binary(&caller, sent_type, context, data, limit)
@@ -150,11 +151,15 @@ async fn fetch(state: State, request: HttpRequest, ids: web::Path<Ids>) -> HttpR
             head,
             at_most: (form == BinaryForm::Wrapped).then_some(state.app.settings.max_inline),
         };
+        // Before the use is taken.
+        let taken = state.room.download_unless(head)?;
         match (state.app.fetch_binary(&caller, fetch).await?, form) {
             (Fetched::Preview(found), _) => Ok(preview(&state, &request, &found.binary)),
-            (Fetched::Content(ticket), BinaryForm::Raw) => content(&state, &request, &caller, *ticket).await,
+            (Fetched::Content(ticket), BinaryForm::Raw) => {
+                content(&state, &request, &caller, *ticket, taken).await
+            }
             (Fetched::Content(ticket), BinaryForm::Wrapped) => {
-                wrapped(&state, &request, &caller, *ticket).await
+                wrapped(&state, &request, &caller, *ticket, taken).await
             }
         }
     };

@@ -12,8 +12,8 @@ use crate::app::json_edit::set_field;
 use crate::app::{AppError, Caller};
 use crate::http::HttpState;
 use crate::http::answer::{operation_outcome, status_of};
+use crate::http::body::read_body;
 use crate::http::request::{authenticate, correlation_of};
-use crate::http::stream::read_body;
 
 /// `POST [base]`.
 pub async fn run(state: web::Data<HttpState>, request: HttpRequest, payload: web::Payload) -> HttpResponse {
@@ -21,13 +21,7 @@ pub async fn run(state: web::Data<HttpState>, request: HttpRequest, payload: web
         let caller = authenticate(&state, &request).await?;
         check_accept(&request)?;
         check_content_type(&request)?;
-        let body = read_body(
-            &request,
-            payload,
-            state.limits.max_bundle,
-            state.timeouts.body_idle,
-        )
-        .await?;
+        let body = read_body(&state, &request, payload, state.limits.max_bundle).await?;
         let resource = parse(&body, &ParseOptions::expecting("Bundle")).map_err(AppError::invalid)?;
         let bundle = bundle(resource).map_err(AppError::invalid)?;
         check_sizes(&state, &bundle, body.len())?;

@@ -20,8 +20,8 @@ use crate::app::admission::profile_issues;
 use crate::app::grants::{GrantRequest, RevokePick};
 use crate::http::HttpState;
 use crate::http::access_grants::issued_json;
+use crate::http::body::read_body;
 use crate::http::request::{authenticate, correlation_of};
-use crate::http::stream::read_body;
 
 /// The longest body of an operation on grants.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -197,7 +197,7 @@ async fn grant(
         let caller = authenticate(&state, &request).await?;
         check_accept(&request)?;
         check_content_type(&request)?;
-        let body = read_body(&request, payload, BODY_LIMIT, state.timeouts.body_idle).await?;
+        let body = read_body(&state, &request, payload, BODY_LIMIT).await?;
         let asked = grant_request(&ids.id, &read_parameters(&body)?)?;
         state.app.issue_grant(&caller, asked).await
     };
@@ -244,7 +244,7 @@ async fn revoke(
         let caller = authenticate(&state, &request).await?;
         check_accept(&request)?;
         check_content_type(&request)?;
-        let body = read_body(&request, payload, BODY_LIMIT, state.timeouts.body_idle).await?;
+        let body = read_body(&state, &request, payload, BODY_LIMIT).await?;
         let list = read_parameters(&body)?;
         check_names(&list, &["document", "actor", "reason"], &["grantId"])?;
         let grants = list
@@ -290,7 +290,7 @@ async fn validate(
         authenticate(&state, &request).await?;
         check_accept(&request)?;
         check_content_type(&request)?;
-        let body = read_body(&request, payload, state.limits.max_body, state.timeouts.body_idle).await?;
+        let body = read_body(&state, &request, payload, state.limits.max_body).await?;
         let asked: Vec<String> = pairs_of(request.query_string().as_bytes())
             .into_iter()
             .filter(|(name, _)| name == "profile")

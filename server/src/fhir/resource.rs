@@ -11,8 +11,8 @@ use super::{failed, negotiate, not_allowed, ok, search, stored};
 use crate::app::{AppError, Caller, admission};
 use crate::http::HttpState;
 use crate::http::answer::with_correlation;
+use crate::http::body::read_body;
 use crate::http::request::authenticate;
-use crate::http::stream::read_body;
 
 /// The longest body of a search by POST.
 const SEARCH_BODY: usize = 64 * 1024;
@@ -119,7 +119,7 @@ async fn create(
         negotiate::check_accept(&request)?;
         negotiate::check_content_type(&request)?;
         refuse_conditional(&request, "if-none-exist")?;
-        let body = read_body(&request, payload, state.limits.max_body, state.timeouts.body_idle).await?;
+        let body = read_body(&state, &request, payload, state.limits.max_body).await?;
         let resource = checked(&body, kind.as_str(), state.limits.max_resource)?;
         let answer = match **kind {
             Kind::Task => state.app.create_task(&caller, resource).await?,
@@ -155,7 +155,7 @@ async fn update(
         negotiate::check_content_type(&request)?;
         refuse_conditional(&request, "if-none-match")?;
         let expected = super::conditional::expected(&request)?;
-        let body = read_body(&request, payload, state.limits.max_body, state.timeouts.body_idle).await?;
+        let body = read_body(&state, &request, payload, state.limits.max_body).await?;
         let resource = checked(&body, kind.as_str(), state.limits.max_resource)?;
         if resource.id() != Some(ids.id.as_str()) {
             let text = "the resource's `id` must be that of the URL";
@@ -335,7 +335,7 @@ async fn search_by_post(
         );
         return failed(&state, &request, &error);
     }
-    match read_body(&request, payload, SEARCH_BODY, state.timeouts.body_idle).await {
+    match read_body(&state, &request, payload, SEARCH_BODY).await {
         Ok(body) => {
             pairs.extend(pairs_of(&body));
             answer_search(&state, **kind, &request, pairs).await

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use super::HttpState;
 use super::answer::{Face, failure, json_answer, with_correlation};
+use super::body::read_body;
 use super::request::authenticate;
-use super::stream::read_body;
 use crate::app::grants::{GrantRequest, IssuedGrant};
 use crate::app::json_edit::set_field;
 use crate::app::{AppError, Class, GrantView};
@@ -77,7 +77,7 @@ async fn issue(
 ) -> HttpResponse {
     let answer = async {
         let caller = authenticate(&state, &request).await?;
-        let body = read_body(&request, payload, BODY_LIMIT, state.timeouts.body_idle).await?;
+        let body = read_body(&state, &request, payload, BODY_LIMIT).await?;
         let asked = parse(&body, &id.id)?;
         state.app.issue_grant(&caller, asked).await
     };

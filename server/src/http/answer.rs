@@ -98,7 +98,8 @@ pub fn operation_outcome(error: &AppError, correlation: &str) -> Vec<u8> {
 pub fn failure(state: &HttpState, request: &HttpRequest, face: Face, error: &AppError) -> HttpResponse {
     let correlation = correlation_of(state, request);
     let status = status_of(error.class);
-    if status.is_server_error() {
+    // A line for each that is turned away is what a flood would like to have; metrics count them.
+    if status.is_server_error() && error.reason != Reason::RateLimited {
         tracing::error!(%correlation, reason = %error.reason, cause = error.cause.as_deref(), "request failed");
     }
     let mut response = HttpResponse::build(status);

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use super::HttpState;
 use super::access_grants::not_allowed;
 use super::answer::{Face, failure, with_correlation};
+use super::body::read_body;
 use super::request::authenticate;
-use super::stream::read_body;
 use crate::app::{AppError, Class};
 
 /// The page. The same bytes for every handle, known or not.
@@ -82,7 +82,7 @@ async fn redeem(
 ) -> HttpResponse {
     let answer = async {
         let caller = authenticate(&state, &request).await?;
-        let body = read_body(&request, payload, BODY_LIMIT, state.timeouts.body_idle).await?;
+        let body = read_body(&state, &request, payload, BODY_LIMIT).await?;
         let code = code_of(&request, &body)?;
         let handle = Handle::parse(path.handle.as_str()).map_err(|_| unknown())?;
         let id = state.app.redeem_link(&caller, handle, &code.secret).await?;

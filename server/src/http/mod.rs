@@ -3,10 +3,12 @@
 
 pub mod access_grants;
 pub mod answer;
+pub mod body;
 pub mod connection;
 pub mod handoff_page;
 pub mod redemptions;
 pub mod request;
+pub mod room;
 pub mod stream;
 pub mod wrapped;
 
@@ -18,7 +20,7 @@ use handoff_domain::ids::TenantId;
 use handoff_identity::TokenValidator;
 
 use crate::app::App;
-use crate::config::{AddressRange, Limits, Timeouts};
+use crate::config::{AddressRange, Clients, Limits, Timeouts};
 
 /// What every handler works with.
 #[derive(Clone)]
@@ -35,6 +37,10 @@ pub struct HttpState {
     pub limits: Limits,
     /// How long a request may pause.
     pub timeouts: Timeouts,
+    /// How fast clients have to be.
+    pub clients: Clients,
+    /// What is free of what all requests share.
+    pub room: Arc<room::Room>,
     /// When each actor's teams were last written down, so that it is not done at every request.
     pub seen: Arc<request::Seen>,
     /// Refused tokens lately, so that a flood of them does not fill the audit.

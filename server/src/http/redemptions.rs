@@ -26,13 +26,14 @@ async fn serve(state: web::Data<HttpState>, request: HttpRequest, id: web::Path<
         let caller = authenticate(&state, &request).await?;
         let id = RedemptionId::parse(id.id.as_str()).map_err(|_| AppError::not_found())?;
         let head = request.method() == actix_web::http::Method::HEAD;
+        let taken = state.room.download_unless(head)?;
         match state
             .app
             .redemption_content(&caller, id, resume_of(&request), head)
             .await?
         {
             Fetched::Preview(found) => Ok(preview(&state, &request, &found.binary)),
-            Fetched::Content(ticket) => content(&state, &request, &caller, *ticket).await,
+            Fetched::Content(ticket) => content(&state, &request, &caller, *ticket, taken).await,
         }
     };
     match answer.await {

@@ -1,129 +1,42 @@
-//! Bodies in and out: bounded, timed, and for content streamed in constant memory with a length that is always
-//! stated, so that a cut stream can't be taken for a whole file.
+//! Content on its way out: streamed in constant memory with a length that is always stated, so that a cut stream can't
+//! be taken for a whole file.
 
 use std::pin::Pin;
-use std::time::Duration;
+use std::sync::Arc;
 
 use actix_web::body::SizedStream;
 use actix_web::http::header;
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use handoff_domain::document::StoredBinary;
-use handoff_domain::ports::{BlobError, ByteStream};
-use tokio::sync::mpsc;
 
 use super::HttpState;
 use super::answer::with_correlation;
 use super::connection::Connection;
+use super::room::Taken;
 use crate::app::redeem::{Ticket, strong_etag};
-use crate::app::{AppError, Caller, Class};
-use handoff_domain::reason::Reason;
+use crate::app::{AppError, Caller};
 
-/// Chunks of an upload that wait for the blob store.
-const UPLOAD_BACKLOG: usize = 4;
-
-/// A whole body of at most `limit` bytes.
-pub async fn read_body(
-    request: &HttpRequest,
-    mut payload: web::Payload,
-    limit: usize,
-    idle: Duration,
-) -> Result<Vec<u8>, AppError> {
-    if stated_length(request).is_some_and(|n| n > limit as u64) {
-        return Err(too_large(limit));
-    }
-    let mut body = Vec::new();
-    loop {
-        let chunk = tokio::time::timeout(idle, payload.next())
-            .await
-            .map_err(|_| stalled())?;
-        match chunk {
-            None => return Ok(body),
-            Some(Ok(chunk)) => {
-                if body.len().saturating_add(chunk.len()) > limit {
-                    return Err(too_large(limit));
-                }
-                body.extend_from_slice(&chunk);
-            }
-            Some(Err(_)) => return Err(AppError::bad("the body broke off before its end; send it again")),
-        }
-    }
-}
-
-/// A body as a stream that other threads may read: the payload itself stays on the connection's own.
-pub fn upload(request: &HttpRequest, mut payload: web::Payload, idle: Duration) -> ByteStream {
-    let (sender, receiver) = mpsc::channel::<Result<Bytes, BlobError>>(UPLOAD_BACKLOG);
-    let stated = stated_length(request);
-    actix_web::rt::spawn(async move {
-        let mut length: u64 = 0;
-        loop {
-            let chunk = match tokio::time::timeout(idle, payload.next()).await {
-                Ok(Some(Ok(chunk))) => chunk,
-                Ok(None) => {
-                    // A clean end before the stated length is still a broken upload.
-                    if stated.is_some_and(|n| n != length) {
-                        let _ = sender.send(Err(BlobError::SourceFailed)).await;
-                    }
-                    return;
-                }
-                Ok(Some(Err(_))) | Err(_) => {
-                    let _ = sender.send(Err(BlobError::SourceFailed)).await;
-                    return;
-                }
-            };
-            length = length.saturating_add(chunk.len() as u64);
-            if sender.send(Ok(chunk)).await.is_err() {
-                return;
-            }
-        }
-    });
-    Box::pin(futures_util::stream::unfold(
-        receiver,
-        |mut receiver| async move { receiver.recv().await.map(|item| (item, receiver)) },
-    ))
-}
-
-/// `Content-Length`, where it was sent.
-pub fn stated_length(request: &HttpRequest) -> Option<u64> {
-    request
-        .headers()
-        .get(header::CONTENT_LENGTH)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
-}
-
-fn too_large(limit: usize) -> AppError {
-    AppError::new(
-        Class::TooLarge,
-        Reason::TooLarge,
-        format!("the body exceeds the limit of {limit} bytes"),
-    )
-}
-
-fn stalled() -> AppError {
-    AppError::bad("the body stopped coming; send it again without pausing")
-}
-
-/// Content of a ticket as an answer: 200 for the whole, 206 for the rest.
+/// Content of a ticket as an answer: 200 for the whole, 206 for the rest. Its room is `taken` until the end.
 pub async fn content(
     state: &HttpState,
     request: &HttpRequest,
     caller: &Caller,
     ticket: Ticket,
+    taken: Option<Taken>,
 ) -> Result<HttpResponse, AppError> {
     let (from, until, size) = (ticket.from, ticket.until, ticket.binary.size);
     let partial = ticket.ranged;
     let binary = ticket.binary.clone();
     let redemption = ticket.redemption.clone();
-    if let Some(transport) = request.conn_data::<Connection>().and_then(Connection::handle) {
-        ticket.ending.entry().carried_by(transport);
-    }
+    carry(request, &ticket);
     let content = state.app.open_content(caller, ticket).await?;
+    let content = content.inspect(move |_| {
+        let _until_the_end = &taken;
+    });
     let mut response = if partial {
         let mut response = HttpResponse::PartialContent();
         let last = until.saturating_sub(1);
@@ -142,6 +55,13 @@ pub async fn content(
     let mut response = content_headers(with_correlation(state, request, response), &binary);
     let body: Pin<Box<dyn Stream<Item = _>>> = Box::pin(content);
     Ok(response.body(SizedStream::new(until.saturating_sub(from), body)))
+}
+
+/// Lets the stream of a ticket be cut with the connection that carries it.
+pub fn carry(request: &HttpRequest, ticket: &Ticket) {
+    if let Some(connection) = request.conn_data::<Arc<Connection>>() {
+        ticket.ending.entry().carried_by(connection.handle());
+    }
 }
 
 /// What a GET would be told, without content.

@@ -10,7 +10,8 @@ use futures_util::StreamExt;
 
 use super::HttpState;
 use super::answer::{FHIR_JSON, with_correlation};
-use super::connection::Connection;
+use super::room::Taken;
+use super::stream::carry;
 use crate::app::content::{Content, ContentError};
 use crate::app::redeem::Ticket;
 use crate::app::{AppError, Caller};
@@ -18,12 +19,13 @@ use crate::app::{AppError, Caller};
 /// Closes the text of `data` and the resource.
 const END: &str = "\"}";
 
-/// Content of a ticket as a Binary resource.
+/// Content of a ticket as a Binary resource. Its room is `taken` until the end.
 pub async fn wrapped(
     state: &HttpState,
     request: &HttpRequest,
     caller: &Caller,
     ticket: Ticket,
+    taken: Option<Taken>,
 ) -> Result<HttpResponse, AppError> {
     let binary = &ticket.binary;
     let created = binary.created.to_instant();
@@ -31,9 +33,7 @@ pub async fn wrapped(
         handoff_fhir_model::binary::wrap(binary.id.as_str(), "1", &created, &binary.content_type, &[])
             .to_string();
     let size = binary.size;
-    if let Some(transport) = request.conn_data::<Connection>().and_then(Connection::handle) {
-        ticket.ending.entry().carried_by(transport);
-    }
+    carry(request, &ticket);
     let content = state.app.open_content(caller, ticket).await?;
     let mut response = with_correlation(state, request, HttpResponse::Ok());
     response.content_type(FHIR_JSON);
@@ -52,6 +52,7 @@ pub async fn wrapped(
         carried: Vec::new(),
         left: size,
         done: false,
+        _taken: taken,
     };
     let body = futures_util::stream::unfold(writer, Writer::step);
     Ok(response.body(SizedStream::new(length, Box::pin(body))))
@@ -66,6 +67,7 @@ struct Writer {
     carried: Vec<u8>,
     left: u64,
     done: bool,
+    _taken: Option<Taken>,
 }
 
 impl Writer {

@@ -67,7 +67,7 @@ mod tests {
         for uri in ["/observed/secret-id?patient=ada", "/nowhere/secret-id"] {
             call_service(&app, TestRequest::with_uri(uri).to_request()).await;
         }
-        let told = metrics::render(0);
+        let told = metrics::render(0, &crate::telemetry::clients::Present::default());
         assert!(
             told.contains(
                 "handoff_http_requests_total{route=\"/observed/{id}\",method=\"GET\",status=\"204\"} 1"

@@ -10,6 +10,8 @@ use std::time::Duration;
 use handoff_domain::audit::Event;
 use handoff_domain::reason::Reason;
 
+use super::clients::Present;
+
 /// Upper bounds of the request histogram, in seconds.
 const BOUNDS: [f64; 12] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0,
@@ -25,14 +27,14 @@ struct Requests {
 }
 
 /// A counter by some labels.
-struct Labelled<const N: usize>(Mutex<BTreeMap<[&'static str; N], u64>>);
+pub(super) struct Labelled<const N: usize>(Mutex<BTreeMap<[&'static str; N], u64>>);
 
 impl<const N: usize> Labelled<N> {
-    const fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Self(Mutex::new(BTreeMap::new()))
     }
 
-    fn count(&self, labels: [&'static str; N]) {
+    pub(super) fn count(&self, labels: [&'static str; N]) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(labels).or_default();
         *count = count.saturating_add(1);
@@ -102,20 +104,22 @@ pub fn job_failure(job: &'static str) {
     JOB_FAILURES.count([job]);
 }
 
-/// Everything in the Prometheus text format, version 0.0.4, and how many streams are open.
-pub fn render(streams_open: usize) -> String {
+/// Everything in the Prometheus text format, version 0.0.4, with how many streams are open and what clients hold.
+pub fn render(streams_open: usize, clients: &Present) -> String {
     let mut out = String::with_capacity(8 * 1024);
     // Writing to a String can't fail.
-    let _infallible = write_all(&mut out, streams_open);
+    let _infallible = write_all(&mut out, streams_open)
+        .and_then(|()| super::clients::write(&mut out, clients))
+        .and_then(|()| super::process::write(&mut out));
     out
 }
 
-fn head(out: &mut String, name: &str, kind: &str, help: &str) -> std::fmt::Result {
+pub(super) fn head(out: &mut String, name: &str, kind: &str, help: &str) -> std::fmt::Result {
     writeln!(out, "# HELP {name} {help}")?;
     writeln!(out, "# TYPE {name} {kind}")
 }
 
-fn write_labelled<const N: usize>(
+pub(super) fn write_labelled<const N: usize>(
     out: &mut String,
     name: &str,
     help: &str,
@@ -229,7 +233,7 @@ mod tests {
         audited(Event::RedemptionCompleted, Reason::Permitted, 7);
         audited(Event::GrantSuspended, Reason::TaskOnHold, 0);
         audited(Event::TaskCreated, Reason::Permitted, 0);
-        let text = render(1);
+        let text = render(1, &Present::default());
         for line in [
             "handoff_http_requests_total{route=\"/test/{id}\",method=\"GET\",status=\"200\"} 1",
             "handoff_http_requests_total{route=\"/test/{id}\",method=\"OTHER\",status=\"418\"} 1",

@@ -5,7 +5,9 @@
 //! counts and times are what a line is made of.
 
 pub mod access;
+pub mod clients;
 pub mod metrics;
+pub mod process;
 
 use std::io::{self, IsTerminal};
 
@@ -16,7 +18,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::config::{Log, LogFormat};
 
 /// What other crates say at most, whatever is asked for: below this some of them print what passes through
-/// them, headers and query strings with secrets in them.
+/// them, headers and query strings with secrets in them, or as much as anybody likes.
 const ALWAYS: [&str; 10] = [
     "hyper=warn",
     "hyper_util=warn",
@@ -25,7 +27,8 @@ const ALWAYS: [&str; 10] = [
     "azure_core=warn",
     "azure_identity=warn",
     "azure_storage=warn",
-    "actix_http=warn",
+    // A line for each client that sends what is no request; `telemetry::clients` counts them.
+    "actix_http=off",
     "actix_server=warn",
     "h2=warn",
 ];

@@ -48,7 +48,6 @@ pub(super) fn start(app: &App) -> Vec<JoinHandle<()>> {
             Ok(())
         }),
         rt::spawn(app::streams::follow_cuts(app.clone())),
-        rt::spawn(app::streams::watch_stalls(app.clone())),
     ]
 }
 

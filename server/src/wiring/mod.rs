@@ -2,6 +2,7 @@
 //! The command line and the tests both start it here, so that tests run what is shipped.
 
 mod background;
+mod descriptors;
 mod jobs;
 mod listen;
 mod options;
@@ -11,6 +12,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
 
+use actix_server::Server;
 use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
 use actix_web::rt::System;
@@ -28,9 +30,11 @@ use tokio::sync::oneshot;
 use crate::adapters::{MeasuredStore, OsEntropy, SystemClock};
 use crate::app::streams::Streams;
 use crate::app::{App, Rules, Settings};
-use crate::config::Timeouts;
+use crate::config::{AddressRange, Timeouts};
 use crate::demo::DevIssuers;
 use crate::http::HttpState;
+use crate::http::connection::{Connections, http_service, serving};
+use crate::http::room::Room;
 use crate::telemetry::access;
 use crate::{admin, http};
 
@@ -119,6 +123,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     let blobs = handoff_blobs::open(&options.blobs).await?;
     blobs.ready().await?;
 
+    let clients = descriptors::fit(options.clients, descriptors::raise(), options.store.pool_size);
     let (listener, address) = listen(options.listen)?;
     let (admin_listener, admin_address) = listen(options.admin_listen)?;
     let base_url = format!("http://{address}");
@@ -153,7 +158,6 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
             max_binary: options.limits.max_binary,
             max_inline: options.limits.max_inline,
             max_entries: options.limits.max_entries,
-            stream_idle: options.timeouts.body_idle,
         }),
         entropy,
     };
@@ -162,14 +166,18 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         .heartbeat(&app.settings.process, app.clock.now())
         .await?;
 
+    let trusted_proxies: Arc<[AddressRange]> = options.trusted_proxies.into();
+    let connections = Connections::new(&clients, &options.timeouts, Arc::clone(&trusted_proxies));
     let parts = Parts {
         state: HttpState {
             app: app.clone(),
             validator: Arc::new(validator),
             tenants: Arc::new(tenants),
-            trusted_proxies: options.trusted_proxies.into(),
+            trusted_proxies,
             limits: options.limits,
             timeouts: options.timeouts,
+            clients,
+            room: Arc::new(Room::new(&clients)),
             seen: Arc::default(),
             refusals: Arc::default(),
         },
@@ -177,6 +185,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         dev,
         workers: options.workers.max(1),
         timeouts: options.timeouts,
+        connections: Arc::new(connections),
         listener,
         admin_listener,
     };
@@ -273,6 +282,7 @@ struct Parts {
     dev: Option<DevIssuers>,
     workers: usize,
     timeouts: Timeouts,
+    connections: Arc<Connections>,
     listener: TcpListener,
     admin_listener: TcpListener,
 }
@@ -304,36 +314,43 @@ async fn serve(parts: Parts, started: oneshot::Sender<[ServerHandle; 2]>) -> io:
         dev,
         workers,
         timeouts,
+        connections,
         listener,
         admin_listener,
     } = parts;
     let app = state.app.clone();
-    let public = HttpServer::new(move || {
-        let (state, dev) = (state.clone(), dev.clone());
-        HttpApp::new()
-            .wrap(from_fn(http::connection::let_go_of_refused))
-            .wrap(from_fn(access::observe))
-            .configure(|config| {
-                if let Some(dev) = dev {
-                    dev.configure(config);
-                }
-            })
-            .configure(|config| http::configure(config, state))
-    })
-    .workers(workers)
-    .client_request_timeout(timeouts.request_header)
-    .client_disconnect_timeout(timeouts.disconnect)
-    .keep_alive(timeouts.keep_alive)
-    .shutdown_timeout(timeouts.shutdown.as_secs())
-    .on_connect(http::connection::on_connect)
-    .disable_signals()
-    .listen(listener)?
-    .run();
+    let shown = admin::Shown {
+        app: app.clone(),
+        connections: Arc::clone(&connections),
+        room: Arc::clone(&state.room),
+    };
+    let builder = Server::build();
+    let graceful = builder.graceful_shutdown_signal();
+    let accepted = Arc::clone(&connections);
+    let public = builder
+        .workers(workers)
+        // Ours is the limit; past it connections are told so and closed instead of waiting unseen.
+        .max_concurrent_connections(connections.most().saturating_add(1))
+        .shutdown_timeout(timeouts.shutdown.as_secs())
+        .disable_signals()
+        .listen("public", listener, move || {
+            let (state, dev) = (state.clone(), dev.clone());
+            let app = HttpApp::new()
+                .wrap(from_fn(access::observe))
+                .wrap(from_fn(serving))
+                .configure(|config| {
+                    if let Some(dev) = dev {
+                        dev.configure(config);
+                    }
+                })
+                .configure(|config| http::configure(config, state));
+            http_service(app, &accepted, &timeouts, graceful.clone())
+        })?
+        .run();
 
-    let admin_app = app.clone();
     let admin = HttpServer::new(move || {
-        let app = admin_app.clone();
-        HttpApp::new().configure(|config| admin::configure(config, app))
+        let shown = shown.clone();
+        HttpApp::new().configure(|config| admin::configure(config, shown))
     })
     .workers(1)
     .client_request_timeout(timeouts.request_header)
@@ -342,7 +359,8 @@ async fn serve(parts: Parts, started: oneshot::Sender<[ServerHandle; 2]>) -> io:
     .listen(admin_listener)?
     .run();
 
-    let jobs = jobs::start(&app);
+    let mut jobs = jobs::start(&app);
+    jobs.push(actix_web::rt::spawn(connections.watch()));
     // The caller may have gone; then its end of the servers is dropped, which stops them.
     if let Err([public, admin]) = started.send([public.handle(), admin.handle()]) {
         drop((public.stop(false), admin.stop(false)));

@@ -11,7 +11,7 @@ use handoff_identity::{HttpSettings, IssuerConfig};
 use handoff_store::StoreConfig;
 use secrecy::ExposeSecret;
 
-use crate::config::{AddressRange, Config, Limits, Timeouts};
+use crate::config::{AddressRange, Clients, Config, Limits, Timeouts};
 
 /// Whose tokens are accepted.
 #[derive(Debug, Clone)]
@@ -54,6 +54,8 @@ pub struct Options {
     pub limits: Limits,
     /// How long anybody may take.
     pub timeouts: Timeouts,
+    /// What clients may hold at once.
+    pub clients: Clients,
     /// The clock; the system's where `None`.
     pub clock: Option<Arc<dyn Clock>>,
     /// The source of ids and secrets; the system's where `None`.
@@ -90,6 +92,7 @@ impl Options {
             workflows: shipped_workflows(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
+            clients: Clients::default(),
             clock: None,
             entropy: None,
         }
@@ -117,6 +120,7 @@ impl Options {
                 .unwrap_or_else(shipped_workflows),
             limits: config.limits,
             timeouts: config.timeouts,
+            clients: config.clients,
             clock: None,
             entropy: None,
         }

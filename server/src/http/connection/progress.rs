@@ -1,0 +1,562 @@
+//! How far the client of one connection is with what it sends and takes, and when its time is up. Knows no socket
+//! and no clock: what happened and when is told to it.
+
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use crate::config::{Clients, Timeouts};
+
+/// How long clients may take, and how much they may send before a request begins.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    head: Duration,
+    keep_alive: Duration,
+    disconnect: Duration,
+    idle: Duration,
+    max_header: usize,
+    /// Bytes that must be taken in each window; 0 asks for none.
+    least: u64,
+    window: Duration,
+}
+
+impl Patience {
+    /// What the configuration asks of clients.
+    pub fn new(timeouts: &Timeouts, clients: &Clients) -> Self {
+        let window = clients.rate_window;
+        Self {
+            head: timeouts.request_header,
+            keep_alive: timeouts.keep_alive,
+            disconnect: timeouts.disconnect,
+            idle: timeouts.body_idle,
+            max_header: clients.max_header,
+            least: clients
+                .least_download_rate
+                .saturating_mul(window.as_secs().max(1)),
+            window,
+        }
+    }
+
+    /// How often a writer that waits for its client tries whether there is room after all.
+    fn nudge_every(&self) -> Duration {
+        (self.idle / 8).max(Duration::from_millis(100))
+    }
+}
+
+/// Why a connection ends, for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// As it should: either side closed it between requests.
+    Closed,
+    /// No request came for the time of a keep-alive.
+    Idle,
+    /// It was idle, and its place was needed.
+    Crowded,
+    /// A request's head did not come in time.
+    SlowHeader,
+    /// A request's head exceeded the limit.
+    HeaderTooLarge,
+    /// What came was no request.
+    Malformed,
+    /// The rest of a body that nobody wanted kept coming.
+    UnreadBody,
+    /// The client took nothing of an answer for too long.
+    Stalled,
+    /// The client took too little of an answer for too long.
+    TooSlow,
+    /// We broke it off, because what it carried had to stop.
+    Aborted,
+    /// An answer could not be completed.
+    BrokenOff,
+    /// The client or the network broke it off.
+    Failed,
+}
+
+impl Ended {
+    /// The metric's label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Idle => "idle",
+            Self::Crowded => "crowded",
+            Self::SlowHeader => "slow-header",
+            Self::HeaderTooLarge => "header-too-large",
+            Self::Malformed => "malformed",
+            Self::UnreadBody => "unread-body",
+            Self::Stalled => "stalled",
+            Self::TooSlow => "too-slow",
+            Self::Aborted => "aborted",
+            Self::BrokenOff => "broken-off",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Whether the client did not behave as clients should.
+    pub const fn is_fault(self) -> bool {
+        matches!(
+            self,
+            Self::SlowHeader
+                | Self::HeaderTooLarge
+                | Self::Malformed
+                | Self::UnreadBody
+                | Self::Stalled
+                | Self::TooSlow
+        )
+    }
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// For a request, of which some bytes may have come.
+    Waiting {
+        since: Instant,
+        first_byte: Option<Instant>,
+        bytes: usize,
+        /// Whether what came so far was handed on to be read as a head.
+        offered: bool,
+        /// Whether a request was answered before.
+        served: bool,
+    },
+    /// A request is being answered. What comes beyond its body belongs to the next.
+    Serving { ahead: usize, body: bool },
+    /// The request was answered, and its body nobody read.
+    Draining { since: Instant },
+}
+
+/// Whether more may be read now.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// Yes.
+    Read,
+    /// After what was read has been looked at.
+    Later,
+    /// After the present request.
+    Parked,
+    /// Never: the head is larger than heads may be.
+    TooLarge,
+}
+
+/// What is to be done with a connection.
+#[derive(Debug, Default)]
+pub struct Look {
+    /// Why to end it.
+    pub end: Option<Ended>,
+    /// Whom to wake so that it tries to write.
+    pub wake: Option<Waker>,
+}
+
+/// What is written waits for the client to take it.
+#[derive(Debug, Clone, Copy)]
+struct Blocked {
+    /// Since when it has taken nothing.
+    since: Instant,
+    /// From when the wait is not yet part of a window.
+    uncounted: Instant,
+}
+
+/// The state of one connection.
+#[derive(Debug)]
+pub struct Progress {
+    phase: Phase,
+    /// `None` while nothing waits for the client.
+    blocked: Option<Blocked>,
+    /// How long of the present window was spent waiting for the client.
+    waited: Duration,
+    /// What it took in the present window.
+    taken: u64,
+    writer: Option<Waker>,
+    nudged: Option<Instant>,
+    /// Who wants to read on after the present request.
+    reader: Option<Waker>,
+}
+
+impl Progress {
+    /// Of a connection that was opened now.
+    pub const fn new(now: Instant) -> Self {
+        Self {
+            phase: Phase::Waiting {
+                since: now,
+                first_byte: None,
+                bytes: 0,
+                offered: false,
+                served: false,
+            },
+            blocked: None,
+            waited: Duration::ZERO,
+            taken: 0,
+            writer: None,
+            nudged: None,
+            reader: None,
+        }
+    }
+
+    /// A request begins; `body` says whether it has one.
+    pub fn begin(&mut self, body: bool) {
+        self.phase = Phase::Serving { ahead: 0, body };
+    }
+
+    /// The request's body was read to its end.
+    pub fn body_read(&mut self) {
+        if let Phase::Serving { body, .. } = &mut self.phase {
+            *body = false;
+        }
+    }
+
+    /// The request was answered. Answers whom to wake.
+    pub fn answered(&mut self, now: Instant) -> Option<Waker> {
+        self.phase = match self.phase {
+            Phase::Serving { body: true, .. } => Phase::Draining { since: now },
+            _ => Phase::Waiting {
+                since: now,
+                first_byte: None,
+                bytes: 0,
+                offered: false,
+                served: true,
+            },
+        };
+        self.reader.take()
+    }
+
+    /// It was told why it is not served; what it still sends has no meaning.
+    pub const fn refused(&mut self, now: Instant) {
+        self.phase = Phase::Draining { since: now };
+    }
+
+    /// Whether the reader may read now; `waker` is kept where it has to wait.
+    pub fn may_read(&mut self, patience: &Patience, waker: &Waker) -> Leave {
+        match &mut self.phase {
+            Phase::Waiting { bytes, offered, .. } if *bytes >= patience.max_header => {
+                if *offered {
+                    return Leave::TooLarge;
+                }
+                *offered = true;
+                Leave::Later
+            }
+            // Requests sent ahead wait in the network, not in our memory.
+            Phase::Serving { ahead, body: false } if *ahead >= patience.max_header => {
+                self.reader = Some(waker.clone());
+                Leave::Parked
+            }
+            _ => Leave::Read,
+        }
+    }
+
+    /// Bytes came.
+    pub fn read(&mut self, count: usize, now: Instant) {
+        match &mut self.phase {
+            Phase::Waiting {
+                first_byte, bytes, ..
+            } => {
+                first_byte.get_or_insert(now);
+                *bytes = bytes.saturating_add(count);
+            }
+            Phase::Serving { ahead, body: false } => *ahead = ahead.saturating_add(count),
+            Phase::Serving { body: true, .. } | Phase::Draining { .. } => {}
+        }
+    }
+
+    /// The client took this much.
+    pub fn wrote(&mut self, count: usize, now: Instant) {
+        self.taken = self.taken.saturating_add(count as u64);
+        if let Some(blocked) = self.blocked.take() {
+            let waited = now.saturating_duration_since(blocked.uncounted);
+            self.waited = self.waited.saturating_add(waited);
+            self.nudged = None;
+            // An idle connection is idle from when its last answer was taken.
+            if let Phase::Waiting { since, .. } = &mut self.phase {
+                *since = now;
+            }
+        }
+    }
+
+    /// Something waits for the client to take it. Answers whether to try in spite of what the system said.
+    pub fn waits(&mut self, now: Instant, waker: &Waker) -> bool {
+        let nudged = self.nudged.is_some() && self.writer.is_none();
+        self.blocked.get_or_insert(Blocked {
+            since: now,
+            uncounted: now,
+        });
+        self.writer = Some(waker.clone());
+        nudged
+    }
+
+    /// Since when nothing is asked and nothing waits, and whether there was a request before.
+    pub const fn idle_since(&self) -> Option<(bool, Instant)> {
+        match self.phase {
+            Phase::Waiting {
+                since,
+                bytes: 0,
+                served,
+                ..
+            } if self.blocked.is_none() => Some((served, since)),
+            _ => None,
+        }
+    }
+
+    /// What is to be done at this time.
+    pub fn look(&mut self, patience: &Patience, now: Instant) -> Look {
+        let past = |since: Instant, limit: Duration| now.saturating_duration_since(since) > limit;
+        if let Some(blocked) = self.blocked {
+            if past(blocked.since, patience.idle) {
+                return Look::end(Ended::Stalled);
+            }
+            if self.is_too_slow(patience, blocked, now) {
+                return Look::end(Ended::TooSlow);
+            }
+            // The system says late that there is room: when a third of the buffer is empty, which a slow client
+            // may need longer for than it is given to take anything at all.
+            if past(self.nudged.unwrap_or(blocked.since), patience.nudge_every()) {
+                self.nudged = Some(now);
+                return Look {
+                    end: None,
+                    wake: self.writer.take(),
+                };
+            }
+            return Look::default();
+        }
+        let end = match self.phase {
+            Phase::Waiting {
+                since,
+                first_byte,
+                served,
+                ..
+            } => match first_byte {
+                Some(first) if past(first, patience.head) => Some(Ended::SlowHeader),
+                // Whoever connects has something to say.
+                None if !served && past(since, patience.head) => Some(Ended::Idle),
+                None if past(since, patience.keep_alive) => Some(Ended::Idle),
+                _ => None,
+            },
+            Phase::Draining { since } if past(since, patience.disconnect) => Some(Ended::UnreadBody),
+            Phase::Serving { .. } | Phase::Draining { .. } => None,
+        };
+        Look { end, wake: None }
+    }
+
+    /// Judges a window that is over, and begins the next.
+    fn is_too_slow(&mut self, patience: &Patience, blocked: Blocked, now: Instant) -> bool {
+        let waiting = now.saturating_duration_since(blocked.uncounted);
+        if self.waited.saturating_add(waiting) < patience.window {
+            return false;
+        }
+        let enough = self.taken >= patience.least;
+        self.taken = 0;
+        self.waited = Duration::ZERO;
+        self.blocked = Some(Blocked {
+            uncounted: now,
+            ..blocked
+        });
+        !enough
+    }
+}
+
+impl Look {
+    const fn end(ended: Ended) -> Self {
+        Self {
+            end: Some(ended),
+            wake: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BODY: bool = true;
+
+    fn patience() -> Patience {
+        let timeouts = Timeouts {
+            request_header: Duration::from_secs(5),
+            body_idle: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(75),
+            disconnect: Duration::from_secs(5),
+            ..Timeouts::default()
+        };
+        let clients = Clients {
+            max_header: 1000,
+            least_download_rate: 100,
+            rate_window: Duration::from_mins(1),
+            ..Clients::default()
+        };
+        Patience::new(&timeouts, &clients)
+    }
+
+    /// A connection, and the time as seconds from its opening.
+    struct Case {
+        progress: Progress,
+        opened: Instant,
+    }
+
+    impl Case {
+        fn opened() -> Self {
+            let opened = Instant::now();
+            Self {
+                progress: Progress::new(opened),
+                opened,
+            }
+        }
+
+        fn served() -> Self {
+            let mut case = Self::opened();
+            case.progress.begin(!BODY);
+            case.progress.answered(case.opened);
+            case
+        }
+
+        fn at(&self, seconds: u64) -> Instant {
+            self.opened + Duration::from_secs(seconds)
+        }
+
+        fn ended(&mut self, seconds: u64) -> Option<Ended> {
+            let now = self.at(seconds);
+            self.progress.look(&patience(), now).end
+        }
+    }
+
+    #[test]
+    fn a_head_has_its_time_from_its_first_byte_on_every_request() {
+        for mut case in [Case::opened(), Case::served()] {
+            let at = case.at(3);
+            case.progress.read(1, at);
+            assert_eq!(case.ended(8), None);
+            assert_eq!(case.ended(9), Some(Ended::SlowHeader));
+        }
+    }
+
+    #[test]
+    fn a_connection_may_rest_between_requests_but_not_before_the_first() {
+        assert_eq!(Case::opened().ended(6), Some(Ended::Idle));
+        assert_eq!(Case::served().ended(74), None);
+        assert_eq!(Case::served().ended(76), Some(Ended::Idle));
+    }
+
+    #[test]
+    fn a_request_that_is_being_answered_has_all_time() {
+        let mut case = Case::opened();
+        case.progress.begin(BODY);
+        assert_eq!(case.ended(100_000), None);
+    }
+
+    #[test]
+    fn a_body_that_nobody_reads_ends_soon_after_the_answer() {
+        let mut case = Case::opened();
+        case.progress.begin(BODY);
+        let at = case.at(10);
+        case.progress.answered(at);
+        assert_eq!(case.ended(14), None);
+        assert_eq!(case.ended(16), Some(Ended::UnreadBody));
+        let mut case = Case::opened();
+        case.progress.begin(BODY);
+        case.progress.body_read();
+        case.progress.answered(at);
+        assert_eq!(case.ended(16), None);
+    }
+
+    #[test]
+    fn a_client_that_takes_nothing_is_stalled_whatever_the_phase() {
+        for serving in [true, false] {
+            let mut case = Case::opened();
+            case.progress.begin(!BODY);
+            if !serving {
+                case.progress.answered(case.opened);
+            }
+            let at = case.at(10);
+            case.progress.waits(at, Waker::noop());
+            assert_eq!(case.ended(39), None);
+            assert_eq!(case.ended(41), Some(Ended::Stalled));
+        }
+    }
+
+    #[test]
+    fn a_client_that_takes_too_little_for_a_minute_is_too_slow_and_one_that_takes_enough_is_not() {
+        for (bytes, end) in [(450, Some(Ended::TooSlow)), (550, None)] {
+            let mut case = Case::opened();
+            case.progress.begin(!BODY);
+            let mut found = None;
+            for second in 1..600 {
+                let now = case.at(second);
+                // Every five seconds some.
+                if second % 5 == 0 {
+                    case.progress.wrote(bytes, now);
+                }
+                case.progress.waits(now, Waker::noop());
+                found = found.or(case.ended(second));
+            }
+            assert_eq!(found, end, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn time_in_which_nothing_waits_for_the_client_is_not_held_against_it() {
+        let mut case = Case::opened();
+        case.progress.begin(!BODY);
+        for second in 1..600 {
+            let now = case.at(second);
+            // The store gives a byte a second, and the client takes each at once.
+            case.progress.waits(now, Waker::noop());
+            case.progress.wrote(1, now);
+            assert_eq!(case.ended(second), None);
+        }
+    }
+
+    #[test]
+    fn a_writer_that_waits_is_woken_now_and_then_to_try() {
+        let mut case = Case::opened();
+        case.progress.begin(!BODY);
+        let at = case.at(0);
+        assert!(!case.progress.waits(at, Waker::noop()));
+        let at = case.at(3);
+        assert!(case.progress.look(&patience(), at).wake.is_none());
+        let at = case.at(4);
+        assert!(case.progress.look(&patience(), at).wake.is_some());
+        assert!(case.progress.waits(at, Waker::noop()), "it tries");
+        assert!(!case.progress.waits(at, Waker::noop()), "once");
+    }
+
+    #[test]
+    fn a_head_may_be_as_large_as_the_limit_and_no_larger() {
+        let mut case = Case::opened();
+        let at = case.at(0);
+        let mut leave = || case.progress.may_read(&patience(), Waker::noop());
+        assert_eq!(leave(), Leave::Read);
+        case.progress.read(999, at);
+        assert_eq!(case.progress.may_read(&patience(), Waker::noop()), Leave::Read);
+        case.progress.read(1, at);
+        assert_eq!(case.progress.may_read(&patience(), Waker::noop()), Leave::Later);
+        assert_eq!(
+            case.progress.may_read(&patience(), Waker::noop()),
+            Leave::TooLarge
+        );
+    }
+
+    #[test]
+    fn what_is_sent_ahead_of_an_answer_waits_outside_and_a_body_does_not() {
+        let mut case = Case::opened();
+        let at = case.at(0);
+        case.progress.begin(!BODY);
+        case.progress.read(1000, at);
+        assert_eq!(case.progress.may_read(&patience(), Waker::noop()), Leave::Parked);
+        assert!(case.progress.answered(at).is_some(), "the reader goes on");
+        case.progress.begin(BODY);
+        case.progress.read(1000, at);
+        assert_eq!(case.progress.may_read(&patience(), Waker::noop()), Leave::Read);
+    }
+
+    #[test]
+    fn only_a_connection_without_anything_to_do_is_idle() {
+        let mut case = Case::opened();
+        let at = case.at(1);
+        assert_eq!(case.progress.idle_since(), Some((false, case.opened)));
+        case.progress.begin(!BODY);
+        assert_eq!(case.progress.idle_since(), None);
+        case.progress.answered(at);
+        assert_eq!(case.progress.idle_since(), Some((true, at)));
+        case.progress.waits(at, Waker::noop());
+        assert_eq!(case.progress.idle_since(), None);
+        let at = case.at(2);
+        case.progress.wrote(1, at);
+        assert_eq!(case.progress.idle_since(), Some((true, at)));
+        case.progress.read(1, at);
+        assert_eq!(case.progress.idle_since(), None);
+    }
+}

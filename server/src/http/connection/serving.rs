@@ -1,0 +1,171 @@
+//! Around every request: tells its connection when it begins, when its body was read and when its answer is out of
+//! our hands, and hands large answers on in small pieces.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use actix_web::body::{BodySize, MessageBody};
+use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
+use actix_web::error::PayloadError;
+use actix_web::http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
+use actix_web::middleware::Next;
+use actix_web::{Error, HttpMessage as _};
+use bytes::Bytes;
+use futures_util::Stream;
+use pin_project_lite::pin_project;
+
+use super::Connection;
+
+/// The HTTP server copies each piece of an answer into a buffer, which it then keeps for as long as the connection.
+const PIECE: usize = 32 * 1024;
+
+/// Answers the request, and keeps its connection informed.
+pub async fn serving(
+    mut request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<Answering<impl MessageBody>>, Error> {
+    let connection = request.conn_data::<Arc<Connection>>().cloned();
+    let is_endless = request.headers().contains_key(TRANSFER_ENCODING);
+    let serving = connection.map(|connection| Serving::begin(connection, has_body(request.headers())));
+    if let Some(serving) = serving.as_ref().filter(|serving| serving.body) {
+        let payload = Watched {
+            payload: request.take_payload(),
+            connection: Arc::clone(&serving.connection),
+        };
+        request.set_payload(Payload::Stream {
+            payload: Box::pin(payload),
+        });
+    }
+    let mut answer = next.call(request).await?;
+    let refused = answer.status().is_client_error() || answer.status().is_server_error();
+    if is_endless && refused {
+        // The HTTP server would read such a body to its end, however long that takes.
+        answer
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(answer.map_body(|_, body| Answering {
+        body,
+        rest: Bytes::new(),
+        _serving: serving,
+    }))
+}
+
+fn has_body(headers: &HeaderMap) -> bool {
+    headers.contains_key(TRANSFER_ENCODING)
+        || headers
+            .get(CONTENT_LENGTH)
+            .is_some_and(|length| length.as_bytes() != b"0")
+}
+
+/// A request under way.
+struct Serving {
+    connection: Arc<Connection>,
+    body: bool,
+}
+
+impl Serving {
+    fn begin(connection: Arc<Connection>, body: bool) -> Self {
+        connection.progress().begin(body);
+        Self { connection, body }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let reader = self.connection.progress().answered(Instant::now());
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+}
+
+/// A request's body on its way in.
+struct Watched {
+    payload: Payload,
+    connection: Arc<Connection>,
+}
+
+impl Stream for Watched {
+    type Item = Result<Bytes, PayloadError>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        let item = ready!(Pin::new(&mut this.payload).poll_next(cx));
+        if !matches!(item, Some(Ok(_))) {
+            this.connection.progress().body_read();
+        }
+        Poll::Ready(item)
+    }
+}
+
+pin_project! {
+    /// An answer's body; its request is under way for as long as this is.
+    pub struct Answering<B> {
+        #[pin]
+        body: B,
+        rest: Bytes,
+        _serving: Option<Serving>,
+    }
+}
+
+impl<B: MessageBody> MessageBody for Answering<B> {
+    type Error = B::Error;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        let this = self.project();
+        if this.rest.is_empty() {
+            match ready!(this.body.poll_next(cx)) {
+                Some(Ok(bytes)) => *this.rest = bytes,
+                other => return Poll::Ready(other),
+            }
+        }
+        let length = this.rest.len().min(PIECE);
+        Poll::Ready(Some(Ok(this.rest.split_to(length))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::pin::pin;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_large_answer_is_handed_on_in_small_pieces_and_whole() {
+        let whole: Vec<u8> = (0..100_000).map(|i: u32| i.to_le_bytes()[0]).collect();
+        let answer = Answering {
+            body: whole.clone(),
+            rest: Bytes::new(),
+            _serving: None,
+        };
+        assert_eq!(answer.size(), BodySize::Sized(100_000));
+        let (mut answer, mut got, mut largest) = (pin!(answer), Vec::new(), 0);
+        while let Some(piece) = poll_fn(|cx| answer.as_mut().poll_next(cx)).await {
+            let piece = piece.unwrap();
+            largest = largest.max(piece.len());
+            got.extend_from_slice(&piece);
+        }
+        assert_eq!((largest, got), (PIECE, whole));
+    }
+
+    #[test]
+    fn a_request_has_a_body_where_it_says_so() {
+        let headers = |name, value| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, HeaderValue::from_static(value));
+            headers
+        };
+        assert!(!has_body(&HeaderMap::new()));
+        assert!(!has_body(&headers(CONTENT_LENGTH, "0")));
+        assert!(has_body(&headers(CONTENT_LENGTH, "1")));
+        assert!(has_body(&headers(TRANSFER_ENCODING, "chunked")));
+    }
+}

@@ -73,7 +73,6 @@ impl Entry {
     }
 
     /// Says that the connection asked for more. Its own watch sees that.
-    #[expect(clippy::unused_self, reason = "who streams still tells, until it no longer does")]
     pub const fn touch(&self) {}
 
     /// Lets go of what carries the stream: the connection may serve another request now.

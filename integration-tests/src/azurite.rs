@@ -6,9 +6,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{http_client, needed};
 
-/// The emulator's account and its published key.
-const ACCOUNT: &str = "devstoreaccount1";
-const KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+/// The emulator's account.
+pub const ACCOUNT: &str = "devstoreaccount1";
+/// Its key, which is published.
+pub const KEY: &str =
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
 /// The names of the visible objects in a container.
 pub async fn objects(container: &str) -> Vec<String> {
@@ -70,7 +72,7 @@ async fn list(container: &str, marker: &str) -> String {
 }
 
 /// RFC 2104 for keys of at most a block, as the emulator's is.
-fn hmac_sha256(key: &[u8], message: &[u8]) -> Vec<u8> {
+pub fn hmac_sha256(key: &[u8], message: &[u8]) -> Vec<u8> {
     let mut padded = key.to_vec();
     padded.resize(64, 0);
     let masked = |mask: u8| padded.iter().map(|byte| byte ^ mask).collect::<Vec<u8>>();

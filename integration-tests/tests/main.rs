@@ -2,6 +2,7 @@
 
 mod bad_clients;
 mod bad_input;
+mod bench;
 mod chaos;
 mod chaos_checker;
 mod demo;

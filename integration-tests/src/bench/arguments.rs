@@ -1,0 +1,173 @@
+//! The command line, and how much of everything a run does.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+/// Measures Handoff against the budgets of its design: one row each, ending in a verdict.
+#[derive(Debug, Parser)]
+#[command(name = "handoff-bench", disable_help_subcommand = true)]
+pub struct Arguments {
+    /// Less of everything: two minutes, 10,000 Tasks
+    #[arg(long, conflicts_with = "smoke")]
+    pub quick: bool,
+    /// Hardly anything of everything, and no verdicts: that each measurement can be made at all
+    #[arg(long)]
+    pub smoke: bool,
+    /// Only these, with commas between them
+    #[arg(long, value_name = "SCENES", value_delimiter = ',')]
+    pub only: Vec<Scene>,
+    /// Where the figures go as JSON; printed if not given
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Another FHIR R4 server's base URL: measures Task create, read, update, search, Binary up and down there
+    #[arg(long, value_name = "URL", conflicts_with = "only")]
+    pub against: Option<String>,
+    /// A header that goes with every request of `--against`; may be repeated
+    #[arg(long, value_name = "K: V", requires = "against")]
+    pub header: Vec<String>,
+    /// The program to measure
+    #[arg(long, value_name = "FILE", required_unless_present = "against")]
+    pub server: Option<PathBuf>,
+}
+
+/// A group of rows that are measured together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Scene {
+    /// Proxied downloads beside direct ones
+    Downloads,
+    /// 2,000 clients that read slowly
+    Slow,
+    /// From a redemption to its first byte
+    Redemption,
+    /// Task create and transition on PostgreSQL
+    Writes,
+    /// The same on SQLite
+    Sqlite,
+    /// Search by owner and status
+    Search,
+    /// Task read by id
+    Read,
+    /// Commit to subscriber
+    Subscribers,
+    /// Revocation to last byte
+    Cut,
+    /// Token validation and policy decision
+    InProcess,
+    /// Cold start and idle memory
+    Start,
+}
+
+impl Scene {
+    /// All of them, as the design lists them.
+    pub const ALL: [Self; 11] = [
+        Self::Downloads,
+        Self::Slow,
+        Self::Redemption,
+        Self::Writes,
+        Self::Sqlite,
+        Self::Search,
+        Self::Read,
+        Self::Subscribers,
+        Self::Cut,
+        Self::InProcess,
+        Self::Start,
+    ];
+
+    /// Whether it is measured on PostgreSQL and Azurite.
+    pub const fn needs_services(self) -> bool {
+        matches!(
+            self,
+            Self::Downloads
+                | Self::Slow
+                | Self::Redemption
+                | Self::Writes
+                | Self::Search
+                | Self::Read
+                | Self::Cut
+        )
+    }
+}
+
+/// How much of everything.
+#[derive(Debug, Clone, Copy)]
+pub struct Scale {
+    /// How long a load lasts.
+    pub load: Duration,
+    /// Size of the document that is downloaded alone.
+    pub download: u64,
+    /// How often it is downloaded, through us and directly.
+    pub downloads: usize,
+    /// Clients that read slowly.
+    pub slow: usize,
+    /// How long they are watched.
+    pub slow_for: Duration,
+    /// Redemptions at a hundred per second.
+    pub redemptions: usize,
+    /// Revocations, on each of two replicas.
+    pub cuts: usize,
+    /// Tasks at which searches are measured first.
+    pub few: usize,
+    /// Tasks at which the rate of searches is measured.
+    pub many: usize,
+    /// Tasks at which searches are measured last.
+    pub most: usize,
+    /// Tokens that are validated.
+    pub tokens: usize,
+    /// Cold starts.
+    pub starts: usize,
+}
+
+impl Arguments {
+    /// How much this run does.
+    pub const fn scale(&self) -> Scale {
+        const MIB: u64 = 1024 * 1024;
+        if self.smoke {
+            return Scale {
+                load: Duration::from_millis(400),
+                download: MIB,
+                downloads: 1,
+                slow: 10,
+                slow_for: Duration::from_secs(1),
+                redemptions: 10,
+                cuts: 2,
+                few: 100,
+                many: 300,
+                most: 300,
+                tokens: 10,
+                starts: 1,
+            };
+        }
+        if self.quick {
+            return Scale {
+                load: Duration::from_secs(3),
+                download: 200 * MIB,
+                downloads: 5,
+                slow: 2_000,
+                slow_for: Duration::from_secs(6),
+                redemptions: 800,
+                cuts: 50,
+                few: 1_000,
+                many: 10_000,
+                most: 10_000,
+                tokens: 1_000,
+                starts: 5,
+            };
+        }
+        Scale {
+            load: Duration::from_secs(15),
+            download: 1024 * MIB,
+            downloads: 5,
+            slow: 2_000,
+            slow_for: Duration::from_secs(30),
+            redemptions: 3_000,
+            cuts: 200,
+            few: 10_000,
+            many: 100_000,
+            most: 1_000_000,
+            tokens: 5_000,
+            starts: 9,
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Searching by owner and status: how many a second, and whether more Tasks make it slower. Half of the searches are
+//! a specialist's for her own Tasks, a quarter the placer's, who may see all of them because it created them, and a
+//! quarter an operator's.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::millis;
+use crate::bulk::{OWNERS, Population, owner};
+use crate::failure::{Failure, Result};
+use crate::http::once;
+use crate::load::{Expected, closed, open};
+use crate::report::{Budget, Row};
+use crate::run::Run;
+use crate::stage::{Stage, with_token};
+
+const CLIENTS: usize = 16;
+/// Searches per second while latencies are compared.
+const RATE: u32 = 200;
+const FOUND: Expected = Expected {
+    what: "search",
+    status: 200,
+};
+
+pub(super) async fn measure(run: &mut Run) -> Result<Vec<Row>> {
+    let (few, many, most) = (run.scale.few, run.scale.many, run.scale.most);
+    let stage = run.stage().await?;
+    populate(run, &stage, few).await?;
+    let requests = requests(&stage).await?;
+    let early = p99(run, &stage, &requests).await?;
+
+    populate(run, &stage, many).await?;
+    check_page(&stage, &requests).await?;
+    let prepared = requests.clone();
+    let mut load = closed(
+        &stage.target,
+        CLIENTS,
+        run.scale.load,
+        FOUND,
+        move |client, turn| prepared[(turn * CLIENTS + client) * 7 % prepared.len()].clone(),
+    )
+    .await?;
+
+    populate(run, &stage, most).await?;
+    let late = p99(run, &stage, &requests).await?;
+    stage.server.stop().await?;
+    let (p50, whole_p99) = (millis(load.whole.p50()), millis(load.whole.p99()));
+    Ok(vec![
+        Row::new(
+            "search",
+            format!(
+                "search by owner and status, {} Tasks, 16 clients",
+                thousands(many)
+            ),
+            load.rate(),
+            "/s",
+            Budget::AtLeast(1_000.0),
+        )
+        .stretch(3_000.0)
+        .detail(format!("p50 {p50:.1}, p99 {whole_p99:.1} ms"))
+        .with("p50_ms", p50)
+        .with("p99_ms", whole_p99),
+        Row::new(
+            "search-growth",
+            format!(
+                "the same at {} Tasks, p99 as a multiple of that at {}",
+                thousands(most),
+                thousands(few)
+            ),
+            millis(late) / millis(early),
+            "×",
+            Budget::AtMost(1.5),
+        )
+        .detail(format!("{:.1} to {:.1} ms", millis(early), millis(late)))
+        .with("few_p99_ms", millis(early))
+        .with("most_p99_ms", millis(late)),
+    ])
+}
+
+/// Sees to it that there are at least so many Tasks.
+pub(super) async fn populate(run: &mut Run, stage: &Stage, size: usize) -> Result<()> {
+    if run.population.is_none() {
+        let documents = stage.documents(1, 4 * 1024).await?;
+        let document = documents.first().ok_or_else(|| Failure::new("no document"))?;
+        run.population = Some(Population::begin(stage, document).await?);
+    }
+    let mut population = run
+        .population
+        .take()
+        .ok_or_else(|| Failure::new("no population"))?;
+    let grown = population.grow(&run.services()?.database, size).await;
+    run.population = Some(population);
+    grown
+}
+
+async fn p99(run: &Run, stage: &Stage, requests: &[Bytes]) -> Result<Duration> {
+    let requests = requests.to_vec();
+    let a_second = RATE as usize;
+    let count = a_second * usize::try_from(run.scale.load.as_secs()).unwrap_or(0).max(1);
+    let next = move |n: usize| requests[n * 7 % requests.len()].clone();
+    open(&stage.target, RATE, a_second, FOUND, next.clone()).await?;
+    let mut load = open(&stage.target, RATE, count, FOUND, next).await?;
+    Ok(load.whole.p99())
+}
+
+/// Searches of the three callers.
+pub(super) async fn requests(stage: &Stage) -> Result<Vec<Bytes>> {
+    let mut requests = Vec::new();
+    let callers = [
+        stage.sign_in("lane").await?,
+        stage.sign_in("ehr").await?,
+        stage.sign_in("lane").await?,
+        stage.sign_in("operator").await?,
+    ];
+    for number in 0..OWNERS {
+        for status in ["in-progress", "accepted", "ready"] {
+            for (caller, token) in callers.iter().enumerate() {
+                let owner = owner(if caller % 2 == 0 { 0 } else { number });
+                let path = format!("/fhir/Task?owner={owner}&status={status}&_count=20");
+                requests.push(with_token(&stage.target, token, "GET", &path, &Value::Null));
+            }
+        }
+    }
+    Ok(requests)
+}
+
+/// A search that finds nothing would be a fast one.
+async fn check_page(stage: &Stage, requests: &[Bytes]) -> Result<()> {
+    for request in requests.iter().take(4) {
+        let page = once(&stage.target, request)
+            .await?
+            .expect(200, "search")?
+            .json()?;
+        let found = page["entry"].as_array().map_or(0, Vec::len);
+        if found == 0 {
+            return Err(Failure::new("a search found nothing"));
+        }
+    }
+    Ok(())
+}
+
+fn thousands(count: usize) -> String {
+    match count {
+        n if n >= 1_000_000 => format!("{} M", n / 1_000_000),
+        n if n >= 1_000 => format!("{} k", n / 1_000),
+        n => n.to_string(),
+    }
+}

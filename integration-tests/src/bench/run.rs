@@ -1,0 +1,151 @@
+//! A run on our own server: what it is given, the order of its scenes, and that each failure costs only its own rows.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use tempfile::TempDir;
+
+use crate::arguments::{Arguments, Scale, Scene};
+use crate::azurite::Container;
+use crate::bulk::Population;
+use crate::database::{Database, TwoRows};
+use crate::failure::{Failure, Result};
+use crate::report::{Report, Row};
+use crate::server::Stores;
+use crate::stage::Stage;
+use crate::{rows, say};
+
+/// What the scenes of a run share.
+pub struct Run {
+    /// How much of everything.
+    pub scale: Scale,
+    /// The program that is measured.
+    pub program: PathBuf,
+    folder: TempDir,
+    services: Option<Services>,
+    reference: Option<TwoRows>,
+    /// The cloned Tasks, once there are some.
+    pub population: Option<Population>,
+}
+
+/// PostgreSQL and Azurite.
+pub struct Services {
+    /// A database of this run's own.
+    pub database: Database,
+    /// A container of its own.
+    pub container: Container,
+}
+
+impl Run {
+    /// The services, where this run has them.
+    pub fn services(&self) -> Result<&Services> {
+        self.services
+            .as_ref()
+            .ok_or_else(|| Failure::new("PostgreSQL and Azurite are not there"))
+    }
+
+    /// A server on PostgreSQL and Azurite.
+    pub fn production(&self) -> Result<Stores> {
+        let services = self.services()?;
+        Ok(Stores {
+            data: self.fresh_folder("production")?,
+            database: Some(services.database.url()),
+            blob: Some(services.container.url().to_owned()),
+        })
+    }
+
+    /// A server on SQLite and a directory, both empty.
+    pub fn embedded(&self, name: &str) -> Result<Stores> {
+        Ok(Stores {
+            data: self.fresh_folder(name)?,
+            database: None,
+            blob: None,
+        })
+    }
+
+    fn fresh_folder(&self, name: &str) -> Result<PathBuf> {
+        let path = self.folder.path().join(name);
+        std::fs::create_dir_all(&path)?;
+        Ok(path)
+    }
+
+    /// A server on PostgreSQL and Azurite with its cast.
+    pub async fn stage(&self) -> Result<Stage> {
+        Stage::set(&self.program, &self.production()?).await
+    }
+
+    /// The rate of bare transactions of two rows, measured once a run.
+    pub async fn reference(&mut self) -> Result<TwoRows> {
+        if let Some(known) = self.reference {
+            return Ok(known);
+        }
+        let seconds = self.scale.load.as_secs();
+        let measured = self.services()?.database.two_row_transactions(seconds).await?;
+        self.reference = Some(measured);
+        Ok(measured)
+    }
+}
+
+/// Measures the chosen scenes and adds their rows, as the design lists them.
+pub async fn measure(arguments: &Arguments, report: &mut Report) -> Result<()> {
+    let program = arguments
+        .server
+        .clone()
+        .ok_or_else(|| Failure::new("no program to measure"))?;
+    let chosen: Vec<Scene> = Scene::ALL
+        .into_iter()
+        .filter(|scene| arguments.only.is_empty() || arguments.only.contains(scene))
+        .collect();
+    let services = if chosen.iter().any(|scene| scene.needs_services()) {
+        Some(services().await?)
+    } else {
+        None
+    };
+    if let Some(services) = &services {
+        report.fact("database", services.database.settings().await?);
+    }
+    let mut run = Run {
+        scale: arguments.scale(),
+        program,
+        folder: TempDir::with_prefix("handoff-bench.")?,
+        services,
+        reference: None,
+        population: None,
+    };
+    for scene in chosen {
+        let begun = Instant::now();
+        match rows::measure(scene, &mut run).await {
+            Ok(measured) => measured.into_iter().for_each(|row| report.add(row)),
+            Err(failure) => report.add(Row::failed(rows::id(scene), rows::title(scene), &failure)),
+        }
+        say(&format!(
+            "{}: {} s",
+            rows::title(scene),
+            begun.elapsed().as_secs()
+        ));
+    }
+    if let Some(reference) = run.reference {
+        let text = format!(
+            "{:.0}/s, {:.1} ms on average, 16 workers",
+            reference.per_second, reference.mean_millis
+        );
+        report.fact("bare two-row transactions", text);
+    }
+    if let Some(services) = run.services {
+        services.database.drop().await?;
+        services.container.delete().await?;
+    }
+    Ok(())
+}
+
+async fn services() -> Result<Services> {
+    let address = |name: &str| {
+        std::env::var(name)
+            .map_err(|_| Failure::new(format!("{name} is not set: run integration-tests/bench")))
+    };
+    let name = format!("bench-{}", std::process::id());
+    Ok(Services {
+        container: Container::new(&address("HANDOFF_TEST_AZURITE_URL")?, &name)?,
+        database: Database::create(&address("HANDOFF_TEST_POSTGRES_URL")?, &name).await?,
+    })
+}

@@ -4,6 +4,8 @@
 pub mod azurite;
 pub mod chaos;
 pub mod client;
+pub mod figures;
+pub mod open_transaction;
 pub mod process;
 pub mod proxy;
 pub mod scene;
@@ -137,11 +139,17 @@ impl TestApp {
 
     /// A second server on the same stores, with the first one's issuer.
     pub async fn replica(&self) -> Self {
+        self.replica_with(|_| {}).await
+    }
+
+    /// The same with anything changed.
+    pub async fn replica_with(&self, change: impl FnOnce(&mut Options)) -> Self {
         let mut options = self.options.clone();
         options.identity = Identity::Demo {
             issuer_of: Some(self.server.base_url.clone()),
         };
         options.migrate = false;
+        change(&mut options);
         let server = start(options.clone())
             .await
             .unwrap_or_else(|e| panic!("the replica did not start: {e}"));

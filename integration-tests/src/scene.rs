@@ -21,6 +21,20 @@ pub struct Document {
     pub content: Vec<u8>,
 }
 
+/// Bytes that are nowhere the same for long.
+pub fn noise(length: usize) -> Vec<u8> {
+    let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
+    (0..length.div_ceil(8))
+        .flat_map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()
+        })
+        .take(length)
+        .collect()
+}
+
 /// Uploads content as a Binary and answers its id.
 pub async fn upload(client: &Client, content: &[u8]) -> String {
     client
@@ -97,12 +111,14 @@ impl Referral {
     /// Sets the scene with this content.
     pub async fn with_content(app: &TestApp, content: &[u8]) -> Self {
         let (ehr, lane) = (app.client("ehr").await, app.client("lane").await);
+        Self::between(ehr, (lane, "Practitioner/lane"), content).await
+    }
+
+    /// Sets the scene between a placer and an owner, who is called this.
+    pub async fn between(ehr: Client, (lane, owner): (Client, &str), content: &[u8]) -> Self {
         let document = document(&ehr, content).await;
         let task = ehr
-            .post(
-                "/fhir/Task",
-                &task("accepted", &document.id, Some("Practitioner/lane")),
-            )
+            .post("/fhir/Task", &task("accepted", &document.id, Some(owner)))
             .await
             .expect(201)
             .id();

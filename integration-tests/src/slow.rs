@@ -1,8 +1,11 @@
 //! A client that reads as slowly as a test wants, over a plain socket with a small buffer.
 
+use std::time::{Duration, Instant};
+
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::interval;
 
 use crate::Client;
 
@@ -17,19 +20,19 @@ pub struct SlowDownload {
 impl SlowDownload {
     /// Sends the request, reads the head and at least `first` bytes of the body, then waits.
     pub async fn start(client: &Client, path: &str, first: usize) -> Self {
-        let address: std::net::SocketAddr = client
-            .base
-            .trim_start_matches("http://")
-            .parse()
-            .expect("an address");
+        let place = client.base.trim_start_matches("http://");
+        // A base may lead to a tenant: `127.0.0.1:N/t/b`.
+        let (address, tenant) = place.split_at(place.find('/').unwrap_or(place.len()));
+        let address: std::net::SocketAddr = address.parse().expect("an address");
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         socket.set_recv_buffer_size(16 * 1024).expect("a small buffer");
         socket.connect(&address.into()).expect("the server listens");
         socket.set_nonblocking(true).expect("a non-blocking socket");
         let mut stream = TcpStream::from_std(socket.into()).expect("a stream");
         let token = client.token.as_deref().expect("a token");
-        let request =
-            format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\r\n");
+        let request = format!(
+            "GET {tenant}{path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\r\n"
+        );
         stream
             .write_all(request.as_bytes())
             .await
@@ -85,6 +88,16 @@ impl SlowDownload {
         while self.body.len() < self.length && self.read_chunk().await {}
         let whole = self.length == self.body.len();
         (std::mem::take(&mut self.body), whole)
+    }
+
+    /// Reads on at a walking pace, as somebody does who is being sent bytes all the time, and answers when the
+    /// download was over and whether all had come.
+    pub async fn over(mut self) -> (Instant, bool) {
+        let mut pace = interval(Duration::from_millis(2));
+        while self.body.len() < self.length && self.read_chunk().await {
+            pace.tick().await;
+        }
+        (Instant::now(), self.length == self.body.len())
     }
 
     /// Whether more came. A reset ends the download as the end of the stream does.

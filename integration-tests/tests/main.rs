@@ -5,6 +5,7 @@ mod bad_input;
 mod bench;
 mod chaos;
 mod chaos_checker;
+mod cut_off;
 mod demo;
 mod examples;
 mod faults;

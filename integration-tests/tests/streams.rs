@@ -10,7 +10,7 @@ use handoff_domain::audit::{Agent, Context};
 use handoff_domain::ids::{ActorRef, BinaryId, CorrelationId, TenantId};
 use handoff_domain::ports::Clock;
 use handoff_domain::time::Span;
-use handoff_integration_tests::scene::{Referral, document_reference, upload};
+use handoff_integration_tests::scene::{Referral, document_reference, noise, upload};
 use handoff_integration_tests::slow::SlowDownload;
 use handoff_integration_tests::{Backend, TestApp, eventually, on_both};
 use reqwest::Method;
@@ -18,20 +18,6 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 const MIB: usize = 1024 * 1024;
-
-/// Bytes that are nowhere the same for long.
-fn noise(length: usize) -> Vec<u8> {
-    let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
-    (0..length.div_ceil(8))
-        .flat_map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state.to_le_bytes()
-        })
-        .take(length)
-        .collect()
-}
 
 /// Fails unless the download breaks off soon, having sent no more than was on its way.
 async fn expect_cut(mut download: SlowDownload, content: &[u8]) {
@@ -302,33 +288,6 @@ async fn resume_as(
         .header("range", format!("bytes={from}-"))
         .header("if-range", etag);
     client.send(request).await
-}
-
-/// A change on one replica cuts the stream on the other, within the budget at its worst.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_change_on_another_replica_cuts_the_stream() {
-    let app = TestApp::start(Backend::Production).await;
-    let replica = app.replica().await;
-    let content = noise(50 * MIB);
-    let referral = Referral::with_content(&app, &content).await;
-    let there = referral.lane.at(&replica.server.base_url);
-    let download = SlowDownload::start(&there, &referral.content_path(), 300_000).await;
-    let began = Instant::now();
-    referral.move_to(&referral.ehr, "cancelled").await.expect(200);
-    eventually("the replica has no stream left", async || {
-        replica.server.app.streams.count() == 0
-    })
-    .await;
-    assert!(
-        began.elapsed() < Duration::from_secs(2),
-        "the cut took {:?}",
-        began.elapsed()
-    );
-    expect_cut(download, &content).await;
-    there
-        .get(&referral.content_path())
-        .await
-        .refused(403, "task-cancelled");
 }
 
 /// A byte that was flipped in the store never leaves: what comes before it may, then the connection breaks.

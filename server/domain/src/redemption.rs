@@ -90,7 +90,8 @@ pub struct Redemption {
     pub sent_up_to: u64,
     /// How many streams were started.
     pub streams: u32,
-    /// The server process that streams, while one does.
+    /// The server process that opened it, and then the one whose stream has not told its end yet: whatever became of
+    /// the redemption meanwhile, there it must be stopped first.
     pub process: Option<String>,
     /// Counts its changes; every write names the one it saw.
     pub revision: i64,
@@ -141,6 +142,8 @@ impl Redemption {
     /// have been sent without one.
     pub fn start(self, from: u64, length: u64, process: &str, now: Timestamp) -> Result<Self, ResumeError> {
         match self.state {
+            // Reopened by the Task before the stream that was cut has told its end: it may still be sending.
+            RedemptionState::Interrupted if self.process.is_some() => return Err(ResumeError::Busy),
             RedemptionState::Authorized | RedemptionState::Interrupted => {}
             RedemptionState::Streaming => return Err(ResumeError::Busy),
             RedemptionState::Completed => return Err(ResumeError::Completed),
@@ -165,6 +168,11 @@ impl Redemption {
             revision: self.revision.saturating_add(1),
             ..self
         })
+    }
+
+    /// Whether the end of its stream number `stream`, which ran at `process`, has not been told yet.
+    pub fn awaits_end_of(&self, stream: u32, process: &str) -> bool {
+        self.streams == stream && self.process.as_deref() == Some(process)
     }
 
     /// Whether `client`, `key` and `session` are those that opened it.
@@ -217,10 +225,10 @@ impl Redemption {
         }
     }
 
-    /// A stream has ended that is no longer the running one: its redemption was reopened, or went on elsewhere,
-    /// before the end could be told. What it sent counts; the state is another's now.
+    /// A stream has ended whose redemption was reopened, closed or gone on with before the end could be told. What
+    /// it sent counts; the state is another's now. `awaited` where this end is the one that was still to be told.
     #[must_use]
-    pub fn end_earlier_stream(self, from: u64, sent: u64) -> Self {
+    pub fn end_earlier_stream(self, from: u64, sent: u64, awaited: bool) -> Self {
         let reached = from.saturating_add(sent);
         let sent_up_to = if from <= self.sent_up_to {
             self.sent_up_to.max(reached)
@@ -237,6 +245,7 @@ impl Redemption {
             state,
             sent_up_to,
             bytes_sent: self.bytes_sent.saturating_add(sent),
+            process: self.process.filter(|_| !awaited),
             revision: self.revision.saturating_add(1),
             ..self
         }

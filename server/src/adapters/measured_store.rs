@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use handoff_domain::ports::{BoxFuture, Reading, Store, StoreError, Verdict, Work};
-use handoff_domain::time::Timestamp;
+use handoff_domain::time::Span;
 
 use super::measured_tx::{MeasuredTx, Noted};
 use crate::telemetry::metrics;
@@ -68,18 +68,16 @@ impl Store for MeasuredStore {
         counted(self.0.read(reading))
     }
 
-    fn heartbeat(&self, process: &str, now: Timestamp) -> BoxFuture<'_, Result<(), StoreError>> {
-        counted(self.0.heartbeat(process, now))
+    fn watch(&self, reading: Reading) -> BoxFuture<'_, Result<(), StoreError>> {
+        counted(self.0.watch(reading))
     }
 
-    fn lease(
-        &self,
-        name: &str,
-        process: &str,
-        now: Timestamp,
-        until: Timestamp,
-    ) -> BoxFuture<'_, Result<bool, StoreError>> {
-        counted(self.0.lease(name, process, now, until))
+    fn heartbeat(&self, process: &str) -> BoxFuture<'_, Result<(), StoreError>> {
+        counted(self.0.heartbeat(process))
+    }
+
+    fn lease(&self, name: &str, process: &str, term: Span) -> BoxFuture<'_, Result<bool, StoreError>> {
+        counted(self.0.lease(name, process, term))
     }
 
     fn await_cut(&self) -> BoxFuture<'_, ()> {

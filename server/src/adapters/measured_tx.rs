@@ -6,12 +6,12 @@ use handoff_domain::grant::Grant;
 use handoff_domain::ids::{ActorRef, BinaryId, DocumentId, GrantId, Handle, RedemptionId, TaskId, TenantId};
 use handoff_domain::outbox::TopicEvent;
 use handoff_domain::ports::{
-    AuditSearch, Cut, Found, Kind, Loose, Read, RecordedRow, Search, SearchIndex, StoreError, Tx, Version,
+    AuditSearch, Found, Held, Kind, Loose, Read, RecordedRow, Search, SearchIndex, StoreError, Tx, Version,
 };
 use handoff_domain::reason::Reason;
 use handoff_domain::redemption::Redemption;
 use handoff_domain::task::Task;
-use handoff_domain::time::Timestamp;
+use handoff_domain::time::{Span, Timestamp};
 
 /// What is counted of an audit row.
 pub(super) struct Noted {
@@ -65,9 +65,9 @@ impl Read for MeasuredTx<'_> {
         fn audit(&mut self, tenant: &TenantId, search: &AuditSearch) -> Result<Vec<RecordedRow>, StoreError>;
         fn due(&mut self, now: Timestamp, limit: u32) -> Result<Vec<(TenantId, TaskId)>, StoreError>;
         fn next_due(&mut self, now: Timestamp) -> Result<Option<Timestamp>, StoreError>;
-        fn abandoned(&mut self, silent_since: Timestamp, limit: u32) -> Result<Vec<Loose>, StoreError>;
-        fn streaming_at(&mut self, process: &str) -> Result<Vec<Loose>, StoreError>;
-        fn cuts(&mut self, after: i64, limit: u32) -> Result<Vec<Cut>, StoreError>;
+        fn abandoned(&mut self, silence: Span, now: Timestamp, limit: u32) -> Result<Vec<Loose>, StoreError>;
+        fn held_by(&mut self, process: &str) -> Result<Vec<Held>, StoreError>;
+        fn halted_at(&mut self, process: &str) -> Result<Vec<Held>, StoreError>;
     }
 }
 

@@ -8,11 +8,11 @@ use std::time::Duration;
 use handoff_domain::audit::{About, Agent, Context, Event, Outcome};
 use handoff_domain::ids::{CorrelationId, RedemptionId, TaskId, TenantId};
 use handoff_domain::outbox::{Topic, TopicEvent};
-use handoff_domain::ports::{Kind, Loose, Tx};
+use handoff_domain::ports::{self, Kind, Loose, Tx};
 use handoff_domain::reason::Reason;
 use handoff_domain::redemption::{Redemption, RedemptionState, StreamEnd};
 use handoff_domain::task::Task;
-use handoff_domain::time::{Span, Timestamp};
+use handoff_domain::time::Span;
 
 use super::effects::{about_task, load, settle};
 use super::json_edit::{BusinessStatus, TaskEdit, edit_task};
@@ -144,15 +144,15 @@ fn end_stream(tx: &mut dyn Tx, scope: &Scope, facts: &EndFacts) -> Result<((), C
     let Some(before) = tx.redemption(scope.tenant(), &facts.redemption)? else {
         return Ok(((), Cuts::none()));
     };
-    // Reopened after a hold, or gone on elsewhere, before this end could be told.
-    let ours = before.state == RedemptionState::CutOff
-        || (before.state == RedemptionState::Streaming && before.streams == facts.stream);
+    let awaited = before.awaits_end_of(facts.stream, &scope.settings.process);
+    // Otherwise reopened after a hold, or closed by others, before this end could be told.
+    let ours = awaited && matches!(before.state, RedemptionState::Streaming | RedemptionState::CutOff);
     let mut after = if ours {
         before
             .clone()
             .end_stream(facts.from, facts.sent, facts.end, scope.now())
     } else {
-        before.clone().end_earlier_stream(facts.from, facts.sent)
+        before.clone().end_earlier_stream(facts.from, facts.sent, awaited)
     };
     let unsent = matches!(
         after.state,
@@ -326,24 +326,20 @@ pub fn server_itself(app: &App, tenant: &TenantId) -> Result<Caller, AppError> {
     })
 }
 
-/// Closes the redemptions of processes that died, and those that this process is said to stream and does not: the
-/// answer of their commit was lost. Answers how many it closed.
+/// Closes the redemptions of processes that died, and those that await the end of a stream from this process which
+/// does not run here: the answer of its commit was lost. Answers how many it closed.
 pub async fn sweep_abandoned(app: &App) -> Result<usize, AppError> {
     // Heard of first, so that a process that was stopped for a while does not take itself for dead.
-    app.store
-        .heartbeat(&app.settings.process, app.clock.now())
-        .await?;
-    let silent_since = Timestamp(app.clock.now().0.saturating_sub(SILENCE.0));
-    let process = app.settings.process.clone();
-    let (mut loose, here) = app
-        .read(move |read| {
-            Ok((
-                read.abandoned(silent_since, SWEEP_LIMIT)?,
-                read.streaming_at(&process)?,
-            ))
-        })
-        .await?;
-    loose.extend(here);
+    app.store.heartbeat(&app.settings.process).await?;
+    let (now, process) = (app.clock.now(), app.settings.process.clone());
+    let listing = ports::watch(app.store.as_ref(), move |read| {
+        Ok::<_, AppError>((
+            read.abandoned(SILENCE, now, SWEEP_LIMIT)?,
+            read.held_by(&process)?,
+        ))
+    });
+    let (mut loose, here) = listing.await?;
+    loose.extend(here.into_iter().map(|held| held.redemption));
     // Looked up after the listing: what is announced now was, or will be, ended by its own stream.
     loose.retain(|one| !app.streams.runs(&one.id));
     let mut closed: usize = 0;
@@ -386,18 +382,17 @@ fn close_abandoned(tx: &mut dyn Tx, scope: &Scope, one: &Loose) -> Result<((), C
     if before.revision != one.revision {
         return none;
     }
-    if !matches!(
-        before.state,
-        RedemptionState::Authorized | RedemptionState::Streaming
-    ) {
-        return none;
-    }
     let mut about = super::effects::about_grant(&task, &[], &grant);
     about.redemption = Some(id.to_string());
     let never_streamed = before.streams == 0;
-    let mut after = before
-        .clone()
-        .end_stream(before.sent_up_to, 0, StreamEnd::Gone, scope.now());
+    let mut after = match before.state {
+        RedemptionState::Authorized | RedemptionState::Streaming | RedemptionState::CutOff => before
+            .clone()
+            .end_stream(before.sent_up_to, 0, StreamEnd::Gone, scope.now()),
+        // Reopened after a hold whose cut stream never told its end.
+        RedemptionState::Interrupted => before.clone().end_earlier_stream(before.sent_up_to, 0, true),
+        RedemptionState::Completed | RedemptionState::IntegrityFailed => return none,
+    };
     if never_streamed {
         give_back(tx, scope, &mut after)?;
     } else {

@@ -20,6 +20,7 @@ mod redemption_scene;
 pub mod streams;
 pub mod task_family;
 pub mod tasks;
+pub mod watch;
 
 use std::sync::Arc;
 
@@ -41,7 +42,7 @@ use streams::Streams;
 pub struct Settings {
     /// The public base URL without a trailing slash: `https://handoff.example.org`.
     pub public_base: String,
-    /// Names this process among replicas, in leases and redemptions.
+    /// Names this process among replicas, in leases and redemptions. No two ever have the same.
     pub process: String,
     /// The most bytes of a raw Binary.
     pub max_binary: u64,
@@ -247,10 +248,16 @@ impl App {
         T: Send + 'static,
         F: FnMut(&mut dyn Tx) -> Result<(T, Cuts), AppError> + Send + 'static,
     {
-        match ports::write(self.store.as_ref(), move |tx| work(tx)).await {
-            Ok((value, cuts)) => {
+        let streams = Arc::clone(&self.streams);
+        let unit = move |tx: &mut dyn Tx| {
+            let (value, cuts) = work(tx)?;
+            // What it locked it still holds: a stream of a grant that it cuts began before, or begins after it.
+            Ok((value, cuts, streams.now()))
+        };
+        match ports::write(self.store.as_ref(), unit).await {
+            Ok((value, cuts, moment)) => {
                 for (grant, reason) in cuts.0 {
-                    self.streams.cut_grant(tenant, &grant, reason);
+                    self.streams.cut_grant(tenant, &grant, reason, moment);
                 }
                 Ok(value)
             }

@@ -67,6 +67,7 @@ pub struct Ticket {
 
 impl Ticket {
     fn new(app: &App, caller: &Caller, leave: Leave) -> Self {
+        leave.announced.entry().allow(leave.redemption.streams);
         Self {
             redemption: leave.redemption.id.clone(),
             binary: leave.binary.clone(),

@@ -1,17 +1,12 @@
-//! The streams that run in this process, so that each can be cut the moment its reason ends, whichever process
-//! made the change: at once for our own commits, by the store's feed for those of others.
+//! The streams that run in this process, so that each can be stopped the moment its reason ends. Knows no database:
+//! it is told by who commits a cut here, and by the watch over what others committed.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use handoff_domain::ids::{GrantId, RedemptionId, TenantId};
 use handoff_domain::reason::Reason;
-use handoff_domain::redemption::RedemptionState;
 use tokio::sync::watch;
-use tokio::time::{Instant, interval, timeout};
-
-use super::{App, AppError};
 
 /// Breaks the transport under a stream, so that not even bytes waiting in buffers are sent.
 pub trait Abort: Send + Sync {
@@ -19,43 +14,98 @@ pub trait Abort: Send + Sync {
     fn abort(&self);
 }
 
+/// Why a stream must stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Halt {
+    /// The right to it has ended.
+    Cut(Reason),
+    /// It goes on elsewhere, or its client reads no more. Its redemption may be resumed.
+    LetGo,
+}
+
+/// A moment in the life of this process: a stream was announced before it or after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(u64);
+
 /// One running stream.
 pub struct Entry {
     tenant: TenantId,
     grant: GrantId,
     redemption: RedemptionId,
-    cut: watch::Sender<Option<Reason>>,
+    announced: Moment,
+    /// Which stream of its redemption, once the transaction that allows it is committed.
+    number: OnceLock<u32>,
+    halt: watch::Sender<Option<Halt>>,
     transport: Mutex<Option<Box<dyn Abort>>>,
 }
 
 impl Entry {
-    /// Tells the stream to stop, and breaks its transport.
-    fn cut(&self, reason: Reason) {
-        self.cut.send_modify(|present| {
-            present.get_or_insert(reason);
+    /// The tenant.
+    pub const fn tenant(&self) -> &TenantId {
+        &self.tenant
+    }
+
+    /// The redemption.
+    pub const fn redemption(&self) -> &RedemptionId {
+        &self.redemption
+    }
+
+    /// Says that the transaction which allows it is committed, as the redemption's stream of this number.
+    pub fn allow(&self, number: u32) {
+        // Said once, by the ticket.
+        let _said_before = self.number.set(number);
+    }
+
+    /// Which stream of its redemption; `None` before its commit.
+    pub fn number(&self) -> Option<u32> {
+        self.number.get().copied()
+    }
+
+    /// Tells the stream to stop, for good, and breaks its transport.
+    pub fn cut(&self, reason: Reason) {
+        self.stop(Halt::Cut(reason));
+    }
+
+    /// Tells the stream to stop, and breaks its transport; the redemption may go on elsewhere.
+    pub fn let_go(&self) {
+        self.stop(Halt::LetGo);
+    }
+
+    fn stop(&self, halt: Halt) {
+        self.halt.send_if_modified(|present| {
+            let says_more = match present {
+                None => true,
+                Some(Halt::LetGo) => halt != Halt::LetGo,
+                Some(Halt::Cut(_)) => false,
+            };
+            if says_more {
+                *present = Some(halt);
+            }
+            says_more
         });
         if let Some(transport) = lock(&self.transport).as_ref() {
             transport.abort();
         }
     }
 
-    /// Breaks the transport; the redemption may go on elsewhere.
-    fn stop(&self) {
-        if let Some(transport) = lock(&self.transport).as_ref() {
-            transport.abort();
+    /// Why the stream must stop; `None` while it may go on.
+    pub fn halted(&self) -> Option<Halt> {
+        *self.halt.borrow()
+    }
+
+    /// Why it was cut, where it was.
+    pub fn cut_reason(&self) -> Option<Reason> {
+        match self.halted() {
+            Some(Halt::Cut(reason)) => Some(reason),
+            Some(Halt::LetGo) | None => None,
         }
     }
 
-    /// Why the stream must stop; `None` while it may go on.
-    pub fn cut_reason(&self) -> Option<Reason> {
-        *self.cut.borrow()
-    }
-
-    /// Completes when the stream must stop.
+    /// Completes when the right to the stream has ended. One that is let go of ends with its transport.
     pub async fn until_cut(&self) -> Reason {
-        let mut changes = self.cut.subscribe();
+        let mut changes = self.halt.subscribe();
         loop {
-            if let Some(reason) = *changes.borrow_and_update() {
+            if let Some(Halt::Cut(reason)) = *changes.borrow_and_update() {
                 return reason;
             }
             if changes.changed().await.is_err() {
@@ -66,10 +116,12 @@ impl Entry {
 
     /// Says what carries the stream.
     pub fn carried_by(&self, transport: Box<dyn Abort>) {
-        if self.cut_reason().is_some() {
+        let mut carrier = lock(&self.transport);
+        // Looked at with the place for it in hand, so that who stops the stream meanwhile finds one or the other.
+        if self.halted().is_some() {
             transport.abort();
         }
-        *lock(&self.transport) = Some(transport);
+        *carrier = Some(transport);
     }
 
     /// Says that the connection asked for more. Its own watch sees that.
@@ -100,10 +152,16 @@ impl Drop for Announced {
     }
 }
 
+#[derive(Default)]
+struct Entries {
+    by_redemption: HashMap<RedemptionId, Arc<Entry>>,
+    announced: u64,
+}
+
 /// All streams of this process.
 #[derive(Default)]
 pub struct Streams {
-    entries: Mutex<HashMap<RedemptionId, Arc<Entry>>>,
+    entries: Mutex<Entries>,
 }
 
 impl Streams {
@@ -115,17 +173,24 @@ impl Streams {
         grant: &GrantId,
         redemption: &RedemptionId,
     ) -> Announced {
+        let mut entries = lock(&self.entries);
+        entries.announced = entries.announced.saturating_add(1);
         let entry = Arc::new(Entry {
             tenant: tenant.clone(),
             grant: grant.clone(),
             redemption: redemption.clone(),
-            cut: watch::Sender::new(None),
+            announced: Moment(entries.announced),
+            number: OnceLock::new(),
+            halt: watch::Sender::new(None),
             transport: Mutex::new(None),
         });
-        let earlier = lock(&self.entries).insert(redemption.clone(), Arc::clone(&entry));
+        let earlier = entries
+            .by_redemption
+            .insert(redemption.clone(), Arc::clone(&entry));
+        drop(entries);
         // One that this process had lost from sight must not run on beside the new one, where no cut finds it.
         if let Some(earlier) = earlier {
-            earlier.stop();
+            earlier.let_go();
         }
         Announced {
             streams: Arc::clone(self),
@@ -133,9 +198,14 @@ impl Streams {
         }
     }
 
+    /// Now: after every stream that was announced so far, and before all others.
+    pub fn now(&self) -> Moment {
+        Moment(lock(&self.entries).announced)
+    }
+
     fn forget(&self, entry: &Arc<Entry>) {
         entry.release();
-        let mut entries = lock(&self.entries);
+        let entries = &mut lock(&self.entries).by_redemption;
         if entries
             .get(&entry.redemption)
             .is_some_and(|present| Arc::ptr_eq(present, entry))
@@ -144,152 +214,40 @@ impl Streams {
         }
     }
 
-    /// Cuts the streams of a grant.
-    pub fn cut_grant(&self, tenant: &TenantId, grant: &GrantId, reason: Reason) {
-        for entry in self.of_grant(tenant, grant) {
-            entry.cut(reason);
+    /// Cuts the streams of a grant that were announced before `moment`. Later ones began after the cut was made
+    /// good again, however late its news is told.
+    pub fn cut_grant(&self, tenant: &TenantId, grant: &GrantId, reason: Reason, moment: Moment) {
+        for entry in self.all() {
+            if entry.grant == *grant && entry.tenant == *tenant && entry.announced <= moment {
+                entry.cut(reason);
+            }
         }
     }
 
     /// Ends a stream whose client has come back on another connection.
     pub fn supersede(&self, redemption: &RedemptionId) {
-        let entry = lock(&self.entries).get(redemption).cloned();
+        let entry = lock(&self.entries).by_redemption.get(redemption).cloned();
         if let Some(entry) = entry {
-            entry.stop();
+            entry.let_go();
         }
     }
 
     /// Whether a stream of this redemption is announced here.
     pub fn runs(&self, redemption: &RedemptionId) -> bool {
-        lock(&self.entries).contains_key(redemption)
+        lock(&self.entries).by_redemption.contains_key(redemption)
     }
 
     /// How many run.
     pub fn count(&self) -> usize {
-        lock(&self.entries).len()
+        lock(&self.entries).by_redemption.len()
     }
 
-    fn of_grant(&self, tenant: &TenantId, grant: &GrantId) -> Vec<Arc<Entry>> {
-        lock(&self.entries)
-            .values()
-            .filter(|e| e.grant == *grant && e.tenant == *tenant)
-            .cloned()
-            .collect()
-    }
-
-    fn all(&self) -> Vec<Arc<Entry>> {
-        lock(&self.entries).values().cloned().collect()
+    /// All of them, at this moment.
+    pub fn all(&self) -> Vec<Arc<Entry>> {
+        lock(&self.entries).by_redemption.values().cloned().collect()
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// How long a cut in the feed may stay invisible behind ones with higher numbers.
-const FEED_OVERLAP: Duration = Duration::from_secs(5);
-/// How often every stream is checked against the store, whatever the feed says.
-const RECHECK_EVERY: Duration = Duration::from_secs(15);
-/// How long one look into the feed may take.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-/// Streams end when their right to run could not be confirmed for this long.
-const DOUBT_LIMIT: Duration = Duration::from_secs(20);
-/// Rows of the feed read at once.
-const FEED_PAGE: u32 = 1000;
-
-/// Follows the cuts that other processes commit, for as long as the process lives.
-pub async fn follow_cuts(app: App) {
-    let mut feed = Feed::default();
-    let mut recheck = interval(RECHECK_EVERY);
-    let mut confirmed = Instant::now();
-    loop {
-        let answer = tokio::select! {
-            () = app.store.await_cut() => timeout(ANSWER_LIMIT, feed.follow(&app)).await,
-            _ = recheck.tick() => timeout(ANSWER_LIMIT, recheck_all(&app)).await,
-        };
-        match answer {
-            Ok(Ok(())) => confirmed = Instant::now(),
-            _ if confirmed.elapsed() > DOUBT_LIMIT => {
-                let entries = app.streams.all();
-                if !entries.is_empty() {
-                    tracing::error!(streams = entries.len(), "cutting streams that can't be confirmed");
-                }
-                for entry in entries {
-                    entry.cut(Reason::StorageUnavailable);
-                }
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Where we are in the feed of cuts.
-#[derive(Default)]
-struct Feed {
-    /// Everything up to here was seen and is old enough that nothing below can still appear.
-    settled: i64,
-    recent: VecDeque<(i64, Instant)>,
-}
-
-impl Feed {
-    async fn follow(&mut self, app: &App) -> Result<(), AppError> {
-        while self
-            .recent
-            .front()
-            .is_some_and(|(_, seen)| seen.elapsed() > FEED_OVERLAP)
-        {
-            if let Some((sequence, _)) = self.recent.pop_front() {
-                self.settled = self.settled.max(sequence);
-            }
-        }
-        loop {
-            let after = self.settled;
-            let cuts = app.read(move |read| Ok(read.cuts(after, FEED_PAGE)?)).await?;
-            let full = cuts.len() >= FEED_PAGE as usize;
-            for cut in cuts {
-                if self.recent.iter().any(|(sequence, _)| *sequence == cut.sequence) {
-                    continue;
-                }
-                // Before it counts as seen: a failure here must meet the same cut again.
-                for entry in app.streams.of_grant(&cut.tenant, &cut.grant) {
-                    confirm(app, &entry).await?;
-                }
-                self.recent.push_back((cut.sequence, Instant::now()));
-                if full {
-                    self.settled = self.settled.max(cut.sequence);
-                }
-            }
-            if !full {
-                return Ok(());
-            }
-            let settled = self.settled;
-            self.recent.retain(|(sequence, _)| *sequence > settled);
-        }
-    }
-}
-
-async fn recheck_all(app: &App) -> Result<(), AppError> {
-    for entry in app.streams.all() {
-        confirm(app, &entry).await?;
-    }
-    Ok(())
-}
-
-/// Stops a stream that the store does not hold as running here: it was cut, or taken for abandoned.
-async fn confirm(app: &App, entry: &Arc<Entry>) -> Result<(), AppError> {
-    let (tenant, id) = (entry.tenant.clone(), entry.redemption.clone());
-    let found = app.read(move |read| Ok(read.redemption(&tenant, &id)?)).await?;
-    // Announced before its commit, a stream may not be in the store yet.
-    let Some(redemption) = found else { return Ok(()) };
-    match redemption.state {
-        RedemptionState::CutOff => entry.cut(redemption.cut_reason.unwrap_or(Reason::Revoked)),
-        RedemptionState::Streaming if redemption.process.as_ref() != Some(&app.settings.process) => {
-            entry.stop();
-        }
-        RedemptionState::Interrupted | RedemptionState::Completed | RedemptionState::IntegrityFailed => {
-            entry.stop();
-        }
-        RedemptionState::Streaming | RedemptionState::Authorized => {}
-    }
-    Ok(())
 }

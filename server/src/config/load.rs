@@ -282,10 +282,12 @@ fn read_database(root: &mut Table, problems: &mut Vec<Problem>, replicas: u32) -
         Some(_) => section.problem("url", "is of no database that is known here", remedy),
     }
     let pool = section.number("pool", 16, 1, 500);
+    let listen = section.flag("listen", true);
     section.finish();
     Database {
         url: url.unwrap_or_else(|| SecretString::from("")),
         pool: u32::try_from(pool).unwrap_or(16),
+        listen,
     }
 }
 

@@ -109,8 +109,10 @@ pub struct Admin {
 pub struct Database {
     /// `sqlite:PATH` or `postgres://…`. Holds a password.
     pub url: SecretString,
-    /// The most connections to it.
+    /// The most connections to it that requests use. PostgreSQL: two more watch over streams, and one listens.
     pub pool: u32,
+    /// Whether to keep a connection that listens for what other replicas cut; without, it is asked for.
+    pub listen: bool,
 }
 
 /// `[blobs]`

@@ -53,6 +53,7 @@ impl Config {
             vec![
                 ("url", text(&redact_url(self.database.url.expose_secret()))),
                 ("pool", number(self.database.pool.into())),
+                ("listen", Value::Boolean(self.database.listen)),
             ],
         );
         section("blobs", blobs(&self.blobs.shown, &self.blobs.config));

@@ -80,6 +80,7 @@ fn the_environment_has_the_last_word() {
         &[
             ("HANDOFF__SERVER__LISTEN", "127.0.0.1:1"),
             ("HANDOFF__LIMITS__MAX_ENTRIES", "7"),
+            ("HANDOFF__DATABASE__LISTEN", "false"),
             ("HANDOFF__ISSUERS__0__AUDIENCE", "a,b"),
             ("HANDOFF__ISSUERS__1__ISSUER", "https://second.example.org"),
             ("HANDOFF__ISSUERS__1__AUDIENCE", "c"),
@@ -90,6 +91,7 @@ fn the_environment_has_the_last_word() {
     .unwrap();
     assert_eq!(config.server.listen.port(), 1);
     assert_eq!(config.limits.max_entries, 7);
+    assert!(!config.database.listen && good().database.listen);
     assert_eq!(config.issuers[0].audience, ["a", "b"]);
     assert_eq!(config.issuers[1].issuer, "https://second.example.org");
 }

@@ -33,7 +33,7 @@ pub(super) fn start(app: &App) -> Vec<JoinHandle<()>> {
                 .map_err(|error| explain(&error))
         }),
         every("heartbeat", HEARTBEAT_EVERY, app, async |app| {
-            let beat = app.store.heartbeat(&app.settings.process, app.clock.now());
+            let beat = app.store.heartbeat(&app.settings.process);
             beat.await.map_err(|error| error.to_string())
         }),
         every("blob-sweep", BLOB_SWEEP_EVERY, app, async |app| {
@@ -47,7 +47,7 @@ pub(super) fn start(app: &App) -> Vec<JoinHandle<()>> {
             }
             Ok(())
         }),
-        rt::spawn(app::streams::follow_cuts(app.clone())),
+        rt::spawn(app::watch::follow_cuts(app.clone())),
     ]
 }
 

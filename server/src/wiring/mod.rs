@@ -162,9 +162,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         entropy,
     };
     // Before the first stream, so that no other process takes it for an orphan's.
-    app.store
-        .heartbeat(&app.settings.process, app.clock.now())
-        .await?;
+    app.store.heartbeat(&app.settings.process).await?;
 
     let trusted_proxies: Arc<[AddressRange]> = options.trusted_proxies.into();
     let connections = Connections::new(&clients, &options.timeouts, Arc::clone(&trusted_proxies));

@@ -102,6 +102,7 @@ impl Options {
     pub fn from_config(config: &Config) -> Self {
         let mut store = StoreConfig::new(config.database.url.expose_secret());
         store.pool_size = config.database.pool;
+        store.listen = config.database.listen;
         Self {
             listen: config.server.listen,
             admin_listen: config.admin.listen,

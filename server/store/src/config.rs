@@ -17,6 +17,9 @@ pub struct StoreConfig {
     pub statement_timeout: Duration,
     /// The longest that one statement may wait for another transaction's locks.
     pub lock_timeout: Duration,
+    /// Whether to listen for the cuts of other processes (PostgreSQL's LISTEN) on a connection kept for that. Without,
+    /// they are found by asking, a little later.
+    pub listen: bool,
     /// The largest that an SQLite file may grow, in pages of 4096 bytes; `None`: as large as the disk.
     pub sqlite_max_pages: Option<u32>,
 }
@@ -30,6 +33,7 @@ impl StoreConfig {
             pool_wait: Duration::from_secs(3),
             statement_timeout: Duration::from_secs(30),
             lock_timeout: Duration::from_secs(10),
+            listen: true,
             sqlite_max_pages: None,
         }
     }
@@ -56,6 +60,7 @@ impl fmt::Debug for StoreConfig {
             .field("pool_wait", &self.pool_wait)
             .field("statement_timeout", &self.statement_timeout)
             .field("lock_timeout", &self.lock_timeout)
+            .field("listen", &self.listen)
             .field("sqlite_max_pages", &self.sqlite_max_pages)
             .finish()
     }

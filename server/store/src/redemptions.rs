@@ -1,14 +1,14 @@
 //! Redemptions, and the feed of orders to cut their streams. Knows nothing of streams.
 
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Text};
-use handoff_domain::ports::{Cut, Loose, StoreError};
+use diesel::sql_types::{BigInt, Nullable, Text};
+use handoff_domain::ports::{Held, Loose, StoreError};
 use handoff_domain::redemption::{Redemption, RedemptionState};
-use handoff_domain::{ActorRef, GrantId, Reason, RedemptionId, TenantId, Timestamp};
+use handoff_domain::{ActorRef, GrantId, Reason, RedemptionId, Span, TenantId, Timestamp};
 
 use crate::dialect::{AnyConnection, Column, Table};
 use crate::error::{OrRefused, exactly_one, unreadable};
-use crate::schema::{cuts, redemptions};
+use crate::schema::redemptions;
 use crate::statement::{Statement, Value};
 use crate::unit::Unit;
 
@@ -33,16 +33,6 @@ static REDEMPTIONS: Table = Table {
         ("streams", Column::Int),
         ("process", Column::Text),
         ("revision", Column::Int),
-    ],
-};
-
-static CUTS: Table = Table {
-    name: "cuts",
-    columns: &[
-        ("tenant", Column::Text),
-        ("grant_id", Column::Text),
-        ("reason", Column::Text),
-        ("at", Column::Int),
     ],
 };
 
@@ -210,7 +200,8 @@ fn settle(unit: &mut Unit<'_>) -> Result<(), StoreError> {
     unit.settle_tables(&["redemptions"])
 }
 
-/// Marks the open redemptions of a grant as cut and, if there were any, orders every process to stop them.
+/// Marks the open redemptions of a grant as cut and, if there were any, has every process look for streams to stop.
+/// The process stays named where one streams; what was only opened awaits no end.
 pub(crate) fn cut(
     unit: &mut Unit<'_>,
     tenant: &TenantId,
@@ -219,35 +210,21 @@ pub(crate) fn cut(
     now: Timestamp,
 ) -> Result<u32, StoreError> {
     settle(unit)?;
-    let changed = diesel::update(redemptions::table)
-        .filter(redemptions::tenant.eq(tenant.as_str()))
-        .filter(redemptions::grant_id.eq(grant.as_str()))
-        .filter(redemptions::state.eq_any([
-            RedemptionState::Authorized.as_str(),
-            RedemptionState::Streaming.as_str(),
-            RedemptionState::Interrupted.as_str(),
-        ]))
-        .set((
-            redemptions::state.eq(RedemptionState::CutOff.as_str()),
-            redemptions::cut_reason.eq(reason.as_str()),
-            redemptions::ended_at.eq(now.0),
-            redemptions::revision.eq(redemptions::revision + 1),
-        ))
-        .execute(unit.connection)
+    let changed = Statement::<()>::new("UPDATE redemptions SET state = 'cut-off', cut_reason = ")
+        .bind(reason.as_str())
+        .sql(", ended_at = ")
+        .bind(now.0)
+        .sql(
+            ", process = CASE WHEN state = 'authorized' THEN NULL ELSE process END, revision = revision + 1 \
+             WHERE state IN ('authorized', 'streaming', 'interrupted') AND tenant = ",
+        )
+        .bind(tenant.as_str())
+        .sql(" AND grant_id = ")
+        .bind(grant.as_str())
+        .run(unit.connection)
         .or_refused()?;
     make_final(unit, tenant, grant, reason)?;
-    if changed > 0 {
-        unit.cut = true;
-        unit.bulk.add(
-            &CUTS,
-            vec![
-                tenant.as_str().into(),
-                grant.as_str().into(),
-                reason.as_str().into(),
-                now.0.into(),
-            ],
-        );
-    }
+    unit.cut |= changed > 0;
     Ok(u32::try_from(changed).unwrap_or(u32::MAX))
 }
 
@@ -303,78 +280,105 @@ pub(crate) fn reopen(
 /// Redemptions that no living process answers for.
 pub(crate) fn abandoned(
     connection: &mut AnyConnection,
-    silent_since: Timestamp,
+    silence: Span,
+    now: Timestamp,
     limit: u32,
 ) -> Result<Vec<Loose>, StoreError> {
+    let clock = connection.clock();
     let rows = Statement::<(Text, Text, BigInt)>::new(
-        "SELECT r.tenant, r.id, r.revision FROM redemptions r WHERE r.state IN ('authorized', 'streaming') \
-         AND r.opened_at < ",
+        "SELECT r.tenant, r.id, r.revision FROM redemptions r WHERE r.process IS NOT NULL \
+         AND NOT EXISTS (SELECT 1 FROM processes p WHERE p.name = r.process AND p.seen >= ",
     )
-    .bind(silent_since.0)
-    .sql(" AND NOT EXISTS (SELECT 1 FROM processes p WHERE p.name = r.process AND p.seen >= ")
-    .bind(silent_since.0)
+    .sql(clock)
+    .sql(" - ")
+    .bind(silence.0)
     .sql(
         ") UNION ALL SELECT r.tenant, r.id, r.revision FROM redemptions r \
-         WHERE r.state = 'authorized' AND r.window_end < ",
+         WHERE r.process IS NOT NULL AND r.state = 'authorized' AND r.window_end < ",
     )
-    .bind(silent_since.0)
+    .bind(now.0.saturating_sub(silence.0))
     .sql(" LIMIT ")
     .bind(i64::from(limit))
     .load(connection)
     .or_refused()?;
-    loose(rows)
-}
-
-/// Redemptions that this process is said to stream.
-pub(crate) fn streaming_at(connection: &mut AnyConnection, process: &str) -> Result<Vec<Loose>, StoreError> {
-    let rows = Statement::<(Text, Text, BigInt)>::new(
-        "SELECT tenant, id, revision FROM redemptions WHERE state = 'streaming' AND process = ",
-    )
-    .bind(process)
-    .load(connection)
-    .or_refused()?;
-    loose(rows)
-}
-
-fn loose(rows: Vec<(String, String, i64)>) -> Result<Vec<Loose>, StoreError> {
     rows.into_iter()
-        .map(|(tenant, id, revision)| {
-            Some(Loose {
-                tenant: TenantId::parse(tenant).ok()?,
-                id: RedemptionId::parse(id).ok()?,
-                revision,
-            })
-        })
+        .map(|(tenant, id, revision)| loose(tenant, id, revision))
         .collect::<Option<_>>()
         .ok_or_else(|| unreadable("redemption"))
 }
 
-/// Orders to cut, in the order of their numbers. A number is taken when its transaction writes, not when it
-/// commits: a smaller one may appear after a larger, so readers ask again for the last few seconds.
-pub(crate) fn cuts(connection: &mut AnyConnection, after: i64, limit: u32) -> Result<Vec<Cut>, StoreError> {
-    let rows: Vec<(i64, String, String, String, i64)> = cuts::table
-        .filter(cuts::sequence.gt(after))
-        .order(cuts::sequence)
-        .limit(i64::from(limit))
-        .select((
-            cuts::sequence,
-            cuts::tenant,
-            cuts::grant_id,
-            cuts::reason,
-            cuts::at,
-        ))
-        .load(connection)
-        .or_refused()?;
-    rows.into_iter()
-        .map(|(sequence, tenant, grant, reason, at)| {
-            Some(Cut {
-                sequence,
-                tenant: TenantId::parse(tenant).ok()?,
-                grant: GrantId::parse(grant).ok()?,
-                reason: Reason::parse(&reason)?,
-                at: Timestamp(at),
-            })
+fn loose(tenant: String, id: String, revision: i64) -> Option<Loose> {
+    Some(Loose {
+        tenant: TenantId::parse(tenant).ok()?,
+        id: RedemptionId::parse(id).ok()?,
+        revision,
+    })
+}
+
+type HeldColumns = (
+    Text,
+    Text,
+    BigInt,
+    BigInt,
+    Text,
+    Nullable<Text>,
+    Nullable<Text>,
+    Nullable<Text>,
+);
+type HeldRow = (
+    String,
+    String,
+    i64,
+    i64,
+    String,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+);
+
+/// Redemptions that await the end of a stream from a process, with what became of their grants.
+pub(crate) fn held_by(connection: &mut AnyConnection, process: &str) -> Result<Vec<Held>, StoreError> {
+    let rows = Statement::<HeldColumns>::new(
+        "SELECT r.tenant, r.id, r.revision, r.streams, r.state, r.cut_reason, g.status, g.reason \
+         FROM redemptions r LEFT JOIN grants g ON g.tenant = r.tenant AND g.id = r.grant_id \
+         WHERE r.process IS NOT NULL AND r.state <> 'authorized' AND r.process = ",
+    )
+    .bind(process)
+    .load(connection)
+    .or_refused()?;
+    held(rows)
+}
+
+/// Those whose stream may not go on. Asked ten times a second while there are streams: an index alone answers it,
+/// mostly with nothing.
+pub(crate) fn halted_at(connection: &mut AnyConnection, process: &str) -> Result<Vec<Held>, StoreError> {
+    let rows = Statement::<HeldColumns>::new(
+        "SELECT tenant, id, revision, streams, state, cut_reason, 'bound', CAST(NULL AS TEXT) \
+         FROM redemptions WHERE process IS NOT NULL AND state IN ('cut-off', 'interrupted') AND process = ",
+    )
+    .bind(process)
+    .load(connection)
+    .or_refused()?;
+    held(rows)
+}
+
+fn held(rows: Vec<HeldRow>) -> Result<Vec<Held>, StoreError> {
+    let parse = |code: Option<String>| code.as_deref().and_then(Reason::parse);
+    let read = |(tenant, id, revision, streams, state, cut, grant, why): HeldRow| {
+        let (cut_reason, grant_reason) = (parse(cut), parse(why));
+        Some(Held {
+            redemption: loose(tenant, id, revision)?,
+            stream: u32::try_from(streams).ok()?,
+            state: RedemptionState::parse(&state)?,
+            cut_reason,
+            grant_ended: match grant.as_deref() {
+                Some("revoked" | "suspended") | None => Some(grant_reason.unwrap_or(Reason::Revoked)),
+                Some(_) => None,
+            },
         })
+    };
+    rows.into_iter()
+        .map(read)
         .collect::<Option<_>>()
-        .ok_or_else(|| unreadable("cut"))
+        .ok_or_else(|| unreadable("redemption"))
 }

@@ -202,17 +202,6 @@ diesel::table! {
 }
 
 diesel::table! {
-    /// Orders to stop the streams of a grant, read by every process.
-    cuts (tenant, sequence) {
-        tenant -> Text,
-        sequence -> BigInt,
-        grant_id -> Text,
-        reason -> Text,
-        at -> BigInt,
-    }
-}
-
-diesel::table! {
     /// The ledger. Rows are added, never changed.
     audit_log (tenant, sequence) {
         tenant -> Text,

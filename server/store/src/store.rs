@@ -4,8 +4,9 @@ mod cuts;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use handoff_domain::Timestamp;
+use handoff_domain::Span;
 use handoff_domain::ports::{BoxFuture, Reading, Store, StoreError, Verdict, Work};
 
 use crate::config::{Database, StoreConfig};
@@ -21,10 +22,19 @@ pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
     Ok(DieselStore::open(config).await?)
 }
 
+/// Connections that requests can't take.
+const WATCH_CONNECTIONS: u32 = 2;
+
+/// The longest that a statement on them may run: there are few, and what they answer is soon old.
+const WATCH_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// A database behind the port.
 pub struct DieselStore {
     engine: Engine,
     reads: Pool,
+    watch: Pool,
+    /// Where heartbeats go, apart from requests where they can.
+    pulse: Option<Engine>,
     news: CutNews,
     counters: Arc<Counters>,
 }
@@ -55,12 +65,20 @@ impl DieselStore {
             Database::Postgres => Purpose::Write,
             Database::Sqlite(_) => Purpose::Read,
         };
-        let reads = Pool::new(config, purpose)?;
+        let reads = Pool::new(config, purpose, config.pool_size)?;
         let engine = Engine::open(config, &reads, &counters)?;
+        let watch = Pool::new(&hurried(config), purpose, WATCH_CONNECTIONS)?;
+        let pulse = match purpose {
+            Purpose::Write => Some(Engine::open(config, &watch, &counters)?),
+            // SQLite has one writer, for everything.
+            Purpose::Read => None,
+        };
         let news = CutNews::start(config)?;
         Ok(Arc::new(Self {
             engine,
             reads,
+            watch,
+            pulse,
             news,
             counters,
         }))
@@ -74,6 +92,26 @@ impl DieselStore {
             retries: self.counters.retries.load(Ordering::Relaxed),
         }
     }
+}
+
+fn hurried(config: &StoreConfig) -> StoreConfig {
+    let mut config = config.clone();
+    for limit in [&mut config.statement_timeout, &mut config.lock_timeout] {
+        *limit = WATCH_TIMEOUT.min(*limit);
+    }
+    config
+}
+
+fn session(pool: &Pool, reading: Reading) -> BoxFuture<'_, Result<(), StoreError>> {
+    Box::pin(pool.run(move |lease| {
+        let result = lease
+            .connection()
+            .and_then(|connection| reading(&mut Session { connection }));
+        if matches!(result, Err(StoreError::Unavailable(_))) {
+            lease.give_up();
+        }
+        result
+    }))
 }
 
 const COMMIT: Done = Done {
@@ -96,42 +134,34 @@ impl Store for DieselStore {
     }
 
     fn read(&self, reading: Reading) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(self.reads.run(move |lease| {
-            let result = lease
-                .connection()
-                .and_then(|connection| reading(&mut Session { connection }));
-            if matches!(result, Err(StoreError::Unavailable(_))) {
-                lease.give_up();
-            }
-            result
-        }))
+        session(&self.reads, reading)
     }
 
-    fn heartbeat(&self, process: &str, now: Timestamp) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn watch(&self, reading: Reading) -> BoxFuture<'_, Result<(), StoreError>> {
+        session(&self.watch, reading)
+    }
+
+    fn heartbeat(&self, process: &str) -> BoxFuture<'_, Result<(), StoreError>> {
         let process = process.to_owned();
         Box::pin(async move {
-            self.engine
+            self.pulse
+                .as_ref()
+                .unwrap_or(&self.engine)
                 .run(Box::new(move |connection| {
-                    leases::beat(connection, &process, now).map(|()| COMMIT)
+                    leases::beat(connection, &process).map(|()| COMMIT)
                 }))
                 .await
                 .map(drop)
         })
     }
 
-    fn lease(
-        &self,
-        name: &str,
-        process: &str,
-        now: Timestamp,
-        until: Timestamp,
-    ) -> BoxFuture<'_, Result<bool, StoreError>> {
+    fn lease(&self, name: &str, process: &str, term: Span) -> BoxFuture<'_, Result<bool, StoreError>> {
         let (name, process) = (name.to_owned(), process.to_owned());
         Box::pin(async move {
             let done = self
                 .engine
                 .run(Box::new(move |connection| {
-                    let ours = leases::take(connection, &name, &process, now, until)?;
+                    let ours = leases::take(connection, &name, &process, term)?;
                     Ok(Done {
                         verdict: if ours { Verdict::Commit } else { Verdict::Rollback },
                         cut: false,

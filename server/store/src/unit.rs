@@ -8,13 +8,13 @@ use handoff_domain::document::{Document, StoredBinary};
 use handoff_domain::grant::Grant;
 use handoff_domain::outbox::TopicEvent;
 use handoff_domain::ports::{
-    AuditSearch, Cut, Found, Kind, Loose, Read, RecordedRow, Search, SearchIndex, StoreError, Tx, Verdict,
+    AuditSearch, Found, Held, Kind, Loose, Read, RecordedRow, Search, SearchIndex, StoreError, Tx, Verdict,
     Version, Work,
 };
 use handoff_domain::redemption::Redemption;
 use handoff_domain::task::Task;
 use handoff_domain::{
-    ActorRef, BinaryId, DocumentId, GrantId, Handle, Reason, RedemptionId, TaskId, TenantId, Timestamp,
+    ActorRef, BinaryId, DocumentId, GrantId, Handle, Reason, RedemptionId, Span, TaskId, TenantId, Timestamp,
 };
 
 use crate::dialect::{AnyConnection, Bulk, Hold};
@@ -262,10 +262,10 @@ macro_rules! reads {
         audit(tenant: &TenantId, search: &AuditSearch) -> Vec<RecordedRow> = audit::search, of ["audit_log"];
         due(now: Timestamp, limit: u32) -> Vec<(TenantId, TaskId)> = grants::due, of ["grants", "redemptions"];
         next_due(now: Timestamp) -> Option<Timestamp> = grants::next_due, of ["grants"];
-        abandoned(silent_since: Timestamp, limit: u32) -> Vec<Loose>
+        abandoned(silence: Span, now: Timestamp, limit: u32) -> Vec<Loose>
             = redemptions::abandoned, of ["redemptions"];
-        streaming_at(process: &str) -> Vec<Loose> = redemptions::streaming_at, of ["redemptions"];
-        cuts(after: i64, limit: u32) -> Vec<Cut> = redemptions::cuts, of ["cuts"];
+        held_by(process: &str) -> Vec<Held> = redemptions::held_by, of ["redemptions", "grants"];
+        halted_at(process: &str) -> Vec<Held> = redemptions::halted_at, of ["redemptions"];
     })+};
 }
 

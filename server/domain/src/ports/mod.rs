@@ -7,7 +7,7 @@ mod work;
 
 pub use blob::{BlobError, BlobPin, BlobStore, ByteStream, Uploaded};
 pub use store::*;
-pub use work::{Reading, Verdict, Work, WorkError, read, write};
+pub use work::{Reading, Verdict, Work, WorkError, read, watch, write};
 
 use std::future::Future;
 use std::pin::Pin;

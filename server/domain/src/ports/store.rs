@@ -11,9 +11,9 @@ use crate::grant::Grant;
 use crate::ids::{ActorRef, BinaryId, DocumentId, GrantId, Handle, RedemptionId, TaskId, TenantId};
 use crate::outbox::TopicEvent;
 use crate::reason::Reason;
-use crate::redemption::Redemption;
+use crate::redemption::{Redemption, RedemptionState};
 use crate::task::Task;
-use crate::time::Timestamp;
+use crate::time::{Span, Timestamp};
 
 /// Why the store did not do it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -351,16 +351,17 @@ pub trait Read {
     /// The earliest instant after `now` at which [`Read::due`] will have more.
     fn next_due(&mut self, now: Timestamp) -> Result<Option<Timestamp>, StoreError>;
 
-    /// Redemptions authorized or streaming whose process has not been heard of since `silent_since`, and those
-    /// authorized whose window closed before then without a stream; over all tenants, at most `limit`.
-    fn abandoned(&mut self, silent_since: Timestamp, limit: u32) -> Result<Vec<Loose>, StoreError>;
+    /// Redemptions that await the end of a stream, or their first one, from a process that has been silent for
+    /// longer than `silence` by the database's own clock; and those authorized whose window closed that long before
+    /// `now` without a stream. Over all tenants, at most `limit`.
+    fn abandoned(&mut self, silence: Span, now: Timestamp, limit: u32) -> Result<Vec<Loose>, StoreError>;
 
-    /// Redemptions that are streaming at `process`, as far as the database knows, over all tenants.
-    fn streaming_at(&mut self, process: &str) -> Result<Vec<Loose>, StoreError>;
+    /// Every redemption that awaits the end of a stream from `process`, and how it stands; over all tenants.
+    fn held_by(&mut self, process: &str) -> Result<Vec<Held>, StoreError>;
 
-    /// Cuts committed after `after` (their sequence numbers ascend but may arrive late: ask again for the
-    /// last few seconds), over all tenants.
-    fn cuts(&mut self, after: i64, limit: u32) -> Result<Vec<Cut>, StoreError>;
+    /// Those of them whose stream may not go on: cut, or reopened after a cut, by whichever process. Each is
+    /// told again until the end of its stream is. `grant_ended` is not looked up.
+    fn halted_at(&mut self, process: &str) -> Result<Vec<Held>, StoreError>;
 }
 
 /// A redemption that may have to be closed, as it was when it was listed.
@@ -374,19 +375,19 @@ pub struct Loose {
     pub revision: i64,
 }
 
-/// An order to stop the streams of a grant, seen by every process.
+/// A redemption that awaits the end of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cut {
-    /// Its place in the feed.
-    pub sequence: i64,
-    /// The tenant.
-    pub tenant: TenantId,
-    /// The grant.
-    pub grant: GrantId,
-    /// Why.
-    pub reason: Reason,
-    /// When.
-    pub at: Timestamp,
+pub struct Held {
+    /// The redemption, as it was when it was listed.
+    pub redemption: Loose,
+    /// Which of its streams, counted from 1.
+    pub stream: u32,
+    /// Where it is: streaming, or what became of it meanwhile.
+    pub state: RedemptionState,
+    /// Why it was cut, where it was.
+    pub cut_reason: Option<Reason>,
+    /// Why its grant lets nothing of it run any more, where it was suspended or revoked.
+    pub grant_ended: Option<Reason>,
 }
 
 /// One transaction. Reads inside see its own writes; `lock_…` reads also keep others from changing the row.
@@ -518,17 +519,17 @@ pub trait Store: Send + Sync {
     /// Runs reads outside of any transaction.
     fn read(&self, reading: Reading) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// Tells that this process lives, so that others leave its streams alone.
-    fn heartbeat(&self, process: &str, now: Timestamp) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// The same on connections that requests can't take: for what keeps the streams of this process in step with
+    /// the database, however many requests wait.
+    fn watch(&self, reading: Reading) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// Takes or renews a lease by name for `process` until `until`; answers whether it is ours.
-    fn lease(
-        &self,
-        name: &str,
-        process: &str,
-        now: Timestamp,
-        until: Timestamp,
-    ) -> BoxFuture<'_, Result<bool, StoreError>>;
+    /// Tells that this process lives, so that others leave its streams alone: by the database's own clock, which
+    /// all processes share, on connections that requests can't take.
+    fn heartbeat(&self, process: &str) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Takes or renews a lease by name for `process` for as long as `term` by the database's own clock; answers
+    /// whether it is ours.
+    fn lease(&self, name: &str, process: &str, term: Span) -> BoxFuture<'_, Result<bool, StoreError>>;
 
     /// Waits until some process may have committed a cut, or until a short time has passed.
     fn await_cut(&self) -> BoxFuture<'_, ()>;

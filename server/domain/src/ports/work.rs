@@ -84,6 +84,33 @@ where
     T: Any + Send,
     E: WorkError,
 {
+    let (job, slot) = job(reading);
+    store.read(job).await.map_err(E::from)?;
+    take(&slot).unwrap_or_else(|| Err(nothing()))
+}
+
+/// Runs `reading` on a connection that requests can't take.
+pub async fn watch<T, E>(
+    store: &dyn Store,
+    reading: impl FnOnce(&mut dyn Read) -> Result<T, E> + Send + 'static,
+) -> Result<T, E>
+where
+    T: Any + Send,
+    E: WorkError,
+{
+    let (job, slot) = job(reading);
+    store.watch(job).await.map_err(E::from)?;
+    take(&slot).unwrap_or_else(|| Err(nothing()))
+}
+
+/// A reading that leaves its answer in a slot.
+fn job<T, E>(
+    reading: impl FnOnce(&mut dyn Read) -> Result<T, E> + Send + 'static,
+) -> (Reading, Slot<Result<T, E>>)
+where
+    T: Any + Send,
+    E: WorkError,
+{
     let slot: Slot<Result<T, E>> = Arc::default();
     let inner = Arc::clone(&slot);
     let job: Reading = Box::new(move |read| {
@@ -96,6 +123,5 @@ where
         put(&inner, answer);
         Ok(())
     });
-    store.read(job).await.map_err(E::from)?;
-    take(&slot).unwrap_or_else(|| Err(nothing()))
+    (job, slot)
 }

@@ -103,6 +103,14 @@ impl AnyConnection {
         }
     }
 
+    /// The instant at which a statement runs, in microseconds since 1970, by the clock that all processes share.
+    pub(crate) const fn clock(&self) -> &'static str {
+        match self {
+            Self::Postgres(_) => "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint",
+            Self::Sqlite(_) => "CAST(unixepoch('now', 'subsec') * 1000000 AS INTEGER)",
+        }
+    }
+
     /// Tells other processes, when this transaction commits, that there are cuts. With SQLite there are none.
     pub(crate) fn notify_of_cuts(&mut self) -> QueryResult<()> {
         if matches!(self, Self::Postgres(_)) {

@@ -75,8 +75,8 @@ impl Drop for Threads {
 
 impl Pool {
     /// A pool that opens connections as they are needed.
-    pub(crate) fn new(config: &StoreConfig, purpose: Purpose) -> Result<Self, StoreError> {
-        let places = usize::try_from(config.pool_size.max(1)).unwrap_or(1);
+    pub(crate) fn new(config: &StoreConfig, purpose: Purpose, size: u32) -> Result<Self, StoreError> {
+        let places = usize::try_from(size.max(1)).unwrap_or(1);
         Ok(Self {
             threads: Arc::new(Threads::start(places)?),
             shared: Arc::new(Shared {

@@ -34,12 +34,11 @@ pub(crate) struct CutNews {
 }
 
 impl CutNews {
-    /// Starts listening, where there are other processes to listen to.
+    /// Starts listening, where there may be other processes to listen to.
     pub(crate) fn start(config: &StoreConfig) -> Result<Self, StoreError> {
         let (told, _) = watch::channel(0);
         let listener = match config.database() {
-            Database::Sqlite(_) => None,
-            Database::Postgres => {
+            Database::Postgres if config.listen => {
                 let first = listen(config)?;
                 let (stop, stopped) = channel();
                 let (config, told) = (config.clone(), told.clone());
@@ -49,6 +48,7 @@ impl CutNews {
                     .map_err(|_| StoreError::Unavailable("no thread for the listener".to_owned()))?;
                 Some(stop)
             }
+            Database::Postgres | Database::Sqlite(_) => None,
         };
         Ok(Self {
             told,

@@ -298,6 +298,10 @@ fn who_finds_every_connection_in_use_is_told_so_after_a_while() {
             .await
             .unwrap();
         assert!(matches!(store.ready().await, Err(StoreError::Unavailable(_))));
+        // The server's own watch has connections that requests can't take.
+        assert_eq!(store.heartbeat("p1").await, Ok(()));
+        let halted = handoff_domain::ports::watch(&*store, |read| read.halted_at("p1")).await;
+        assert_eq!(halted, Ok::<_, StoreError>(vec![]));
         go.send(()).unwrap();
         first.await.unwrap().unwrap();
         assert_eq!(store.ready().await, Ok(()));

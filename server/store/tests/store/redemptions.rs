@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use handoff_domain::Reason;
+use handoff_domain::grant::Grant;
 use handoff_domain::ports::{Store, StoreError};
-use handoff_domain::redemption::{Redemption, RedemptionState};
+use handoff_domain::redemption::{Redemption, RedemptionState, ResumeError};
+use handoff_domain::{Reason, Span};
 use handoff_store::DieselStore;
 
-use crate::rig::{NOW, Rig, after, grant_id, on_both, poll_once, redemption, redemption_id};
+use crate::rig::{
+    NOW, Rig, after, bound, grant_id, insert_task, on_both, poll_once, redemption, redemption_id, task,
+};
 
 async fn store(rig: &Rig, redemptions: Vec<Redemption>) {
     let tenant = rig.tenant.clone();
@@ -30,6 +33,22 @@ async fn states(rig: &Rig, grant: &'static str) -> Vec<(String, RedemptionState,
     found
         .into_iter()
         .map(|r| (r.id.to_string(), r.state, r.cut_reason))
+        .collect()
+}
+
+/// What a process must stop: id, which stream, state, why it was cut.
+async fn halted(rig: &Rig, process: &'static str) -> Vec<(String, u32, RedemptionState, Option<Reason>)> {
+    let found = rig.read(move |read| read.halted_at(process)).await;
+    found
+        .into_iter()
+        .map(|one| {
+            (
+                one.redemption.id.to_string(),
+                one.stream,
+                one.state,
+                one.cut_reason,
+            )
+        })
         .collect()
 }
 
@@ -76,11 +95,77 @@ on_both! {
             of(RedemptionState::Interrupted, RedemptionState::CutOff, on_hold),
             of(RedemptionState::Streaming, RedemptionState::CutOff, on_hold),
         ]);
-        let feed = rig.read(|read| read.cuts(0, 10)).await;
-        assert_eq!(feed.len(), 1);
-        assert_eq!((&feed[0].grant, feed[0].reason, feed[0].at), (&grant_id("g1"), Reason::TaskOnHold, after(1)));
-        let last = feed[0].sequence;
-        assert_eq!(rig.read(move |read| read.cuts(last, 10)).await, []);
+    }
+
+    async fn what_a_process_must_stop_is_told_until_the_end_of_its_stream_is(rig: Arc<Rig>) {
+        let at = |id: &str, grant: &str, process: &str| Redemption {
+            process: Some(process.to_owned()), streams: 3, ..redemption(id, grant, RedemptionState::Streaming)
+        };
+        let opened = Redemption { streams: 0, ..redemption("opened", "g1", RedemptionState::Authorized) };
+        store(&rig, vec![at("r1", "g1", "p1"), at("r2", "g1", "p2"), at("r3", "g2", "p1"), opened]).await;
+        assert_eq!(halted(&rig, "p1").await, []);
+        let tenant = rig.tenant.clone();
+        rig.write(move |tx| tx.cut_redemptions(&tenant, &grant_id("g1"), Reason::TaskOnHold, NOW)).await.unwrap();
+        let cut = |id: &str| (id.to_owned(), 3, RedemptionState::CutOff, Some(Reason::TaskOnHold));
+        // Asked twice, told twice; what was only opened has no stream to stop.
+        assert_eq!(halted(&rig, "p1").await, [cut("r1")]);
+        assert_eq!(halted(&rig, "p1").await, [cut("r1")]);
+        assert_eq!(halted(&rig, "p2").await, [cut("r2")]);
+        assert_eq!(halted(&rig, "p3").await, []);
+        // Reopened, the stream that was cut must end all the same, and nothing new begins before it has.
+        let tenant = rig.tenant.clone();
+        rig.write(move |tx| tx.reopen_redemptions(&tenant, &grant_id("g1"), Reason::TaskOnHold, NOW)).await.unwrap();
+        assert_eq!(halted(&rig, "p1").await, [("r1".to_owned(), 3, RedemptionState::Interrupted, None)]);
+        let tenant = rig.tenant.clone();
+        let told = rig.write(move |tx| {
+            let found = tx.redemption(&tenant, &redemption_id("r1"))?.unwrap();
+            assert_eq!(found.clone().start(10, 5, "p2", NOW), Err(ResumeError::Busy));
+            let ended = found.end_earlier_stream(10, 5, true);
+            tx.update_redemption(&tenant, &ended)?;
+            Ok(ended)
+        }).await.unwrap();
+        assert_eq!(halted(&rig, "p1").await, []);
+        assert!(told.start(15, 5, "p2", NOW).is_ok());
+    }
+
+    async fn a_process_learns_how_all_its_streams_stand_grants_included(rig: Arc<Rig>) {
+        let of = |id: &str, grant: &str, state, process: &str| Redemption {
+            process: Some(process.to_owned()), ..redemption(id, grant, state)
+        };
+        let mut suspended = bound("suspended", "t1");
+        suspended.state = suspended.clone().suspend(Reason::TaskOnHold).unwrap().state;
+        let exhausted = bound("exhausted", "t2").take_use(NOW).unwrap();
+        let revoked = bound("revoked", "t3").revoke(NOW, Reason::Emergency).unwrap();
+        let tenant = rig.tenant.clone();
+        let grants: Vec<_> = [suspended, exhausted, revoked].map(|g| Grant { revision: 1, ..g }).into();
+        rig.write(move |tx| {
+            for (n, grant) in grants.iter().enumerate() {
+                insert_task(tx, &tenant, &task(&format!("t{}", n + 1)))?;
+                tx.insert_grant(&tenant, grant)?;
+            }
+            Ok(())
+        }).await.unwrap();
+        store(&rig, vec![
+            of("a", "exhausted", RedemptionState::Streaming, "p1"),
+            of("b", "suspended", RedemptionState::Streaming, "p1"),
+            of("c", "revoked", RedemptionState::Streaming, "p1"),
+            of("d", "gone", RedemptionState::Streaming, "p1"),
+            of("e", "exhausted", RedemptionState::CutOff, "p1"),
+            of("f", "exhausted", RedemptionState::Authorized, "p1"),
+            of("g", "exhausted", RedemptionState::Streaming, "p2"),
+            Redemption { process: None, ..of("h", "exhausted", RedemptionState::Completed, "") },
+        ]).await;
+        let mut held = rig.read(|read| read.held_by("p1")).await;
+        held.sort_by(|a, b| a.redemption.id.cmp(&b.redemption.id));
+        let held: Vec<_> = held.iter()
+            .map(|one| (one.redemption.id.as_str(), one.state, one.grant_ended, one.redemption.revision)).collect();
+        assert_eq!(held, [
+            ("a", RedemptionState::Streaming, None, 1),
+            ("b", RedemptionState::Streaming, Some(Reason::TaskOnHold), 1),
+            ("c", RedemptionState::Streaming, Some(Reason::Emergency), 1),
+            ("d", RedemptionState::Streaming, Some(Reason::Revoked), 1),
+            ("e", RedemptionState::CutOff, None, 1),
+        ]);
     }
 
     async fn coming_back_reopens_only_what_the_same_reason_cut_and_is_in_time(rig: Arc<Rig>) {
@@ -100,32 +185,38 @@ on_both! {
     }
 
     async fn a_redemption_whose_process_fell_silent_is_abandoned(rig: Arc<Rig>) {
-        rig.store.heartbeat("lives", after(50)).await.unwrap();
-        rig.store.heartbeat("died", after(5)).await.unwrap();
-        rig.store.heartbeat("died", after(9)).await.unwrap();
+        for process in ["lives", "dies"] {
+            rig.store.heartbeat(process).await.unwrap();
+        }
+        rig.store.heartbeat("lives").await.unwrap();
+        let silent = |seconds| Span::seconds(seconds).0;
+        rig.execute(&format!("UPDATE processes SET seen = seen - {} WHERE name = 'dies'", silent(40)));
         let of = |id: &str, process: Option<&str>, state| Redemption {
             process: process.map(str::to_owned), ..redemption(id, "g1", state)
         };
         store(&rig, vec![
             of("a", Some("lives"), RedemptionState::Streaming),
-            of("b", Some("died"), RedemptionState::Streaming),
-            of("c", Some("died"), RedemptionState::Completed),
-            of("d", None, RedemptionState::Authorized),
+            of("b", Some("dies"), RedemptionState::Streaming),
+            of("c", None, RedemptionState::Completed),
+            of("d", Some("dies"), RedemptionState::CutOff),
             of("e", Some("unknown"), RedemptionState::Authorized),
-            Redemption { opened_at: after(20), ..of("f", Some("young"), RedemptionState::Streaming) },
+            of("f", Some("dies"), RedemptionState::Interrupted),
+            of("g", None, RedemptionState::Interrupted),
+            Redemption { window_end: after(5), ..of("h", Some("lives"), RedemptionState::Authorized) },
         ]).await;
-        let found = |silent_since| {
+        let found = |silence, now| {
             let rig = Arc::clone(&rig);
             async move {
-                let mut ids: Vec<String> = rig.read(move |read| read.abandoned(silent_since, 10)).await
+                let mut ids: Vec<String> = rig.read(move |read| read.abandoned(Span::seconds(silence), now, 10)).await
                     .into_iter().map(|one| one.id.to_string()).collect();
                 ids.sort();
                 ids
             }
         };
-        assert_eq!(found(after(10)).await, ["b", "d", "e"]);
-        assert_eq!(found(after(9)).await, ["d", "e"]);
-        assert_eq!(found(NOW).await, [""; 0]);
+        assert_eq!(found(30, NOW).await, ["b", "d", "e", "f"]);
+        assert_eq!(found(60, NOW).await, ["e"]);
+        // Opened and not asked for until long after its window: nothing of it will ever be sent.
+        assert_eq!(found(30, after(36)).await, ["b", "d", "e", "f", "h"]);
     }
 
     async fn a_cut_wakes_who_waits_in_the_same_process(rig: Arc<Rig>) {
@@ -155,9 +246,9 @@ fn a_cut_is_seen_by_another_process_at_once() {
             let watcher = tokio::spawn(async move {
                 let deadline = Instant::now() + Duration::from_secs(10);
                 loop {
-                    let cuts: Result<_, StoreError> =
-                        handoff_domain::ports::read(&*watching, |read| read.cuts(0, 10)).await;
-                    if cuts.unwrap().len() == number {
+                    let halted: Result<_, StoreError> =
+                        handoff_domain::ports::watch(&*watching, |read| read.halted_at("p1")).await;
+                    if halted.unwrap().len() == number {
                         return Instant::now();
                     }
                     assert!(Instant::now() < deadline);
@@ -191,7 +282,7 @@ fn a_cut_that_was_rolled_back_is_told_to_nobody() {
             })
             .await;
         assert!(undone.is_err());
-        assert_eq!(rig.read(|read| read.cuts(0, 10)).await, []);
+        assert_eq!(halted(&rig, "p1").await, []);
         assert_eq!(states(&rig, "g1").await[0].1, RedemptionState::Streaming);
     });
 }

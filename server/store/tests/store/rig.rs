@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use diesel::connection::SimpleConnection;
-use diesel::{Connection, PgConnection};
+use diesel::{Connection, PgConnection, RunQueryDsl, SqliteConnection};
 use handoff_domain::audit::{About, Agent, AuditRow, Event, Outcome};
 use handoff_domain::document::{Attachment, Document, DocumentFacts, DocumentStatus, Sha256, StoredBinary};
 use handoff_domain::grant::{Constraints, Grant, GrantState, Origin};
@@ -77,7 +77,8 @@ impl Rig {
         database: Option<TestDatabase>,
         directory: Option<tempfile::TempDir>,
     ) -> Self {
-        assert_eq!(handoff_store::migrate(&config).unwrap().len(), 1);
+        let all = handoff_store::pending(&config).unwrap().len();
+        assert_eq!(handoff_store::migrate(&config).unwrap().len(), all);
         let store = DieselStore::open(&config).await.unwrap();
         Self {
             config,
@@ -90,6 +91,32 @@ impl Rig {
 
     pub fn is_postgres(&self) -> bool {
         self.database.is_some()
+    }
+
+    /// Runs a statement behind the store's back.
+    pub fn execute(&self, statement: &str) {
+        if self.is_postgres() {
+            let mut connection = PgConnection::establish(&self.config.url).unwrap();
+            connection.batch_execute(statement).unwrap();
+        } else {
+            let mut connection = SqliteConnection::establish(&self.config.url).unwrap();
+            connection.batch_execute(statement).unwrap();
+        }
+    }
+
+    /// The column `name` of what a query finds behind the store's back.
+    pub fn names(&self, query: &str) -> Vec<String> {
+        let query = diesel::sql_query(query);
+        let found: Vec<Name> = if self.is_postgres() {
+            query
+                .load(&mut PgConnection::establish(&self.config.url).unwrap())
+                .unwrap()
+        } else {
+            query
+                .load(&mut SqliteConnection::establish(&self.config.url).unwrap())
+                .unwrap()
+        };
+        found.into_iter().map(|row| row.name).collect()
     }
 
     pub async fn write<T: std::any::Any + Send>(
@@ -105,6 +132,12 @@ impl Rig {
     ) -> T {
         ports::read(&*self.store, reading).await.unwrap()
     }
+}
+
+#[derive(diesel::QueryableByName)]
+struct Name {
+    #[diesel(sql_type = diesel::sql_types::Text)]
+    name: String,
 }
 
 /// Runs a test on one database.

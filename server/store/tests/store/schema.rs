@@ -64,7 +64,7 @@ fn declared() -> Tables {
 on_both! {
     async fn the_database_has_the_tables_and_columns_that_the_code_names(rig: Arc<Rig>) {
         let declared = declared();
-        assert_eq!(declared.len(), 20);
+        assert_eq!(declared.len(), 19);
         assert_eq!(introspected(&rig), declared);
     }
 
@@ -100,7 +100,8 @@ fn a_database_that_was_not_migrated_is_not_ready() {
     runtime.block_on(async {
         let store = DieselStore::open(&config).await.unwrap();
         assert!(matches!(store.ready().await, Err(StoreError::Unavailable(_))));
-        assert_eq!(handoff_store::pending(&config).unwrap().len(), 1);
+        let all = handoff_store::pending(&config).unwrap().len();
+        assert!(all > 0);
         let applied: Vec<_> = [(), ()]
             .map(|()| {
                 let config = config.clone();
@@ -111,7 +112,7 @@ fn a_database_that_was_not_migrated_is_not_ready() {
             .collect();
         assert_eq!(
             applied.iter().sum::<usize>(),
-            1,
+            all,
             "two servers that start at once migrate once"
         );
         assert_eq!(store.ready().await, Ok(()));

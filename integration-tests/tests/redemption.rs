@@ -7,7 +7,8 @@ use handoff_domain::time::Span;
 use handoff_domain::workflow::{OnExpiry, Workflow, Workflows};
 use handoff_integration_tests::scene::{Referral, document, document_reference, task, upload};
 use handoff_integration_tests::{TestApp, eventually, on_both};
-use serde_json::json;
+use reqwest::Method;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 /// The usual workflow with another consequence of expiry.
@@ -163,6 +164,47 @@ on_both! {
         .await;
         assert_eq!(referral.grants().await.len(), 2);
         referral.fetch(&referral.lane).await.refused(403, "expired");
+    }
+
+    async fn what_follows_an_expiry_happens_once_whoever_sees_it_first(backend) {
+        for (workflow, status, grants) in [
+            (OnExpiry::None, "link-expired", 1),
+            (OnExpiry::Escalate, "escalated", 1),
+            (OnExpiry::Reissue { at_most: 5 }, "link-expired", 2),
+        ] {
+            let app = TestApp::with_workflows(backend, on_expiry(workflow)).await;
+            // The server looks for itself five times a second; a change that comes before it is what this is about.
+            let (mut rounds, mut seen_by_us) = (0, false);
+            while !seen_by_us {
+                rounds += 1;
+                assert!(rounds < 20, "the change never comes first");
+                let referral = Referral::set(&app).await;
+                let task = referral.current().await;
+                let put = referral
+                    .ehr
+                    .request(Method::PUT, &format!("/fhir/Task/{}", referral.task))
+                    .header("content-type", "application/fhir+json")
+                    .header("if-match", "W/\"1\"")
+                    .body(task.to_string());
+                app.clock.advance(Span::minutes(16));
+                let answer = referral.ehr.send(put).await;
+                assert!(matches!(answer.status.as_u16(), 200 | 412), "{}", answer.status);
+                eventually("it is seen", async || {
+                    referral.current().await["businessStatus"]["coding"][0]["code"] == status
+                })
+                .await;
+                let rows = referral.audited(&app).await;
+                let has = |row: &Value, words: &[&str]| words.iter().all(|word| row.to_string().contains(word));
+                let expiries: Vec<_> = rows.iter().filter(|row| has(row, &["grant-expired"])).collect();
+                assert_eq!(expiries.len(), 1, "{expiries:?}");
+                let edits: Vec<_> = rows.iter().filter(|row| has(row, &["task-updated", status])).collect();
+                assert_eq!(edits.len(), 1, "{edits:?}");
+                seen_by_us = has(expiries[0], &["Organization/referring-clinic"]);
+                let task = referral.current().await;
+                assert_eq!(task.get("priority").and_then(Value::as_str), (status == "escalated").then_some("urgent"));
+                assert_eq!(referral.grants().await.len(), grants);
+            }
+        }
     }
 
     async fn a_past_due_date_expires_the_grants(backend) {

@@ -259,7 +259,7 @@ fn settle_tasks(tx: &mut dyn Tx, scope: &Scope, tasks: &[Task]) -> Result<Cuts, 
         .filter(|t| !t.deleted && !t.facts.status.is_terminal())
     {
         let loaded = load(tx, scope, task)?;
-        cuts.extend(settle(tx, scope, task, &loaded)?.1);
+        cuts.extend(settle(tx, scope, task, &loaded)?);
     }
     Ok(cuts)
 }

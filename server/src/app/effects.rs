@@ -14,7 +14,7 @@ use handoff_domain::reason::Reason;
 use handoff_domain::task::Task;
 use handoff_domain::workflow::Workflow;
 
-use super::{AppError, Cuts, Scope};
+use super::{AppError, Cuts, Scope, expiry};
 
 /// What a Task is judged by, loaded under lock.
 pub struct Loaded {
@@ -35,19 +35,16 @@ pub fn load(tx: &mut dyn Tx, scope: &Scope, task: &Task) -> Result<Loaded, AppEr
     Ok(Loaded { documents, grants })
 }
 
-/// Brings a Task's grants to where the Task and its documents demand. Answers the plan that was carried out.
-pub fn settle(
-    tx: &mut dyn Tx,
-    scope: &Scope,
-    task: &Task,
-    loaded: &Loaded,
-) -> Result<(Plan, Cuts), AppError> {
+/// Brings a Task's grants to where the Task and its documents demand. Where one is found to have expired, what its
+/// workflow says about that happens too, in another version of the Task: whoever finds it, and not again after.
+pub fn settle(tx: &mut dyn Tx, scope: &Scope, task: &Task, loaded: &Loaded) -> Result<Cuts, AppError> {
     let workflow = scope.rules.workflows.of(&task.facts.code);
     let barred = BTreeMap::new();
     let scene = scene(task, loaded, workflow, &barred, scope);
     let plan = reconcile(&scene, &mut || scope.fresh_grant());
-    let cuts = carry_out(tx, scope, task, &loaded.documents, &plan)?;
-    Ok((plan, cuts))
+    let mut cuts = carry_out(tx, scope, task, &loaded.documents, &plan)?;
+    cuts.extend(expiry::follow(tx, scope, task, &plan)?);
+    Ok(cuts)
 }
 
 /// The scene of a Task, for planning.

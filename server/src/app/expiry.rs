@@ -45,12 +45,16 @@ fn expire(tx: &mut dyn Tx, scope: &Scope, id: &TaskId) -> Result<((), Cuts), App
         return Ok(((), Cuts::none()));
     };
     let loaded = load(tx, scope, &task)?;
-    let (plan, mut cuts) = settle(tx, scope, &task, &loaded)?;
-    let unredeemed = unredeemed(&plan);
-    if !unredeemed.is_empty() && !task.deleted && !task.facts.status.is_terminal() {
-        cuts.extend(act(tx, scope, &task, &unredeemed)?);
+    Ok(((), settle(tx, scope, &task, &loaded)?))
+}
+
+/// What follows where grants expired unredeemed by a plan that was carried out for a locked Task.
+pub fn follow(tx: &mut dyn Tx, scope: &Scope, task: &Task, plan: &Plan) -> Result<Cuts, AppError> {
+    let unredeemed = unredeemed(plan);
+    if unredeemed.is_empty() || task.deleted || task.facts.status.is_terminal() {
+        return Ok(Cuts::none());
     }
-    Ok(((), cuts))
+    act(tx, scope, task, &unredeemed)
 }
 
 /// Grants that expired without having been used.

@@ -179,7 +179,7 @@ fn end_stream(tx: &mut dyn Tx, scope: &Scope, facts: &EndFacts) -> Result<((), C
 /// A grant that got its use back must stand as its Task now demands, which may have moved on meanwhile.
 fn settle_again(tx: &mut dyn Tx, scope: &Scope, task: &Task) -> Result<Cuts, AppError> {
     let loaded = load(tx, scope, task)?;
-    Ok(settle(tx, scope, task, &loaded)?.1)
+    settle(tx, scope, task, &loaded)
 }
 
 /// No byte was sent, so the use was not had: it is given back, and the redemption can't go on.

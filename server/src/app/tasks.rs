@@ -178,7 +178,7 @@ pub fn create(
         task.facts.status.as_str(),
     );
     let loaded = load(tx, scope, &task)?;
-    let (_, cuts) = settle(tx, scope, &task, &loaded)?;
+    let cuts = settle(tx, scope, &task, &loaded)?;
     Ok((stored(&task, body, true), cuts))
 }
 
@@ -251,7 +251,7 @@ pub fn delete(
     tx.record(scope.tenant(), row);
     tell(tx, scope, &after, Topic::TaskStatusChanged, "deleted");
     let loaded = load(tx, scope, &after)?;
-    let (_, mut cuts) = settle(tx, scope, &after, &loaded)?;
+    let mut cuts = settle(tx, scope, &after, &loaded)?;
     cuts.extend(task_family::follow(tx, scope, &before, &after)?);
     Ok(((), cuts))
 }
@@ -274,7 +274,7 @@ pub fn settle_move(tx: &mut dyn Tx, scope: &Scope, before: &Task, after: &Task) 
     }
     tx.record(scope.tenant(), row);
     let loaded: Loaded = load(tx, scope, after)?;
-    let (_, cuts) = settle(tx, scope, after, &loaded)?;
+    let cuts = settle(tx, scope, after, &loaded)?;
     Ok(cuts)
 }
 

@@ -8,6 +8,7 @@ pub mod figures;
 pub mod open_transaction;
 pub mod process;
 pub mod proxy;
+pub mod races;
 pub mod scene;
 pub mod slow;
 

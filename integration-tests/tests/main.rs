@@ -13,6 +13,7 @@ mod grants;
 mod logs;
 mod no_way_around;
 mod odd_requests;
+mod races;
 mod redemption;
 mod rest;
 mod search;

@@ -66,7 +66,7 @@ impl Read for MeasuredTx<'_> {
         fn due(&mut self, now: Timestamp, limit: u32) -> Result<Vec<(TenantId, TaskId)>, StoreError>;
         fn next_due(&mut self, now: Timestamp) -> Result<Option<Timestamp>, StoreError>;
         fn abandoned(&mut self, silence: Span, now: Timestamp, limit: u32) -> Result<Vec<Loose>, StoreError>;
-        fn held_by(&mut self, process: &str) -> Result<Vec<Held>, StoreError>;
+        fn held_by(&mut self, process: &str, now: Timestamp) -> Result<Vec<Held>, StoreError>;
         fn halted_at(&mut self, process: &str) -> Result<Vec<Held>, StoreError>;
     }
 }

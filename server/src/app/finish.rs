@@ -335,7 +335,7 @@ pub async fn sweep_abandoned(app: &App) -> Result<usize, AppError> {
     let listing = ports::watch(app.store.as_ref(), move |read| {
         Ok::<_, AppError>((
             read.abandoned(SILENCE, now, SWEEP_LIMIT)?,
-            read.held_by(&process)?,
+            read.held_by(&process, now)?,
         ))
     });
     let (mut loose, here) = listing.await?;

@@ -77,10 +77,10 @@ impl Watch {
 
 /// What the store holds of our streams: of all, or of those that may not go on.
 async fn listed(app: &App, all: bool) -> Result<Vec<Held>, AppError> {
-    let process = app.settings.process.clone();
+    let (process, now) = (app.settings.process.clone(), app.clock.now());
     ports::watch(app.store.as_ref(), move |read| {
         Ok(if all {
-            read.held_by(&process)?
+            read.held_by(&process, now)?
         } else {
             read.halted_at(&process)?
         })

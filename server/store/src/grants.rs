@@ -309,6 +309,9 @@ pub(crate) fn update(unit: &mut Unit<'_>, tenant: &TenantId, grant: &Grant) -> R
     exactly_one(changed)
 }
 
+/// How long after a due date the uses that were open then are looked for.
+const JUST_PASSED: Span = Span::minutes(5);
+
 /// The Tasks with grants whose time is over, or that are past due and have open grants.
 pub(crate) fn due(
     connection: &mut AnyConnection,
@@ -327,12 +330,16 @@ pub(crate) fn due(
     )
     .bind(now.0)
     .sql(
-        " UNION ALL SELECT g.tenant, g.task FROM redemptions r \
-         JOIN grants g ON g.tenant = r.tenant AND g.id = r.grant_id \
+        // Open uses outlive their grants. None begins after the date, so that only the last minutes are looked at; what
+        // runs on after that is found by the process where it runs.
+        " UNION ALL SELECT g.tenant, g.task FROM grants g \
+         JOIN redemptions r ON r.tenant = g.tenant AND r.grant_id = g.id \
          WHERE r.state IN ('authorized', 'streaming', 'interrupted') \
          AND g.task_due IS NOT NULL AND g.task_due <= ",
     )
     .bind(now.0)
+    .sql(" AND g.task_due > ")
+    .bind(now.0.saturating_sub(JUST_PASSED.0))
     .sql(") AS late LIMIT ")
     .bind(i64::from(limit))
     .load(connection)

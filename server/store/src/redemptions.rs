@@ -337,9 +337,18 @@ type HeldRow = (
 );
 
 /// Redemptions that await the end of a stream from a process, with what became of their grants.
-pub(crate) fn held_by(connection: &mut AnyConnection, process: &str) -> Result<Vec<Held>, StoreError> {
+pub(crate) fn held_by(
+    connection: &mut AnyConnection,
+    process: &str,
+    now: Timestamp,
+) -> Result<Vec<Held>, StoreError> {
     let rows = Statement::<HeldColumns>::new(
-        "SELECT r.tenant, r.id, r.revision, r.streams, r.state, r.cut_reason, g.status, g.reason \
+        "SELECT r.tenant, r.id, r.revision, r.streams, r.state, r.cut_reason, \
+         CASE WHEN g.status NOT IN ('revoked', 'suspended') AND g.task_due <= ",
+    )
+    .bind(now.0)
+    .sql(
+        " THEN 'past-due' ELSE g.status END, g.reason \
          FROM redemptions r LEFT JOIN grants g ON g.tenant = r.tenant AND g.id = r.grant_id \
          WHERE r.process IS NOT NULL AND r.state <> 'authorized' AND r.process = ",
     )
@@ -373,6 +382,7 @@ fn held(rows: Vec<HeldRow>) -> Result<Vec<Held>, StoreError> {
             cut_reason,
             grant_ended: match grant.as_deref() {
                 Some("revoked" | "suspended") | None => Some(grant_reason.unwrap_or(Reason::Revoked)),
+                Some("past-due") => Some(Reason::Expired),
                 Some(_) => None,
             },
         })

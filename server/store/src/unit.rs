@@ -264,7 +264,7 @@ macro_rules! reads {
         next_due(now: Timestamp) -> Option<Timestamp> = grants::next_due, of ["grants"];
         abandoned(silence: Span, now: Timestamp, limit: u32) -> Vec<Loose>
             = redemptions::abandoned, of ["redemptions"];
-        held_by(process: &str) -> Vec<Held> = redemptions::held_by, of ["redemptions", "grants"];
+        held_by(process: &str, now: Timestamp) -> Vec<Held> = redemptions::held_by, of ["redemptions", "grants"];
         halted_at(process: &str) -> Vec<Held> = redemptions::halted_at, of ["redemptions"];
     })+};
 }

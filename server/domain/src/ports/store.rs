@@ -344,8 +344,8 @@ pub trait Read {
     /// Audit rows that match.
     fn audit(&mut self, tenant: &TenantId, search: &AuditSearch) -> Result<Vec<RecordedRow>, StoreError>;
 
-    /// Grants bound or suspended whose time is over at `now`, and Tasks past due with open grants:
-    /// the Tasks concerned, over all tenants, at most `limit`.
+    /// Grants bound or suspended whose time is over at `now`, Tasks past due with open grants, and Tasks that
+    /// have just become so with open redemptions: the Tasks concerned, over all tenants, at most `limit`.
     fn due(&mut self, now: Timestamp, limit: u32) -> Result<Vec<(TenantId, TaskId)>, StoreError>;
 
     /// The earliest instant after `now` at which [`Read::due`] will have more.
@@ -356,8 +356,8 @@ pub trait Read {
     /// `now` without a stream. Over all tenants, at most `limit`.
     fn abandoned(&mut self, silence: Span, now: Timestamp, limit: u32) -> Result<Vec<Loose>, StoreError>;
 
-    /// Every redemption that awaits the end of a stream from `process`, and how it stands; over all tenants.
-    fn held_by(&mut self, process: &str) -> Result<Vec<Held>, StoreError>;
+    /// Every redemption that awaits the end of a stream from `process`, and how it stands at `now`; over all tenants.
+    fn held_by(&mut self, process: &str, now: Timestamp) -> Result<Vec<Held>, StoreError>;
 
     /// Those of them whose stream may not go on: cut, or reopened after a cut, by whichever process. Each is
     /// told again until the end of its stream is. `grant_ended` is not looked up.
@@ -386,7 +386,7 @@ pub struct Held {
     pub state: RedemptionState,
     /// Why it was cut, where it was.
     pub cut_reason: Option<Reason>,
-    /// Why its grant lets nothing of it run any more, where it was suspended or revoked.
+    /// Why nothing of it may run any more, where its grant was suspended or revoked or its Task is past due.
     pub grant_ended: Option<Reason>,
 }
 

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use handoff_domain::grant::{Grant, GrantState};
 use handoff_domain::ports::{Read, StoreError};
+use handoff_domain::redemption::RedemptionState;
 use handoff_domain::{Handle, Reason, Timestamp};
 
 use crate::rig::{
-    NOW, Rig, actor, after, binary_id, bound, document_id, grant, grant_id, insert_task, next, on_both, task,
-    task_id, update_task,
+    NOW, Rig, actor, after, binary_id, bound, document_id, grant, grant_id, insert_task, next, on_both,
+    redemption, task, task_id, update_task,
 };
 
 async fn store(rig: &Rig, grants: Vec<Grant>) -> Result<(), StoreError> {
@@ -179,6 +180,37 @@ on_both! {
             tx.update_grant(&tenant, &Grant { revision: 2, state: GrantState::Issued, ..grant("g1", "plain") })
         }).await.unwrap();
         rig.read(move |read| { assert_eq!(due(read, after(9000))?, [""; 0]); Ok(()) }).await;
+    }
+
+    async fn a_task_is_due_while_uses_of_its_ended_grants_are_open(rig: Arc<Rig>) {
+        let tenant = rig.tenant.clone();
+        rig.write(move |tx| {
+            for (n, state) in RedemptionState::ALL.into_iter().enumerate() {
+                let (name, id) = (state.as_str(), format!("g{n}"));
+                let mut dated = task(name);
+                dated.facts.due = Some(after(100));
+                insert_task(tx, &tenant, &dated)?;
+                let used = bound(&id, name).take_use(NOW).unwrap();
+                tx.insert_grant(&tenant, &Grant { revision: 1, ..used })?;
+                tx.insert_redemption(&tenant, &redemption(name, &id, state))?;
+            }
+            Ok(())
+        }).await.unwrap();
+        let due = |seconds: i64| {
+            let rig = std::sync::Arc::clone(&rig);
+            async move {
+                let due = rig.read(move |read| read.due(after(seconds), 10)).await;
+                let mut due: Vec<String> = due.into_iter().map(|(_, task)| task.to_string()).collect();
+                due.sort();
+                due
+            }
+        };
+        assert_eq!(due(99).await, [""; 0]);
+        for seconds in [100, 399] {
+            assert_eq!(due(seconds).await, ["authorized", "interrupted", "streaming"]);
+        }
+        // None begins after the date, and what runs on is stopped where it runs.
+        assert_eq!(due(400).await, [""; 0]);
     }
 
     async fn a_grant_carries_the_due_date_of_a_task_stored_before(rig: Arc<Rig>) {

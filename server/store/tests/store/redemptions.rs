@@ -137,10 +137,13 @@ on_both! {
         let exhausted = bound("exhausted", "t2").take_use(NOW).unwrap();
         let revoked = bound("revoked", "t3").revoke(NOW, Reason::Emergency).unwrap();
         let tenant = rig.tenant.clone();
-        let grants: Vec<_> = [suspended, exhausted, revoked].map(|g| Grant { revision: 1, ..g }).into();
+        let late = bound("late", "t4").take_use(NOW).unwrap();
+        let grants: Vec<_> = [suspended, exhausted, revoked, late].map(|g| Grant { revision: 1, ..g }).into();
         rig.write(move |tx| {
             for (n, grant) in grants.iter().enumerate() {
-                insert_task(tx, &tenant, &task(&format!("t{}", n + 1)))?;
+                let mut of_it = task(&format!("t{}", n + 1));
+                of_it.facts.due = (n == 3).then(|| after(60));
+                insert_task(tx, &tenant, &of_it)?;
                 tx.insert_grant(&tenant, grant)?;
             }
             Ok(())
@@ -153,9 +156,10 @@ on_both! {
             of("e", "exhausted", RedemptionState::CutOff, "p1"),
             of("f", "exhausted", RedemptionState::Authorized, "p1"),
             of("g", "exhausted", RedemptionState::Streaming, "p2"),
+            of("i", "late", RedemptionState::Streaming, "p1"),
             Redemption { process: None, ..of("h", "exhausted", RedemptionState::Completed, "") },
         ]).await;
-        let mut held = rig.read(|read| read.held_by("p1")).await;
+        let mut held = rig.read(|read| read.held_by("p1", after(60))).await;
         held.sort_by(|a, b| a.redemption.id.cmp(&b.redemption.id));
         let held: Vec<_> = held.iter()
             .map(|one| (one.redemption.id.as_str(), one.state, one.grant_ended, one.redemption.revision)).collect();
@@ -165,6 +169,7 @@ on_both! {
             ("c", RedemptionState::Streaming, Some(Reason::Emergency), 1),
             ("d", RedemptionState::Streaming, Some(Reason::Revoked), 1),
             ("e", RedemptionState::CutOff, None, 1),
+            ("i", RedemptionState::Streaming, Some(Reason::Expired), 1),
         ]);
     }
 

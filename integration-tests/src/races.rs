@@ -25,8 +25,8 @@ pub struct Pair {
     auditor: Client,
     /// Where the two serve.
     pub bases: [String; 2],
-    // In this order: a server first, then what it stands on.
-    _programs: [Program; 2],
+    /// The processes, in the same order.
+    pub programs: [Program; 2],
     _stand: Stand,
 }
 
@@ -49,7 +49,7 @@ impl Pair {
             lane: sign_in("lane").await,
             auditor: sign_in("auditor").await,
             bases: [here, there],
-            _programs: [first, second],
+            programs: [first, second],
             _stand: stand,
         }
     }
@@ -108,7 +108,7 @@ impl Pair {
     }
 
     /// How many rows of this event the audit has about a Task.
-    async fn audited(&self, id: &str, event: &str) -> usize {
+    pub async fn audited(&self, id: &str, event: &str) -> usize {
         let path = format!("/fhir/AuditEvent?entity=Task/{id}&_count=200");
         let found = self.auditor.get(&path).await.expect(200).json();
         let is_of_event = |row: &&Value| {
@@ -180,11 +180,12 @@ pub async fn cancel_against_download(ehr: &Client, lane: &Client, document: &Doc
 }
 
 /// A Task over the document that its owner has accepted.
-async fn accepted(ehr: &Client, document: &Document) -> String {
+pub async fn accepted(ehr: &Client, document: &Document) -> String {
     let body = task("accepted", &document.id, Some("Practitioner/lane"));
     ehr.post("/fhir/Task", &body).await.expect(201).id()
 }
 
-fn content_path(document: &Document, task: &str) -> String {
+/// Where the owner of a Task fetches its document.
+pub fn content_path(document: &Document, task: &str) -> String {
     format!("/fhir/Binary/{}?task=Task/{task}", document.binary)
 }

@@ -227,6 +227,34 @@ async fn old_news_never_stops_the_stream_that_began_after_it() {
     }
 }
 
+/// A server that died has not told how far it came, and was cut besides: the client may still go on from there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_download_that_a_hold_cut_at_a_server_which_died_goes_on() {
+    let app = TestApp::start(Backend::Production).await;
+    let content = noise(6 * MIB);
+    let etag = format!("\"{:x}\"", Sha256::digest(&content));
+    let referral = Referral::with_content(&app, &content).await;
+    let download = SlowDownload::start(&referral.lane, &referral.content_path(), 100_000).await;
+    let died = format!(
+        "UPDATE redemptions SET process = 'died', revision = revision + 1 WHERE id = '{}'",
+        redemption(&download)
+    );
+    psql_in(&app.options.store.url, &died);
+    referral.move_to(&referral.lane, "on-hold").await.expect(200);
+    referral.move_to(&referral.lane, "accepted").await.expect(200);
+    drop(download);
+    let mut rest = None;
+    eventually("the download goes on", async || {
+        let answer = resume(&referral.lane, &referral, &etag, 100_000).await;
+        assert!(matches!(answer.status.as_u16(), 206 | 409), "{}", answer.status);
+        let resumed = answer.status == 206;
+        rest = Some(answer.body);
+        resumed
+    })
+    .await;
+    assert!(rest.unwrap() == content[100_000..]);
+}
+
 /// Clocks of machines differ; who lives is judged by the one clock that all share.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_whose_clock_is_wrong_is_not_taken_for_dead() {

@@ -6,7 +6,8 @@ use handoff::wiring::Options;
 use handoff_blobs::BlobConfig;
 use handoff_integration_tests::process::Program;
 use handoff_integration_tests::proxy::Proxy;
-use handoff_integration_tests::scene::{Referral, document, task, upload};
+use handoff_integration_tests::scene::{Referral, document, noise, task, upload};
+use handoff_integration_tests::slow::SlowDownload;
 use handoff_integration_tests::{Answer, Backend, Client, TestApp, azurite, eventually, http_client, needed};
 use serde_json::Value;
 
@@ -207,6 +208,52 @@ async fn a_database_that_breaks_off_in_the_middle_leaves_all_or_nothing() {
     assert_eq!(audited(&app, "task-created").await, tasks);
 }
 
+/// A short outage of the database is no reason to stop who is being served; a right that can't be confirmed for long is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_download_outlives_a_short_outage_of_the_database_and_not_a_long_one() {
+    let proxy = before_postgres().await;
+    let app = TestApp::start_with(Backend::Production, |o| {
+        database_behind(&proxy, o);
+        o.store.statement_timeout = Duration::from_secs(1);
+    })
+    .await;
+    let content = noise(64 * 1024 * 1024);
+    let referral = Referral::with_content(&app, &content).await;
+    let mut download = SlowDownload::start(&referral.lane, &referral.content_path(), 100_000).await;
+    proxy.refuse();
+    unavailable(referral.ehr.get(&format!("/fhir/Task/{}", referral.task)).await);
+    download.read_some(4 * 1024 * 1024).await;
+    proxy.forward();
+    ready_again(&app).await;
+    download.read_some(8 * 1024 * 1024).await;
+    assert_eq!(app.server.app.streams.count(), 1, "it goes on");
+
+    proxy.stall();
+    let began = std::time::Instant::now();
+    let cut = async || {
+        let entries = app.server.app.streams.all();
+        entries.iter().all(|entry| entry.cut_reason().is_some())
+    };
+    while !cut().await {
+        assert!(began.elapsed() < Duration::from_secs(40), "it is never cut");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(
+        began.elapsed() > Duration::from_secs(15),
+        "cut too soon: {:?}",
+        began.elapsed()
+    );
+    let (bytes, whole) = download.read_to_end().await;
+    assert!(!whole && content.starts_with(&bytes));
+    proxy.cut();
+    proxy.forward();
+    ready_again(&app).await;
+    eventually("the cut is recorded", async || {
+        audited(&app, "redemption-cut-off").await == 1 && app.server.app.streams.count() == 0
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_content_store_that_is_down_is_told_costs_no_use_and_recovers_by_itself() {
     let proxy = before_azurite().await;
@@ -271,12 +318,7 @@ async fn a_content_store_that_goes_in_mid_download_breaks_it_off_and_it_can_be_r
     let app = TestApp::start_with(Backend::Production, |o| blobs_behind(&proxy, o)).await;
     let content = vec![9; 30 * 1024 * 1024];
     let referral = Referral::with_content(&app, &content).await;
-    let mut download = handoff_integration_tests::slow::SlowDownload::start(
-        &referral.lane,
-        &referral.content_path(),
-        200_000,
-    )
-    .await;
+    let mut download = SlowDownload::start(&referral.lane, &referral.content_path(), 200_000).await;
     proxy.refuse();
     let (bytes, whole) = download.read_to_end().await;
     assert!(!whole, "the client must see an error, not a short success");

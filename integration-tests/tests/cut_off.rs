@@ -227,6 +227,35 @@ async fn old_news_never_stops_the_stream_that_began_after_it() {
     }
 }
 
+/// A client whose connection is dead comes back, and its requests may arrive anywhere: it need not wait until the
+/// server that still sends to it has noticed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_comes_back_at_another_replica_goes_on_there() {
+    let app = TestApp::start(Backend::Production).await;
+    let replica = app.replica().await;
+    let content = noise(20 * MIB);
+    let etag = format!("\"{:x}\"", Sha256::digest(&content));
+    let referral = Referral::with_content(&app, &content).await;
+    let there = referral.lane.at(&replica.server.base_url);
+    let mut forgotten = SlowDownload::start(&there, &referral.content_path(), 300_000).await;
+    let rest = resume(&referral.lane, &referral, &etag, 300_000)
+        .await
+        .expect(206);
+    assert!(rest.body == content[300_000..]);
+    let (bytes, whole) = forgotten.read_to_end().await;
+    assert!(
+        !whole && bytes.len() < content.len(),
+        "at most one stream at a time"
+    );
+    eventually("every stream has told its end", async || {
+        let told = referral.audited(&app).await;
+        let has = |event: &str| told.iter().any(|row| row.to_string().contains(event));
+        has("redemption-interrupted") && has("redemption-completed")
+    })
+    .await;
+    assert_eq!(referral.grants().await[0]["uses"], 1);
+}
+
 /// A server that died has not told how far it came, and was cut besides: the client may still go on from there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_download_that_a_hold_cut_at_a_server_which_died_goes_on() {

@@ -142,10 +142,7 @@ impl Redemption {
     /// have been sent without one.
     pub fn start(self, from: u64, length: u64, process: &str, now: Timestamp) -> Result<Self, ResumeError> {
         match self.state {
-            // Reopened by the Task before the stream that was cut has told its end: it may still be sending.
-            RedemptionState::Interrupted if self.process.is_some() => return Err(ResumeError::Busy),
-            RedemptionState::Authorized | RedemptionState::Interrupted => {}
-            RedemptionState::Streaming => return Err(ResumeError::Busy),
+            RedemptionState::Authorized | RedemptionState::Interrupted | RedemptionState::Streaming => {}
             RedemptionState::Completed => return Err(ResumeError::Completed),
             RedemptionState::CutOff => return Err(ResumeError::Cut(self.cut_reason)),
             RedemptionState::IntegrityFailed => return Err(ResumeError::IntegrityFailed),
@@ -153,11 +150,19 @@ impl Redemption {
         if self.window_end <= now {
             return Err(ResumeError::WindowClosed);
         }
+        if self.streams >= MAX_RANGES {
+            return Err(ResumeError::Overdrawn);
+        }
+        // Also where it is streaming no more, until that stream has told its end: it may still be sending.
+        let unended = self.process.is_some() && self.state == RedemptionState::Interrupted;
+        if unended || self.state == RedemptionState::Streaming {
+            return Err(ResumeError::Busy);
+        }
         let in_all = self.bytes_sent.saturating_add(length);
         if from > self.sent_up_to {
             return Err(ResumeError::Overdrawn);
         }
-        if self.streams >= MAX_RANGES || in_all > self.size.saturating_mul(2) {
+        if in_all > self.size.saturating_mul(2) {
             return Err(ResumeError::Overdrawn);
         }
         Ok(Self {
@@ -168,6 +173,17 @@ impl Redemption {
             revision: self.revision.saturating_add(1),
             ..self
         })
+    }
+
+    /// Its client has come back while a stream of it runs elsewhere: that one is to end. It may go on once that end
+    /// is told.
+    #[must_use]
+    pub fn give_up_stream(self) -> Self {
+        Self {
+            state: RedemptionState::Interrupted,
+            revision: self.revision.saturating_add(1),
+            ..self
+        }
     }
 
     /// Whether the end of its stream number `stream`, which ran at `process`, has not been told yet.

@@ -85,6 +85,8 @@ pub enum Decided {
     Content(Box<Leave>),
     /// A HEAD's answer.
     Preview(Box<Preview>),
+    /// The redemption's earlier stream runs in another process, which is told to end it.
+    RunsElsewhere,
 }
 
 /// What a HEAD is told: what a GET would get, without taking a use.
@@ -166,8 +168,8 @@ impl App {
     }
 
     /// Runs the gate to its end, even where the caller goes away meanwhile: a use that was taken always has a
-    /// ticket, and a ticket's end is always recorded. Where the redemption's own earlier stream still runs here,
-    /// that one is ended and the gate asked again.
+    /// ticket, and a ticket's end is always recorded. Where the redemption's own earlier stream still runs, here or in
+    /// another process, that one is ended and the gate asked again.
     async fn decide(
         &self,
         caller: &Caller,
@@ -188,6 +190,7 @@ impl App {
                     Ok(Decided::Content(leave)) => {
                         return Ok(Fetched::Content(Box::new(Ticket::new(&app, &caller, *leave))));
                     }
+                    Ok(Decided::RunsElsewhere) => tokio::time::sleep(BUSY_PAUSE).await,
                     Err(AppError { busy: Some(id), .. }) if tries_left > 0 => {
                         app.streams.supersede(&id);
                         tokio::time::sleep(BUSY_PAUSE).await;

@@ -259,9 +259,20 @@ impl Scene {
         }
         let length = until.saturating_sub(wanted.from);
         let id = redemption.id.clone();
-        let redemption = redemption
-            .start(wanted.from, length, &scope.settings.process, scope.now())
-            .map_err(|e| self.refuse_start(scope, &id, e))?;
+        let process = scope.settings.process.as_str();
+        let elsewhere = redemption.state == RedemptionState::Streaming
+            && redemption.process.as_deref().is_some_and(|p| p != process);
+        let redemption = match redemption
+            .clone()
+            .start(wanted.from, length, process, scope.now())
+        {
+            Ok(redemption) => redemption,
+            Err(ResumeError::Busy) if elsewhere => {
+                tx.update_redemption(scope.tenant(), &redemption.give_up_stream())?;
+                return Ok(Decided::RunsElsewhere);
+            }
+            Err(error) => return Err(self.refuse_start(scope, &id, error)),
+        };
         tx.update_redemption(scope.tenant(), &redemption)?;
         let about = self.about(Some(&redemption.id));
         if resumed {

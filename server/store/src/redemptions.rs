@@ -193,6 +193,7 @@ pub(crate) fn update(unit: &mut Unit<'_>, tenant: &TenantId, new: &Redemption) -
         .bind(new.revision.saturating_sub(1))
         .run(unit.connection)
         .or_refused()?;
+    unit.cut |= new.state == RedemptionState::Interrupted && new.process.is_some();
     exactly_one(changed)
 }
 

@@ -74,6 +74,7 @@ fn row(event: &str, correlation: &str, at: Micros) -> AuditRow {
         binary: None,
         grant: None,
         redemption: None,
+        business: None,
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::content::sha256;
 use super::download::{Pace, redemption_of};
 use super::record::Asked;
 use super::world::{Body, Case, EHR, PEOPLE, Paper, Reply, Request, World, reference_of};
@@ -82,6 +83,10 @@ async fn open(
     holder: &str,
     paper: &Paper,
 ) -> Option<()> {
+    // Another content by now than the one that is known here.
+    if issued.body["sha256"].as_str()? != sha256(&paper.content.whole()) {
+        return None;
+    }
     let link = issued.body["link"].as_str()?;
     let (page, secret) = link.split_once('#')?;
     let path = page.get(page.find("/handoff/")?..)?;

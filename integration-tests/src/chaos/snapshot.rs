@@ -106,6 +106,8 @@ pub struct AuditRow {
     pub binary: Option<String>,
     pub grant: Option<String>,
     pub redemption: Option<String>,
+    /// The `Task.businessStatus` that the server set by itself.
+    pub business: Option<String>,
 }
 
 /// A row of the outbox.
@@ -168,7 +170,7 @@ pub fn left_open(stand: &Stand) -> usize {
     redemptions(stand).iter().filter(|r| r.is_left_open()).count()
 }
 
-use Cell::{About, Hex, Plain, Text};
+use Cell::{About, Detail, Hex, Plain, Text};
 
 fn heads(stand: &Stand) -> Vec<HeadRow> {
     let cells = [Plain("id"), Plain("version"), Plain("deleted")];
@@ -296,6 +298,7 @@ fn audit(stand: &Stand) -> Vec<AuditRow> {
         Plain("\"binary\""),
         Plain("grant_id"),
         Plain("redemption"),
+        Detail("business-status"),
     ];
     let rows = stand.rows(&cells, "FROM audit_log ORDER BY sequence");
     rows.into_iter()
@@ -312,6 +315,7 @@ fn audit(stand: &Stand) -> Vec<AuditRow> {
             binary: id_in(&row[9]),
             grant: optional(&row[10]),
             redemption: optional(&row[11]),
+            business: optional(&row[12]),
         })
         .collect()
 }

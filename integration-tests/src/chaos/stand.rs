@@ -32,6 +32,8 @@ pub enum Cell {
     Text(&'static str),
     /// What an audit entry says in `about`.
     About(&'static str),
+    /// What an audit entry says in `detail`.
+    Detail(&'static str),
 }
 
 impl Cell {
@@ -42,6 +44,8 @@ impl Cell {
             (Self::Hex(name), Backend::Production) => format!("encode({name}, 'hex')"),
             (Self::Text(name), Backend::Embedded) => format!("CAST({name} AS TEXT)"),
             (Self::Text(name), Backend::Production) => format!("convert_from({name}, 'UTF8')"),
+            (Self::Detail(name), Backend::Embedded) => format!("json_extract(entry, '$.detail.\"{name}\"')"),
+            (Self::Detail(name), Backend::Production) => format!("(entry::json #>> '{{detail,{name}}}')"),
             (Self::About(name), Backend::Embedded) => format!("json_extract(entry, '$.about.{name}')"),
             (Self::About(name), Backend::Production) => format!("(entry::json #>> '{{about,{name}}}')"),
         }

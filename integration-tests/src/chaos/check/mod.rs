@@ -9,7 +9,7 @@ mod redemptions;
 mod revocation;
 mod uses;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 
 use super::plan::Part;
@@ -112,8 +112,6 @@ struct Known<'a> {
     heads: HashMap<(&'a str, &'a str), &'a HeadRow>,
     grants: HashMap<&'a str, &'a GrantRow>,
     redemptions: HashMap<&'a str, &'a RedemptionRow>,
-    /// What clients asked for, by whatever means.
-    correlations: HashSet<&'a str>,
     /// Downloads by redemption.
     streams: HashMap<&'a str, Vec<&'a Stream>>,
     /// The rows that report a version of a Task or document.
@@ -142,12 +140,6 @@ impl<'a> Known<'a> {
                 .collect(),
             grants: store.grants.iter().map(|g| (g.id.as_str(), g)).collect(),
             redemptions: store.redemptions.iter().map(|r| (r.id.as_str(), r)).collect(),
-            correlations: record
-                .changes
-                .iter()
-                .map(|c| c.correlation.as_str())
-                .chain(record.streams.iter().map(|s| s.correlation.as_str()))
-                .collect(),
             streams: HashMap::new(),
             reports: HashMap::new(),
         };

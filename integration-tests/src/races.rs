@@ -120,13 +120,18 @@ impl Pair {
         rows.filter(is_of_event).count()
     }
 
-    /// Cancels Tasks at one server while their document is on its way from the other, in turns.
-    pub async fn cancels_against_downloads(&self, trials: usize) -> Cuts {
+    /// Cancels Tasks while their document is on its way, from the other server or from the same, at both in turns.
+    pub async fn cancels_against_downloads(&self, trials: usize, same: bool) -> Cuts {
         let document = self.document(&noise(LONG)).await;
         let mut cuts = Cuts::default();
         for trial in 0..trials {
-            let (at, from) = if trial % 2 == 0 { (0, 1) } else { (1, 0) };
-            let (ehr, lane) = (self.ehr.at(&self.bases[at]), self.lane.at(&self.bases[from]));
+            let [here, there] = &self.bases;
+            let (at, other) = if trial % 2 == 0 {
+                (here, there)
+            } else {
+                (there, here)
+            };
+            let (ehr, lane) = (self.ehr.at(at), self.lane.at(if same { at } else { other }));
             cuts.note(cancel_against_download(&ehr, &lane, &document, trial).await);
         }
         cuts

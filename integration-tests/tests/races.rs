@@ -23,7 +23,7 @@ async fn of_64_that_redeem_one_grant_at_two_servers_at_once_one_is_served() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancel_at_one_server_cuts_the_download_from_the_other() {
     let pair = Pair::start().await;
-    let cuts = pair.cancels_against_downloads(40).await;
+    let cuts = pair.cancels_against_downloads(40, false).await;
     println!("since the cancel was sent: {}", cuts.since_asked);
     assert!(cuts.since_asked.percentile(99) < SOON, "{}", cuts.since_asked);
 }

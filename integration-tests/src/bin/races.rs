@@ -43,12 +43,17 @@ async fn main() -> ExitCode {
         flags.many, flags.rounds, flags.rounds
     );
 
-    let told = pair.cancels_against_downloads(flags.trials).await;
+    let here = pair.cancels_against_downloads(flags.trials, true).await;
+    let told = pair.cancels_against_downloads(flags.trials, false).await;
     drop(pair);
     let asked = without_news(flags.trials).await;
     let mut held = true;
-    for (how, cuts) in [("", &told), (", without LISTEN", &asked)] {
-        println!("a cancel at one server ends the download from the other{how}");
+    for (whence, cuts) in [
+        ("the same", &here),
+        ("the other", &told),
+        ("the other, without LISTEN", &asked),
+    ] {
+        println!("a cancel at one server ends the download from {whence}");
         println!("  since it was sent, {}", cuts.since_asked);
         println!("  since it was answered, {}", cuts.since_answered);
         held &= cuts.since_asked.percentile(99) <= Duration::from_millis(flags.budget);

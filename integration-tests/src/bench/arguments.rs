@@ -75,6 +75,11 @@ impl Scene {
         Self::Start,
     ];
 
+    /// Whether it is measured after all others: it leaves the blob store busy, or many Tasks behind.
+    pub const fn comes_last(self) -> bool {
+        matches!(self, Self::Slow | Self::Search | Self::Read)
+    }
+
     /// Whether it is measured on PostgreSQL and Azurite.
     pub const fn needs_services(self) -> bool {
         matches!(
@@ -146,7 +151,7 @@ impl Arguments {
                 downloads: 5,
                 slow: 2_000,
                 slow_for: Duration::from_secs(6),
-                redemptions: 800,
+                redemptions: 600,
                 cuts: 50,
                 few: 1_000,
                 many: 10_000,

@@ -112,17 +112,24 @@ pub async fn measure(arguments: &Arguments, report: &mut Report) -> Result<()> {
         reference: None,
         population: None,
     };
-    for scene in chosen {
+    let mut measured = Vec::new();
+    let mut order = chosen.clone();
+    order.sort_by_key(|scene| (scene.comes_last(), *scene == Scene::Slow));
+    for scene in order {
         let begun = Instant::now();
-        match rows::measure(scene, &mut run).await {
-            Ok(measured) => measured.into_iter().for_each(|row| report.add(row)),
-            Err(failure) => report.add(Row::failed(rows::id(scene), rows::title(scene), &failure)),
-        }
+        let rows = rows::measure(scene, &mut run)
+            .await
+            .unwrap_or_else(|failure| vec![Row::failed(rows::id(scene), rows::title(scene), &failure)]);
+        measured.push((scene, rows));
         say(&format!(
             "{}: {} s",
             rows::title(scene),
             begun.elapsed().as_secs()
         ));
+    }
+    measured.sort_by_key(|(scene, _)| chosen.iter().position(|other| other == scene));
+    for row in measured.into_iter().flat_map(|(_, rows)| rows) {
+        report.add(row);
     }
     if let Some(reference) = run.reference {
         let text = format!(

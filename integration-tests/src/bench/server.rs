@@ -61,7 +61,7 @@ impl Server {
             .env("HANDOFF__LOG__FILTER", "error,actix_http=off")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
+            .stderr(log()?)
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| Failure::new(format!("`{}` does not start: {error}", program.display())))?;
@@ -163,4 +163,14 @@ impl Server {
             .find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
             .ok_or_else(|| Failure::new(format!("the system does not tell {name}")))
     }
+}
+
+/// Where a server's log goes: to the folder that is searched for secrets after the tests, where there is one.
+fn log() -> Result<Stdio> {
+    let Ok(folder) = std::env::var("HANDOFF_TEST_LOG_DIR") else {
+        return Ok(Stdio::null());
+    };
+    let path = format!("{folder}/bench-{}.log", std::process::id());
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
+    Ok(Stdio::from(file))
 }

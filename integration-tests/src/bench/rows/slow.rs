@@ -1,19 +1,20 @@
 //! Two thousand clients that download at the pace of a bad line, all at once: what the server holds for them, whether
 //! each of them gets what it can take, and what everybody else notices of it.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{sleep, timeout};
 
 use super::{millis, number};
 use crate::failure::{Failure, Result};
 use crate::http::{Connection, Target};
-use crate::load::{Expected, Load, beside, open};
+use crate::load::{Expected, Load, open};
 use crate::report::{Budget, Row};
 use crate::run::Run;
 use crate::stage::{LANE, Stage, id_of};
@@ -24,10 +25,12 @@ const DOCUMENTS: usize = 16;
 /// Each client reads so much a second: 128 kbit/s.
 const PACE: usize = 16 * 1024;
 const RECEIVE_BUFFER: usize = 16 * 1024;
-/// New downloads per second while they begin.
-const ARRIVALS: u32 = 400;
+/// Downloads that begin at the same time.
+const ARRIVING: usize = 32;
+/// How long they may take to begin, and to end.
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Before they count, so that what the kernel buffers is no part of what they get.
-const SETTLE: Duration = Duration::from_secs(5);
+const SETTLE: Duration = Duration::from_secs(3);
 /// Requests per second of everybody else.
 const OTHERS: u32 = 200;
 /// Tasks among which everybody else chooses.
@@ -51,19 +54,16 @@ pub(super) async fn measure(run: &Run) -> Result<Vec<Row>> {
     others_for(&stage, &others, Duration::from_secs(1)).await?;
     let mut calm = others_for(&stage, &others, watched).await?;
     let before = stage.server.resident_kib()?;
+    let sockets_before = socket_mib()?;
 
-    let settle = SETTLE.min(watched);
-    let arriving = Duration::from_secs(1) * u32::try_from(clients).unwrap_or(u32::MAX) / ARRIVALS;
-    let from = Instant::now() + arriving + settle;
-    let until = from + watched;
-    let crowd = beside(crowd(stage.target.clone(), fetches, from, until));
-    sleep_until(from.into()).await;
+    let crowd = Crowd::gather(&stage.target, fetches).await?;
+    sleep(SETTLE.min(watched)).await;
+    let from = Instant::now();
+    crowd.window.set(Some((from, from + watched)));
     let mut busy = others_for(&stage, &others, watched).await?;
     let during = stage.server.resident_kib()?;
-    let patience = watched + Duration::from_mins(1);
-    let received = timeout(patience, crowd)
-        .await
-        .map_err(|_| Failure::new("the slow downloads do not end"))???;
+    let sockets = socket_mib()? - sockets_before;
+    let received = crowd.disperse().await?;
     let peak = stage.server.peak_kib()?;
     stage.server.stop().await?;
 
@@ -86,7 +86,11 @@ pub(super) async fn measure(run: &Run) -> Result<Vec<Row>> {
             "MiB",
             Budget::AtMost(400.0),
         )
-        .detail(format!("{} before them", before / 1024)),
+        .detail(format!(
+            "{} before them; sockets hold {sockets:.0} more",
+            before / 1024
+        ))
+        .with("socket_mib", sockets),
         Row::new(
             "slow-starved",
             format!("{clients} slow downloads, starved ones"),
@@ -111,48 +115,98 @@ pub(super) async fn measure(run: &Run) -> Result<Vec<Row>> {
     ])
 }
 
-/// All of the slow clients; answers the bytes that each got between `from` and `until`.
-async fn crowd(target: Target, fetches: Vec<Bytes>, from: Instant, until: Instant) -> Result<Vec<u64>> {
-    let received: Rc<RefCell<Vec<u64>>> = Rc::default();
-    let mut all = JoinSet::new();
-    let begun = Instant::now();
-    for (number, fetch) in (0_u32..).zip(fetches) {
-        sleep_until((begun + Duration::from_secs(1) * number / ARRIVALS).into()).await;
-        let (target, received) = (target.clone(), Rc::clone(&received));
-        all.spawn_local(async move {
-            let got = slow_client(&target, &fetch, from, until).await?;
-            received.borrow_mut().push(got);
-            Ok::<(), Failure>(())
-        });
-    }
-    while let Some(ended) = all.join_next().await {
-        ended.map_err(|error| Failure::new(error.to_string()))??;
-    }
-    Ok(received.take())
+/// All of the slow clients.
+struct Crowd {
+    clients: JoinSet<Result<u64>>,
+    /// When what they get counts, once that is known. They leave at its end.
+    window: Rc<Cell<Option<(Instant, Instant)>>>,
 }
 
-async fn slow_client(target: &Target, fetch: &[u8], from: Instant, until: Instant) -> Result<u64> {
+impl Crowd {
+    /// Begins every download. A few begin at a time: the emulator of the blob store opens no more than some hundred
+    /// streams a second, and it is not to be measured here.
+    async fn gather(target: &Target, fetches: Vec<Bytes>) -> Result<Self> {
+        let mut crowd = Self {
+            clients: JoinSet::new(),
+            window: Rc::default(),
+        };
+        let arriving = Rc::new(Semaphore::new(ARRIVING));
+        for fetch in fetches {
+            let (target, window, arriving) = (target.clone(), Rc::clone(&crowd.window), Rc::clone(&arriving));
+            crowd
+                .clients
+                .spawn_local(async move { slow_client(&target, &fetch, &arriving, &window).await });
+        }
+        let begun = Instant::now();
+        while arriving.available_permits() < ARRIVING {
+            crowd.check()?;
+            if begun.elapsed() > PATIENCE {
+                return Err(Failure::new("the slow downloads do not begin"));
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        Ok(crowd)
+    }
+
+    /// Nobody leaves before the end unless something went wrong.
+    fn check(&mut self) -> Result<()> {
+        match self.clients.try_join_next() {
+            Some(ended) => Err(flat(ended)
+                .err()
+                .unwrap_or_else(|| Failure::new("a slow download was over too early"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until all have left; answers the bytes that each got within the window.
+    async fn disperse(mut self) -> Result<Vec<u64>> {
+        let mut received = Vec::new();
+        while let Some(ended) = timeout(PATIENCE, self.clients.join_next())
+            .await
+            .map_err(|_| Failure::new("the slow downloads do not end"))?
+        {
+            received.push(flat(ended)?);
+        }
+        Ok(received)
+    }
+}
+
+fn flat(ended: std::result::Result<Result<u64>, JoinError>) -> Result<u64> {
+    ended.map_err(|error| Failure::new(error.to_string()))?
+}
+
+async fn slow_client(
+    target: &Target,
+    fetch: &[u8],
+    arriving: &Semaphore,
+    window: &Cell<Option<(Instant, Instant)>>,
+) -> Result<u64> {
+    let arrival = arriving
+        .acquire()
+        .await
+        .map_err(|error| Failure::new(error.to_string()))?;
     let mut connection = Connection::open_small(target, RECEIVE_BUFFER).await?;
     connection.begin(fetch, "slow download").await?;
+    drop(arrival);
     let mut got = 0;
     let mut next = Instant::now();
-    while next < until {
+    loop {
         let mut left = PACE;
         while left > 0 {
-            let Ok(read) = timeout(
-                until.saturating_duration_since(Instant::now()),
-                connection.read_body(left),
-            )
-            .await
-            else {
+            // What does not come is noticed by the end of the window at the latest.
+            let read = timeout(Duration::from_secs(1), connection.read_body(left)).await;
+            let now = Instant::now();
+            let counts = window.get().is_some_and(|(from, _)| now >= from);
+            if window.get().is_some_and(|(_, until)| now >= until) {
                 return Ok(got);
-            };
-            if read == 0 {
-                return Err(Failure::new("a slow download broke off"));
             }
-            left -= read;
-            if Instant::now() >= from {
-                got += read as u64;
+            match read {
+                Ok(0) => return Err(Failure::new("a slow download broke off")),
+                Ok(read) => {
+                    left -= read;
+                    got += if counts { read as u64 } else { 0 };
+                }
+                Err(_) => {}
             }
         }
         next += Duration::from_secs(1);
@@ -164,7 +218,17 @@ async fn slow_client(target: &Target, fetch: &[u8], from: Instant, until: Instan
             next = now;
         }
     }
-    Ok(got)
+}
+
+/// Memory of all TCP sockets of this machine. What a server lets the kernel buffer is no part of its own memory.
+fn socket_mib() -> Result<f64> {
+    let told = std::fs::read_to_string("/proc/net/sockstat")?;
+    let pages: u64 = told
+        .lines()
+        .find(|line| line.starts_with("TCP:"))
+        .and_then(|line| line.rsplit(' ').next()?.parse().ok())
+        .ok_or_else(|| Failure::new("the system does not tell the memory of its sockets"))?;
+    Ok(number(pages * 4096) / 1024.0 / 1024.0)
 }
 
 /// What everybody else asks: mostly reads, some searches, some updates that change a note.

@@ -14,6 +14,7 @@ mod rows;
 mod run;
 mod server;
 mod stage;
+mod two_rows;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -8,12 +8,13 @@ use tempfile::TempDir;
 use crate::arguments::{Arguments, Scale, Scene};
 use crate::azurite::Container;
 use crate::bulk::Population;
-use crate::database::{Database, TwoRows};
+use crate::database::Database;
 use crate::failure::{Failure, Result};
 use crate::report::{Report, Row};
 use crate::server::Stores;
 use crate::stage::Stage;
-use crate::{rows, say};
+use crate::two_rows::TwoRows;
+use crate::{rows, say, two_rows};
 
 /// What the scenes of a run share.
 pub struct Run {
@@ -79,8 +80,7 @@ impl Run {
         if let Some(known) = self.reference {
             return Ok(known);
         }
-        let seconds = self.scale.load.as_secs();
-        let measured = self.services()?.database.two_row_transactions(seconds).await?;
+        let measured = two_rows::measure(&self.services()?.database, self.scale.load).await?;
         self.reference = Some(measured);
         Ok(measured)
     }
@@ -132,10 +132,14 @@ pub async fn measure(arguments: &Arguments, report: &mut Report) -> Result<()> {
         report.add(row);
     }
     if let Some(reference) = run.reference {
-        let text = format!(
-            "{:.0}/s, {:.1} ms on average, 16 workers",
-            reference.per_second, reference.mean_millis
+        let mut text = format!(
+            "{:.0}/s by {} workers with the server's driver",
+            reference.per_second,
+            two_rows::WORKERS
         );
+        if let Some(rate) = reference.by_pgbench {
+            text = format!("{text}, {rate:.0}/s by pgbench");
+        }
         report.fact("bare two-row transactions", text);
     }
     if let Some(services) = run.services {

@@ -10,8 +10,6 @@ use crate::stage::{CREATED, Document, Stage, id_of, task};
 
 /// The owner in the templates, replaced in each clone.
 const TEMPLATE_OWNER: &str = "Practitioner/bench-template";
-/// Owners among whom the Tasks are divided, whatever their number.
-pub const OWNERS: usize = 100;
 /// Clones that one transaction makes.
 const BATCH: usize = 100_000;
 
@@ -26,13 +24,15 @@ pub fn owner(number: usize) -> String {
 /// A population of cloned Tasks that can grow.
 pub struct Population {
     templates: Vec<String>,
+    /// Owners among whom the Tasks are divided, however many there are.
+    pub owners: usize,
     /// How many there are.
     pub size: usize,
 }
 
 impl Population {
     /// Makes the templates. They stand for these statuses, in twentieths of all Tasks.
-    pub async fn begin(stage: &Stage, document: &Document) -> Result<Self> {
+    pub async fn begin(stage: &Stage, document: &Document, owners: usize) -> Result<Self> {
         let shares = [
             ("in-progress", 5),
             ("accepted", 5),
@@ -59,14 +59,20 @@ impl Population {
                 templates.extend(std::iter::repeat_n(id, share));
             }
         }
-        Ok(Self { templates, size: 0 })
+        Ok(Self {
+            templates,
+            owners,
+            size: 0,
+        })
     }
 
     /// Grows to `size` Tasks.
     pub async fn grow(&mut self, database: &Database, size: usize) -> Result<()> {
         while self.size < size {
             let until = size.min(self.size + BATCH);
-            database.sql(&clones(&self.templates, self.size, until)).await?;
+            database
+                .sql(&clones(&self.templates, self.owners, self.size, until))
+                .await?;
             self.size = until;
         }
         database.sql("VACUUM (ANALYZE);\nCHECKPOINT;").await?;
@@ -84,7 +90,7 @@ async fn move_to(stage: &Stage, id: &str, task: &Value) -> Result<()> {
 }
 
 /// The statements that clone from number `from` up to `until`.
-fn clones(templates: &[String], from: usize, until: usize) -> String {
+fn clones(templates: &[String], owners: usize, from: usize, until: usize) -> String {
     let list = templates
         .iter()
         .map(|id| format!("'{id}'"))
@@ -106,8 +112,8 @@ fn clones(templates: &[String], from: usize, until: usize) -> String {
          SET work_mem = '256MB';
          BEGIN;
          CREATE TEMP TABLE clones ON COMMIT DROP AS
-           SELECT md5('bench' || i) AS id, (ARRAY[{list}])[i / {OWNERS} % {share} + 1] AS template,
-                  CASE WHEN i % {OWNERS} = 0 THEN 'Practitioner/lane' ELSE 'Practitioner/bench-' || i % {OWNERS} END
+           SELECT md5('bench' || i) AS id, (ARRAY[{list}])[i / {owners} % {share} + 1] AS template,
+                  CASE WHEN i % {owners} = 0 THEN 'Practitioner/lane' ELSE 'Practitioner/bench-' || i % {owners} END
                     AS owner,
                   -- Within the last ninety days, no two at once, and in no order.
                   (i::bigint * 7919 % 7776000) * 1000000 + i AS ago

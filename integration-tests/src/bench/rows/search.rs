@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::{median, millis};
-use crate::bulk::{OWNERS, Population, owner};
+use crate::bulk::{Population, owner};
 use crate::failure::{Failure, Result};
 use crate::http::once;
 use crate::load::{Expected, closed, open};
@@ -28,11 +28,12 @@ pub(super) async fn measure(run: &mut Run) -> Result<Vec<Row>> {
     let (few, many, most) = (run.scale.few, run.scale.many, run.scale.most);
     let stage = run.stage().await?;
     populate(run, &stage, few).await?;
-    let requests = requests(&stage).await?;
+    let owners = run.population.as_ref().map_or(1, |population| population.owners);
+    let requests = requests(&stage, owners).await?;
+    check_page(&stage, &requests).await?;
     let early = p99(run, &stage, &requests).await?;
 
     populate(run, &stage, many).await?;
-    check_page(&stage, &requests).await?;
     let prepared = requests.clone();
     let mut load = closed(
         &stage.target,
@@ -84,7 +85,9 @@ pub(super) async fn populate(run: &mut Run, stage: &Stage, size: usize) -> Resul
     if run.population.is_none() {
         let documents = stage.documents(1, 4 * 1024).await?;
         let document = documents.first().ok_or_else(|| Failure::new("no document"))?;
-        run.population = Some(Population::begin(stage, document).await?);
+        // A hundred Tasks each at the least, so that a page of twenty is full from the start.
+        let owners = (run.scale.few / 100).max(1);
+        run.population = Some(Population::begin(stage, document, owners).await?);
     }
     let mut population = run
         .population
@@ -114,7 +117,7 @@ async fn p99(run: &Run, stage: &Stage, requests: &[Bytes]) -> Result<f64> {
 }
 
 /// Searches of the three callers.
-pub(super) async fn requests(stage: &Stage) -> Result<Vec<Bytes>> {
+async fn requests(stage: &Stage, owners: usize) -> Result<Vec<Bytes>> {
     let mut requests = Vec::new();
     let callers = [
         stage.sign_in("lane").await?,
@@ -122,7 +125,7 @@ pub(super) async fn requests(stage: &Stage) -> Result<Vec<Bytes>> {
         stage.sign_in("lane").await?,
         stage.sign_in("operator").await?,
     ];
-    for number in 0..OWNERS {
+    for number in 0..owners {
         for status in ["in-progress", "accepted", "ready"] {
             for (caller, token) in callers.iter().enumerate() {
                 let owner = owner(if caller % 2 == 0 { 0 } else { number });
@@ -142,8 +145,10 @@ async fn check_page(stage: &Stage, requests: &[Bytes]) -> Result<()> {
             .expect(200, "search")?
             .json()?;
         let found = page["entry"].as_array().map_or(0, Vec::len);
-        if found == 0 {
-            return Err(Failure::new("a search found nothing"));
+        if found < 20 {
+            return Err(Failure::new(format!(
+                "a search found {found} Tasks, and not a page of 20"
+            )));
         }
     }
     Ok(())

@@ -187,9 +187,14 @@ fn milliseconds(duration: Duration) -> u128 {
 fn sqlite_settings(config: &StoreConfig, purpose: Purpose) -> String {
     // Durable at every commit: grants and the ledger need it. The writer groups commits to make up for it.
     let mut settings = "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
-                        PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; PRAGMA temp_store = MEMORY; \
-                        PRAGMA cache_size = -8192;"
+                        PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; PRAGMA temp_store = MEMORY;"
         .to_owned();
+    settings.push_str(match purpose {
+        Purpose::Read => " PRAGMA cache_size = -8192;",
+        // Ids are random, so every unit touches pages all over the indexes: those are kept at hand, and moved from the
+        // log into the database less often than every few units, each time by two more waits for the disk.
+        Purpose::Write => " PRAGMA cache_size = -65536; PRAGMA wal_autocheckpoint = 8192;",
+    });
     if let Some(pages) = config.sqlite_max_pages {
         settings.push_str(" PRAGMA max_page_count = ");
         settings.push_str(&pages.to_string());

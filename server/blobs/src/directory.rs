@@ -265,15 +265,11 @@ fn open_pinned(path: &Path, size: u64) -> Result<File, BlobError> {
 /// The next bytes of an open file. One that ends early was cut after it was opened.
 fn read_chunk(file: File, left: u64) -> Result<(File, Bytes), BlobError> {
     let most = usize::try_from(left).unwrap_or(READ_SIZE).min(READ_SIZE);
-    let mut chunk = Vec::with_capacity(most);
-    let read = (&file)
-        .take(left.min(READ_SIZE as u64))
-        .read_to_end(&mut chunk)
-        .map_err(|e| explain(&e))?;
-    if read == most {
-        Ok((file, Bytes::from(chunk)))
-    } else {
-        Err(BlobError::Changed)
+    let mut chunk = vec![0; most];
+    match (&file).read_exact(&mut chunk) {
+        Ok(()) => Ok((file, Bytes::from(chunk))),
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Err(BlobError::Changed),
+        Err(error) => Err(explain(&error)),
     }
 }
 

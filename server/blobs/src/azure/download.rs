@@ -1,7 +1,8 @@
-//! Downloads: one request for the whole range, pinned, passed on as it comes, and taken up again where a connection
-//! broke. Keeps no more than the chunk in hand.
+//! Downloads: the range in windows, each pinned and asked for by one request, passed on as it comes, and taken up again
+//! where a connection broke. Keeps no more than the chunk in hand.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use azure_core::ResponseBody;
 use azure_core::prelude::IfMatchCondition;
@@ -9,18 +10,18 @@ use azure_storage_blobs::prelude::{BlobClient, BlobVersioning, VersionId};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use handoff_domain::ports::{BlobError, BlobPin, ByteStream};
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::pipeline::{CONTROL_DEADLINE, Failure, IDLE_TIMEOUT, unavailable, within};
 
-/// The SDK asks for a checksum with every smaller range, which the emulator can't answer.
-const LEAST_RANGE: u64 = 4 * 1024 * 1024;
 /// Breaks of the connection, with no byte between them, that end a download.
 const PATIENCE: u32 = 3;
 
 /// The bytes `range` of the pinned object.
 pub(super) async fn download(
     blob: BlobClient,
+    ample: BlobClient,
     pin: BlobPin,
     range: Range<u64>,
 ) -> Result<ByteStream, BlobError> {
@@ -29,9 +30,11 @@ pub(super) async fn download(
     }
     let mut reading = Reading {
         blob,
+        ample,
         pin,
         next: range.start,
         end: range.end,
+        window: Window::first(),
         body: None,
         broken: 0,
     };
@@ -68,11 +71,57 @@ pub(super) async fn gone_or(
     }
 }
 
+/// How much is asked for at once: about what the reader takes in a few seconds. What it does not take waits in the
+/// kernels of both sides, where thousands of slow readers would fill the memory for sockets with what they want later.
+#[derive(Debug)]
+struct Window {
+    size: u64,
+    opened: Instant,
+    /// Where it ends.
+    end: u64,
+}
+
+impl Window {
+    const SMALLEST: u64 = 512 * 1024;
+    const LARGEST: u64 = 2 * 1024 * 1024 * 1024;
+    const GROWTH: u64 = 16;
+    /// One that lasts for less was too small: the next one is larger.
+    const SHORT: Duration = Duration::from_secs(1);
+    /// One that lasts for longer was too large.
+    const LONG: Duration = Duration::from_secs(4);
+
+    fn first() -> Self {
+        Self {
+            size: Self::SMALLEST,
+            opened: Instant::now(),
+            end: 0,
+        }
+    }
+
+    /// Opens at `next`, short of `end`.
+    fn open(&mut self, next: u64, end: u64) {
+        self.opened = Instant::now();
+        self.end = next.saturating_add(self.size).min(end);
+    }
+
+    /// All of it was taken, in this time.
+    fn taken_in(&mut self, time: Duration) {
+        if time < Self::SHORT {
+            self.size = self.size.saturating_mul(Self::GROWTH).min(Self::LARGEST);
+        } else if time > Self::LONG {
+            self.size = (self.size / Self::GROWTH).max(Self::SMALLEST);
+        }
+    }
+}
+
 struct Reading {
     blob: BlobClient,
+    /// The same, for readers who have shown that they take much at once.
+    ample: BlobClient,
     pin: BlobPin,
     next: u64,
     end: u64,
+    window: Window,
     body: Option<ResponseBody>,
     broken: u32,
 }
@@ -97,14 +146,18 @@ impl Reading {
         }
     }
 
-    /// Asks for the bytes that are missing, all in one request.
-    async fn open(&self) -> Result<ResponseBody, BlobError> {
-        let length = (self.end - self.next).max(LEAST_RANGE);
-        let mut request = self
-            .blob
+    /// Asks for the next window.
+    async fn open(&mut self) -> Result<ResponseBody, BlobError> {
+        self.window.open(self.next, self.end);
+        let blob = if self.window.size > Window::SMALLEST {
+            &self.ample
+        } else {
+            &self.blob
+        };
+        let mut request = blob
             .get()
-            .range(self.next..self.next.saturating_add(length))
-            .chunk_size(length)
+            .range(self.next..self.window.end)
+            .chunk_size(self.window.end - self.next)
             .if_match(self.same());
         if let Some(version) = self.version() {
             request = request.blob_versioning(version);
@@ -126,6 +179,11 @@ impl Reading {
 
     async fn chunk(&mut self) -> Result<Option<Bytes>, BlobError> {
         while self.next < self.end {
+            if self.body.is_some() && self.next == self.window.end {
+                // All of its answer was read, so its connection is free for the next request.
+                self.body = None;
+                self.window.taken_in(self.window.opened.elapsed());
+            }
             let mut body = match self.body.take() {
                 Some(body) => body,
                 None => self.open().await?,
@@ -133,7 +191,7 @@ impl Reading {
             // Times the service alone: a reader who pauses between two chunks does not run this clock.
             match tokio::time::timeout(IDLE_TIMEOUT, body.next()).await {
                 Ok(Some(Ok(mut bytes))) => {
-                    let left = usize::try_from(self.end - self.next).unwrap_or(usize::MAX);
+                    let left = usize::try_from(self.window.end - self.next).unwrap_or(usize::MAX);
                     bytes.truncate(left);
                     self.next = self
                         .next
@@ -144,7 +202,7 @@ impl Reading {
                         return Ok(Some(bytes));
                     }
                 }
-                // The object ends before the range does, so it is not the one the caller knows.
+                // The object ends before the window does, so it is not the one the caller knows.
                 Ok(None) => return Err(BlobError::Changed),
                 Ok(Some(Err(_))) | Err(_) => {
                     self.broken += 1;
@@ -161,5 +219,24 @@ impl Reading {
         // Lets go of the connection as soon as the last byte is out.
         self.body = None;
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_is_as_large_as_its_reader_is_fast() {
+        let mut window = Window::first();
+        let mut sizes = Vec::new();
+        for seconds in [0, 0, 2, 0, 0, 5, 16, 16, 16, 16] {
+            window.open(10, u64::MAX);
+            sizes.push((window.end - 10) / Window::SMALLEST);
+            window.taken_in(Duration::from_secs(seconds));
+        }
+        assert_eq!(sizes, [1, 16, 256, 256, 4096, 4096, 256, 16, 1, 1]);
+        window.open(10, 20);
+        assert_eq!(window.end, 20, "no further than the range");
     }
 }

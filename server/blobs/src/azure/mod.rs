@@ -3,6 +3,7 @@
 
 mod download;
 mod pipeline;
+mod transport;
 mod upload;
 
 use std::ops::Range;
@@ -14,6 +15,7 @@ use handoff_domain::ports::{BlobError, BlobPin, BlobStore, BoxFuture, ByteStream
 use tracing::debug;
 
 use self::pipeline::{CONTROL_DEADLINE, Failure, within};
+use self::transport::Reads;
 use crate::config::AzureConfig;
 use crate::key::Key;
 
@@ -22,6 +24,8 @@ use crate::key::Key;
 #[derive(Debug, Clone)]
 pub struct AzureStore {
     container: ContainerClient,
+    /// The same one, read in large pieces.
+    ample: ContainerClient,
 }
 
 impl AzureStore {
@@ -35,10 +39,15 @@ impl AzureStore {
             uri: config.account_url.as_str().trim_end_matches('/').to_owned(),
         };
         let credentials = pipeline::credentials(account, &config.credential)?;
-        let container = ClientBuilder::with_location(location, credentials)
-            .client_options(pipeline::options(&config.account_url)?)
-            .container_client(config.container.clone());
-        Ok(Self { container })
+        let client = |reads| {
+            ClientBuilder::with_location(location.clone(), credentials.clone())
+                .client_options(pipeline::options(&config.account_url, reads))
+                .container_client(config.container.clone())
+        };
+        Ok(Self {
+            container: client(Reads::Sparing),
+            ample: client(Reads::Ample),
+        })
     }
 
     /// Creates the container, private, where it is missing. For development: in production it is provisioned,
@@ -122,7 +131,10 @@ impl BlobStore for AzureStore {
         pin: &'a BlobPin,
         range: Range<u64>,
     ) -> BoxFuture<'a, Result<ByteStream, BlobError>> {
-        Box::pin(async move { download::download(self.blob(&pin.key)?, pin.clone(), range).await })
+        Box::pin(async move {
+            let ample = self.ample.blob_client(Key::parse(&pin.key)?.to_name());
+            download::download(self.blob(&pin.key)?, ample, pin.clone(), range).await
+        })
     }
 
     fn delete<'a>(&'a self, pin: &'a BlobPin) -> BoxFuture<'a, Result<(), BlobError>> {

@@ -25,8 +25,10 @@ use super::{App, AppError, Caller, Cuts, Scope};
 const SILENCE: Span = Span::seconds(30);
 /// How many abandoned redemptions are closed in one run.
 const SWEEP_LIMIT: u32 = 200;
-/// How long to wait before the end of a stream is tried to be recorded again.
+/// How long to wait before the end of a stream is tried to be recorded again: at first, and at most. Thousands of
+/// streams may end while the database is away, and must not keep it from coming back.
 const RECORD_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(16);
 
 /// The end of one stream, recorded exactly once: when told, or at the latest when dropped.
 pub struct Ending {
@@ -120,6 +122,7 @@ struct EndFacts {
 }
 
 async fn record_end(app: &App, caller: Caller, facts: EndFacts) {
+    let mut pause = RECORD_PAUSE;
     loop {
         let (scope, unit) = (app.scope(&caller), facts.clone());
         match app
@@ -129,7 +132,8 @@ async fn record_end(app: &App, caller: Caller, facts: EndFacts) {
             Ok(()) => return,
             Err(error) => {
                 tracing::warn!(redemption = %facts.redemption, cause = ?error.cause, "the end of a stream could not be recorded yet");
-                tokio::time::sleep(RECORD_PAUSE).await;
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
     }

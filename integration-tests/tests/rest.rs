@@ -422,6 +422,7 @@ on_both! {
         assert!(parse(&metadata.body, &ParseOptions::expecting("CapabilityStatement")).is_ok());
         let statement = metadata.json();
         assert_eq!(statement["fhirVersion"], "4.0.1");
+        assert!(stranger.head("/fhir/metadata").await.expect(200).body.is_empty());
         stranger.get("/t/b/fhir/metadata").await.expect(200);
         stranger.get("/t/nowhere/fhir/metadata").await.refused(404, "not-found");
         let (operator, auditor) = (app.client("operator").await, app.client("auditor").await);

@@ -34,6 +34,7 @@ pub fn routes(cfg: &mut web::ServiceConfig) {
     cfg.service(
         web::resource("/metadata")
             .route(web::get().to(capabilities))
+            .route(web::head().to(capabilities))
             .default_service(web::to(not_allowed)),
     );
     for kind in ARTIFACT_TYPES {

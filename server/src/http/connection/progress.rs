@@ -125,8 +125,8 @@ enum Phase {
 /// Whether more may be read now.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Leave {
-    /// Yes.
-    Read,
+    /// Yes, so many bytes.
+    Read(usize),
     /// After what was read has been looked at.
     Later,
     /// After the present request.
@@ -167,6 +167,8 @@ pub struct Progress {
     nudged: Option<Instant>,
     /// Who wants to read on after the present request.
     reader: Option<Waker>,
+    /// Who wants to hand on more of an answer once the client has taken what waits.
+    filler: Option<Waker>,
 }
 
 impl Progress {
@@ -186,6 +188,7 @@ impl Progress {
             writer: None,
             nudged: None,
             reader: None,
+            filler: None,
         }
     }
 
@@ -224,7 +227,11 @@ impl Progress {
     /// Whether the reader may read now; `waker` is kept where it has to wait.
     pub fn may_read(&mut self, patience: &Patience, waker: &Waker) -> Leave {
         match &mut self.phase {
-            Phase::Waiting { bytes, offered, .. } if *bytes >= patience.max_header => {
+            Phase::Waiting { bytes, offered, .. } => {
+                let left = patience.max_header.saturating_sub(*bytes);
+                if left > 0 {
+                    return Leave::Read(left);
+                }
                 if *offered {
                     return Leave::TooLarge;
                 }
@@ -236,7 +243,7 @@ impl Progress {
                 self.reader = Some(waker.clone());
                 Leave::Parked
             }
-            _ => Leave::Read,
+            Phase::Serving { .. } | Phase::Draining { .. } => Leave::Read(usize::MAX),
         }
     }
 
@@ -254,8 +261,17 @@ impl Progress {
         }
     }
 
-    /// The client took this much.
-    pub fn wrote(&mut self, count: usize, now: Instant) {
+    /// Whether more of an answer may be handed on now; `waker` is kept where something still waits for the client.
+    /// More would only lie in memory beside it.
+    pub fn may_fill(&mut self, waker: &Waker) -> bool {
+        if self.blocked.is_some() {
+            self.filler = Some(waker.clone());
+        }
+        self.blocked.is_none()
+    }
+
+    /// The client took this much. Answers whom to wake.
+    pub fn wrote(&mut self, count: usize, now: Instant) -> Option<Waker> {
         self.taken = self.taken.saturating_add(count as u64);
         if let Some(blocked) = self.blocked.take() {
             let waited = now.saturating_duration_since(blocked.uncounted);
@@ -266,6 +282,7 @@ impl Progress {
                 *since = now;
             }
         }
+        self.filler.take()
     }
 
     /// Something waits for the client to take it. Answers whether to try in spite of what the system said.
@@ -518,9 +535,9 @@ mod tests {
         let mut case = Case::opened();
         let at = case.at(0);
         let mut leave = || case.progress.may_read(&patience(), Waker::noop());
-        assert_eq!(leave(), Leave::Read);
+        assert_eq!(leave(), Leave::Read(1000));
         case.progress.read(999, at);
-        assert_eq!(case.progress.may_read(&patience(), Waker::noop()), Leave::Read);
+        assert_eq!(case.progress.may_read(&patience(), Waker::noop()), Leave::Read(1));
         case.progress.read(1, at);
         assert_eq!(case.progress.may_read(&patience(), Waker::noop()), Leave::Later);
         assert_eq!(
@@ -539,7 +556,10 @@ mod tests {
         assert!(case.progress.answered(at).is_some(), "the reader goes on");
         case.progress.begin(BODY);
         case.progress.read(1000, at);
-        assert_eq!(case.progress.may_read(&patience(), Waker::noop()), Leave::Read);
+        assert_eq!(
+            case.progress.may_read(&patience(), Waker::noop()),
+            Leave::Read(usize::MAX)
+        );
     }
 
     #[test]
@@ -558,5 +578,18 @@ mod tests {
         assert_eq!(case.progress.idle_since(), Some((true, at)));
         case.progress.read(1, at);
         assert_eq!(case.progress.idle_since(), None);
+    }
+
+    #[test]
+    fn more_of_an_answer_waits_until_the_client_has_taken_what_waits() {
+        let mut case = Case::opened();
+        case.progress.begin(!BODY);
+        assert!(case.progress.may_fill(Waker::noop()));
+        let at = case.at(1);
+        case.progress.waits(at, Waker::noop());
+        assert!(!case.progress.may_fill(Waker::noop()));
+        assert!(case.progress.wrote(1, at).is_some(), "who waited is woken");
+        assert!(case.progress.may_fill(Waker::noop()));
+        assert!(case.progress.wrote(1, at).is_none(), "once");
     }
 }

@@ -49,7 +49,7 @@ pub async fn serving(
     Ok(answer.map_body(|_, body| Answering {
         body,
         rest: Bytes::new(),
-        _serving: serving,
+        serving,
     }))
 }
 
@@ -107,7 +107,7 @@ pin_project! {
         #[pin]
         body: B,
         rest: Bytes,
-        _serving: Option<Serving>,
+        serving: Option<Serving>,
     }
 }
 
@@ -120,6 +120,11 @@ impl<B: MessageBody> MessageBody for Answering<B> {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
         let this = self.project();
+        if let Some(serving) = this.serving
+            && !serving.connection.progress().may_fill(cx.waker())
+        {
+            return Poll::Pending;
+        }
         if this.rest.is_empty() {
             match ready!(this.body.poll_next(cx)) {
                 Some(Ok(bytes)) => *this.rest = bytes,
@@ -144,7 +149,7 @@ mod tests {
         let answer = Answering {
             body: whole.clone(),
             rest: Bytes::new(),
-            _serving: None,
+            serving: None,
         };
         assert_eq!(answer.size(), BodySize::Sized(100_000));
         let (mut answer, mut got, mut largest) = (pin!(answer), Vec::new(), 0);

@@ -64,8 +64,8 @@ impl AsyncRead for Transport {
             .connection
             .progress()
             .may_read(&this.connection.patience, cx.waker());
-        match leave {
-            Leave::Read => {}
+        let most = match leave {
+            Leave::Read(most) => most,
             Leave::Parked => return Poll::Pending,
             Leave::Later => {
                 cx.waker().wake_by_ref();
@@ -75,9 +75,16 @@ impl AsyncRead for Transport {
                 this.connection.refuse(Ended::HeaderTooLarge, HEADER_TOO_LARGE);
                 return this.discard(cx);
             }
-        }
+        };
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut this.read).poll_read(cx, buffer))?;
+        if most < buffer.remaining() {
+            let mut room = ReadBuf::new(buffer.initialize_unfilled_to(most));
+            ready!(Pin::new(&mut this.read).poll_read(cx, &mut room))?;
+            let count = room.filled().len();
+            buffer.advance(count);
+        } else {
+            ready!(Pin::new(&mut this.read).poll_read(cx, buffer))?;
+        }
         let count = buffer.filled().len().saturating_sub(before);
         if count > 0 {
             this.connection.progress().read(count, Instant::now());
@@ -103,7 +110,10 @@ impl AsyncWrite for Transport {
             };
             match tried {
                 Ok(count) => {
-                    connection.progress().wrote(count, Instant::now());
+                    let filler = connection.progress().wrote(count, Instant::now());
+                    if let Some(filler) = filler {
+                        filler.wake();
+                    }
                     return Poll::Ready(Ok(count));
                 }
                 // Asked again, the system's readiness is gone, and this task is woken by the next.

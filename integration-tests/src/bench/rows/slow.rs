@@ -130,18 +130,31 @@ impl Crowd {
             clients: JoinSet::new(),
             window: Rc::default(),
         };
-        let arriving = Rc::new(Semaphore::new(ARRIVING));
+        let (arriving, arrived) = (Rc::new(Semaphore::new(ARRIVING)), Rc::new(Cell::new(0)));
+        let all = fetches.len();
         for fetch in fetches {
-            let (target, window, arriving) = (target.clone(), Rc::clone(&crowd.window), Rc::clone(&arriving));
-            crowd
-                .clients
-                .spawn_local(async move { slow_client(&target, &fetch, &arriving, &window).await });
+            let (target, window) = (target.clone(), Rc::clone(&crowd.window));
+            let (arriving, arrived) = (Rc::clone(&arriving), Rc::clone(&arrived));
+            crowd.clients.spawn_local(async move {
+                let arrival = arriving
+                    .acquire()
+                    .await
+                    .map_err(|error| Failure::new(error.to_string()))?;
+                let mut connection = Connection::open_small(&target, RECEIVE_BUFFER).await?;
+                connection.begin(&fetch, "slow download").await?;
+                arrived.set(arrived.get() + 1);
+                drop(arrival);
+                slow_client(connection, &window).await
+            });
         }
         let begun = Instant::now();
-        while arriving.available_permits() < ARRIVING {
+        while arrived.get() < all {
             crowd.check()?;
             if begun.elapsed() > PATIENCE {
-                return Err(Failure::new("the slow downloads do not begin"));
+                return Err(Failure::new(format!(
+                    "of {all} slow downloads only {} began",
+                    arrived.get()
+                )));
             }
             sleep(Duration::from_millis(50)).await;
         }
@@ -175,19 +188,8 @@ fn flat(ended: std::result::Result<Result<u64>, JoinError>) -> Result<u64> {
     ended.map_err(|error| Failure::new(error.to_string()))?
 }
 
-async fn slow_client(
-    target: &Target,
-    fetch: &[u8],
-    arriving: &Semaphore,
-    window: &Cell<Option<(Instant, Instant)>>,
-) -> Result<u64> {
-    let arrival = arriving
-        .acquire()
-        .await
-        .map_err(|error| Failure::new(error.to_string()))?;
-    let mut connection = Connection::open_small(target, RECEIVE_BUFFER).await?;
-    connection.begin(fetch, "slow download").await?;
-    drop(arrival);
+/// Reads at its pace until the end of the window; answers what it got within the window.
+async fn slow_client(mut connection: Connection, window: &Cell<Option<(Instant, Instant)>>) -> Result<u64> {
     let mut got = 0;
     let mut next = Instant::now();
     loop {

@@ -206,10 +206,30 @@ impl TestApp {
             .expect("another comes");
     }
 
+    /// A metric by its name, with its labels where it has some, as `/metrics` shows it; 0 where nothing was counted.
+    /// Counters are those of the whole test process.
+    pub async fn metric(&self, name: &str) -> f64 {
+        metric(&self.http, &self.server.admin_url, name).await
+    }
+
     /// The name of the database and container of the production stores.
     pub fn database(&self) -> Option<&str> {
         self.data.database.as_deref()
     }
+}
+
+/// A metric of the server whose admin listener this is.
+pub async fn metric(http: &reqwest::Client, admin: &str, name: &str) -> f64 {
+    let told = http
+        .get(format!("{admin}/metrics"))
+        .send()
+        .await
+        .expect("metrics");
+    let text = told.text().await.expect("text");
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.map_or(0.0, |value| value.parse().expect("a number"))
 }
 
 /// An HTTP client that follows no redirect and keeps no secret from the test.

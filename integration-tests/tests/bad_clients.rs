@@ -14,14 +14,15 @@ use tokio::time::timeout;
 
 const MIB: usize = 1024 * 1024;
 
-async fn connect(client: &Client) -> TcpStream {
+/// A bare connection to a client's server.
+pub(crate) async fn connect(client: &Client) -> TcpStream {
     TcpStream::connect(client.base.trim_start_matches("http://"))
         .await
         .unwrap()
 }
 
 /// The head of an upload of `length` bytes.
-fn upload_head(client: &Client, path: &str, content_type: &str, length: usize) -> String {
+pub(crate) fn upload_head(client: &Client, path: &str, content_type: &str, length: usize) -> String {
     let token = client.token.as_deref().unwrap();
     format!(
         "POST {path} HTTP/1.1\r\nhost: handoff\r\nauthorization: Bearer {token}\r\n\
@@ -30,7 +31,7 @@ fn upload_head(client: &Client, path: &str, content_type: &str, length: usize) -
 }
 
 /// Whatever comes until the server closes, which it must do soon.
-async fn until_closed(stream: &mut TcpStream) -> String {
+pub(crate) async fn until_closed(stream: &mut TcpStream) -> String {
     let mut all = Vec::new();
     let closed = timeout(Duration::from_secs(10), stream.read_to_end(&mut all)).await;
     assert!(closed.is_ok(), "the server keeps the connection");

@@ -9,6 +9,7 @@ mod cut_off;
 mod demo;
 mod examples;
 mod faults;
+mod floods;
 mod grants;
 mod logs;
 mod no_way_around;

@@ -1,10 +1,10 @@
 //! A TCP proxy between the server and one of its parts, to make the part fail: gone, silent, slow, broken off or
 //! half closed.
-//! Knows no protocol, only bytes and their direction.
+//! Knows no protocol, only bytes and their direction, and words to look for in them.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -63,6 +63,8 @@ struct Shared {
     requests: AtomicU64,
     /// When that many have, the part is gone.
     gone_after: AtomicU64,
+    /// What a connection has to ask, one after the other, for the answer to the last to be lost.
+    losing: Mutex<&'static [&'static str]>,
 }
 
 /// A proxy on a port of its own, forwarding until told otherwise.
@@ -94,6 +96,7 @@ impl Proxy {
             target: target.parse().expect("host and port in numbers"),
             requests: AtomicU64::new(0),
             gone_after: AtomicU64::new(u64::MAX),
+            losing: Mutex::default(),
         });
         let accepting = tokio::spawn(accept(Arc::clone(&shared), address, listener));
         Self {
@@ -120,6 +123,17 @@ impl Proxy {
         self.shared
             .gone_after
             .store(now.saturating_add(more), Ordering::SeqCst);
+    }
+
+    /// Once: a connection that asks all of this, one after the other, breaks when the last of it is answered. What was
+    /// asked has been done by then, and nobody is told.
+    pub fn lose_answer(&self, asked: &'static [&'static str]) {
+        *self.shared.losing.lock().expect("no panic") = asked;
+    }
+
+    /// Whether the answer that was to be lost is.
+    pub fn has_lost_it(&self) -> bool {
+        self.shared.losing.lock().expect("no panic").is_empty()
     }
 
     /// The part is silent: connections stand, and no byte passes.
@@ -166,6 +180,20 @@ impl Shared {
             state.mode = mode;
             state.generation = state.generation.wrapping_add(u64::from(cut));
         });
+    }
+
+    /// Whether these bytes of a connection ask the last of what makes it lose the answer; `asked` is how far it had come.
+    fn look_for_the_last(&self, bytes: &[u8], asked: &mut usize, lost: &AtomicBool) {
+        let mut losing = self.losing.lock().expect("no panic");
+        while let Some(next) = losing.get(*asked)
+            && bytes.windows(next.len()).any(|window| window == next.as_bytes())
+        {
+            *asked += 1;
+        }
+        if !losing.is_empty() && *asked >= losing.len() {
+            *losing = &[];
+            lost.store(true, Ordering::SeqCst);
+        }
     }
 
     /// Waits until bytes of one direction may pass.
@@ -218,10 +246,11 @@ async fn carry(shared: Arc<Shared>, client: TcpStream) {
         return;
     };
     let ((from_client, to_client), (from_part, to_part)) = (client.into_split(), part.into_split());
+    let lost = AtomicBool::new(false);
     let both = async {
         tokio::join!(
-            pipe(&shared, from_client, to_part, Direction::Requests),
-            pipe(&shared, from_part, to_client, Direction::Answers)
+            pipe(&shared, &lost, from_client, to_part, Direction::Requests),
+            pipe(&shared, &lost, from_part, to_client, Direction::Answers)
         )
     };
     tokio::select! {
@@ -231,8 +260,15 @@ async fn carry(shared: Arc<Shared>, client: TcpStream) {
     }
 }
 
-async fn pipe(shared: &Shared, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, direction: Direction) {
+async fn pipe(
+    shared: &Shared,
+    lost: &AtomicBool,
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    direction: Direction,
+) {
     let mut buffer = vec![0; 64 * 1024];
+    let mut asked = 0;
     let mut states = shared.state.subscribe();
     let closings = states.borrow_and_update().closings(direction);
     loop {
@@ -245,6 +281,11 @@ async fn pipe(shared: &Shared, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, 
             break;
         };
         shared.may_pass(direction).await;
+        if direction == Direction::Requests {
+            shared.look_for_the_last(&buffer[..read], &mut asked, lost);
+        } else if lost.load(Ordering::SeqCst) {
+            break;
+        }
         if direction == Direction::Requests {
             let all = shared
                 .requests

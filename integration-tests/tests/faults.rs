@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use handoff::wiring::Options;
 use handoff_blobs::BlobConfig;
+use handoff_domain::ids::{RedemptionId, TenantId};
 use handoff_integration_tests::process::Program;
 use handoff_integration_tests::proxy::Proxy;
 use handoff_integration_tests::scene::{Referral, document, noise, task, upload};
@@ -206,6 +207,33 @@ async fn a_database_that_breaks_off_in_the_middle_leaves_all_or_nothing() {
         .json();
     assert_eq!(grants["grants"].as_array().map(Vec::len), Some(tasks));
     assert_eq!(audited(&app, "task-created").await, tasks);
+}
+
+/// Found under fire: each time that the end of a stream was tried to be written down its bytes were counted again, and
+/// it was reported again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_a_stream_is_told_once_though_the_answer_to_its_commit_is_lost() {
+    let proxy = before_postgres().await;
+    let app = TestApp::start_with(Backend::Production, |o| database_behind(&proxy, o)).await;
+    let referral = Referral::set(&app).await;
+    proxy.lose_answer(&["UPDATE redemptions", "COMMIT"]);
+    let answer = referral.fetch(&referral.lane).await.expect(200);
+    eventually("the end is written down", async || {
+        app.server.app.streams.count() == 0
+    })
+    .await;
+    assert!(proxy.has_lost_it());
+
+    let path = answer.header("content-location").unwrap();
+    let id = path.split('/').rev().nth(1).unwrap();
+    let id = RedemptionId::parse(id).unwrap();
+    let read = app
+        .server
+        .app
+        .read(move |read| Ok(read.redemption(&TenantId::default_tenant(), &id)?));
+    let redemption = read.await.unwrap().unwrap();
+    assert_eq!(redemption.bytes_sent, redemption.size);
+    assert_eq!(audited(&app, "redemption-completed").await, 1);
 }
 
 /// A short outage of the database is no reason to stop who is being served; a right that can't be confirmed for long is.

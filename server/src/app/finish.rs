@@ -8,7 +8,7 @@ use std::time::Duration;
 use handoff_domain::audit::{About, Agent, Context, Event, Outcome};
 use handoff_domain::ids::{CorrelationId, RedemptionId, TaskId, TenantId};
 use handoff_domain::outbox::{Topic, TopicEvent};
-use handoff_domain::ports::{self, Kind, Loose, Tx};
+use handoff_domain::ports::{self, AuditSearch, Kind, Loose, Tx};
 use handoff_domain::reason::Reason;
 use handoff_domain::redemption::{Redemption, RedemptionState, StreamEnd};
 use handoff_domain::task::Task;
@@ -23,6 +23,15 @@ use super::{App, AppError, Caller, Cuts, Scope};
 /// A process that was not heard of for this long is taken to be dead. Longer than a process itself lets its streams
 /// run in doubt, so that no stream outlives its process's good name.
 const SILENCE: Span = Span::seconds(30);
+/// How a stream may be reported to have ended.
+const ENDS: [Event; 4] = [
+    Event::RedemptionCompleted,
+    Event::RedemptionInterrupted,
+    Event::RedemptionCutOff,
+    Event::RedemptionIntegrityFailed,
+];
+/// How many such reports under one correlation id, which is the client's to choose, are looked through for one.
+const ENDS_LOOKED_AT: u32 = 1000;
 /// How many abandoned redemptions are closed in one run.
 const SWEEP_LIMIT: u32 = 200;
 /// How long to wait before the end of a stream is tried to be recorded again: at first, and at most. Thousands of
@@ -123,14 +132,16 @@ struct EndFacts {
 
 async fn record_end(app: &App, caller: Caller, facts: EndFacts) {
     let mut pause = RECORD_PAUSE;
+    let mut tried = false;
     loop {
         let (scope, unit) = (app.scope(&caller), facts.clone());
         match app
-            .write(caller.tenant(), move |tx| end_stream(tx, &scope, &unit))
+            .write(caller.tenant(), move |tx| end_stream(tx, &scope, &unit, tried))
             .await
         {
             Ok(()) => return,
             Err(error) => {
+                tried = true;
                 tracing::warn!(redemption = %facts.redemption, cause = ?error.cause, "the end of a stream could not be recorded yet");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
@@ -139,7 +150,7 @@ async fn record_end(app: &App, caller: Caller, facts: EndFacts) {
     }
 }
 
-fn end_stream(tx: &mut dyn Tx, scope: &Scope, facts: &EndFacts) -> Result<((), Cuts), AppError> {
+fn end_stream(tx: &mut dyn Tx, scope: &Scope, facts: &EndFacts, tried: bool) -> Result<((), Cuts), AppError> {
     // The Task first, as everywhere: its version may be about to change.
     let task = tx
         .lock_tasks(scope.tenant(), std::slice::from_ref(&facts.task))?
@@ -148,6 +159,9 @@ fn end_stream(tx: &mut dyn Tx, scope: &Scope, facts: &EndFacts) -> Result<((), C
     let Some(before) = tx.redemption(scope.tenant(), &facts.redemption)? else {
         return Ok(((), Cuts::none()));
     };
+    if tried && is_recorded(tx, scope, facts)? {
+        return Ok(((), Cuts::none()));
+    }
     let awaited = before.awaits_end_of(facts.stream, &scope.settings.process);
     // Otherwise reopened after a hold, or closed by others, before this end could be told.
     let ours = awaited && matches!(before.state, RedemptionState::Streaming | RedemptionState::CutOff);
@@ -178,6 +192,25 @@ fn end_stream(tx: &mut dyn Tx, scope: &Scope, facts: &EndFacts) -> Result<((), C
         return Ok(((), settle_again(tx, scope, &task)?));
     }
     Ok(((), Cuts::none()))
+}
+
+/// Whether an earlier try was committed although the answer to its commit never came. What it locked it has let go of by
+/// now, so its rows are there or never will be.
+fn is_recorded(tx: &mut dyn Tx, scope: &Scope, facts: &EndFacts) -> Result<bool, AppError> {
+    let rows = tx.audit(
+        scope.tenant(),
+        &AuditSearch {
+            events: ENDS.iter().map(|event| event.as_str().to_owned()).collect(),
+            correlation: Some(scope.caller.context.correlation.to_string()),
+            limit: ENDS_LOOKED_AT,
+            ..AuditSearch::default()
+        },
+    )?;
+    let (redemption, stream) = (facts.redemption.as_str(), facts.stream.to_string());
+    Ok(rows.iter().any(|found| {
+        found.row.about.redemption.as_deref() == Some(redemption)
+            && found.row.detail.get("stream") == Some(&stream)
+    }))
 }
 
 /// A grant that got its use back must stand as its Task now demands, which may have moved on meanwhile.
@@ -227,6 +260,7 @@ fn record_outcome(tx: &mut dyn Tx, scope: &Scope, before: &Redemption, after: &R
     let row = scope
         .row(event, outcome, reason)
         .about(facts.about.clone())
+        .detail("stream", facts.stream.to_string())
         .detail("bytes", facts.sent.to_string())
         .detail("from", facts.from.to_string())
         .detail("bytes-in-all", after.bytes_sent.to_string())

@@ -246,6 +246,19 @@ impl Program {
         kib * 1024
     }
 
+    /// Processor time that the process has spent, in hundredths of a second.
+    pub fn processor_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).expect("it runs");
+        // Behind the name, which is in parentheses: state, and from the twelfth on user and system time in ticks.
+        let fields = stat.rsplit(')').next().expect("fields").split_whitespace();
+        let ticks: u64 = fields
+            .skip(11)
+            .take(2)
+            .map(|n| n.parse::<u64>().expect("a number"))
+            .sum();
+        Duration::from_millis(ticks * 10)
+    }
+
     /// Waits for its end: the exit code, `None` where a signal ended it.
     pub async fn ended(&mut self) -> Option<i32> {
         let status = timeout(PATIENCE, self.child.wait())

@@ -236,6 +236,25 @@ async fn the_end_of_a_stream_is_told_once_though_the_answer_to_its_commit_is_los
     assert_eq!(audited(&app, "redemption-completed").await, 1);
 }
 
+/// The transaction that took the use was committed, and nobody here learned of it: no byte left, so nothing was used.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_use_whose_commit_was_never_answered_is_given_back() {
+    let proxy = before_postgres().await;
+    let app = TestApp::start_with(Backend::Production, |o| database_behind(&proxy, o)).await;
+    let referral = Referral::set(&app).await;
+    proxy.lose_answer(&["INSERT INTO redemptions", "COMMIT"]);
+    unavailable(referral.fetch(&referral.lane).await);
+    assert!(proxy.has_lost_it());
+    assert_eq!(audited(&app, "redemption-authorized").await, 1);
+    eventually("the use is given back", async || {
+        let grant = &referral.grants().await[0];
+        grant["uses"] == 0 && grant["status"] == "bound"
+    })
+    .await;
+    referral.fetch(&referral.lane).await.expect(200);
+    referral.fetch(&referral.lane).await.refused(403, "exhausted");
+}
+
 /// A short outage of the database is no reason to stop who is being served; a right that can't be confirmed for long is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_download_outlives_a_short_outage_of_the_database_and_not_a_long_one() {
@@ -248,6 +267,7 @@ async fn a_download_outlives_a_short_outage_of_the_database_and_not_a_long_one()
     let content = noise(64 * 1024 * 1024);
     let referral = Referral::with_content(&app, &content).await;
     let mut download = SlowDownload::start(&referral.lane, &referral.content_path(), 100_000).await;
+    let etag = download.header("etag").unwrap();
     proxy.refuse();
     unavailable(referral.ehr.get(&format!("/fhir/Task/{}", referral.task)).await);
     download.read_some(4 * 1024 * 1024).await;
@@ -258,17 +278,17 @@ async fn a_download_outlives_a_short_outage_of_the_database_and_not_a_long_one()
 
     proxy.stall();
     let began = std::time::Instant::now();
-    let cut = async || {
+    let ended = async || {
         let entries = app.server.app.streams.all();
-        entries.iter().all(|entry| entry.cut_reason().is_some())
+        entries.iter().all(|entry| entry.halted().is_some())
     };
-    while !cut().await {
-        assert!(began.elapsed() < Duration::from_secs(40), "it is never cut");
+    while !ended().await {
+        assert!(began.elapsed() < Duration::from_secs(40), "it never ends");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert!(
         began.elapsed() > Duration::from_secs(15),
-        "cut too soon: {:?}",
+        "ended too soon: {:?}",
         began.elapsed()
     );
     let (bytes, whole) = download.read_to_end().await;
@@ -276,10 +296,18 @@ async fn a_download_outlives_a_short_outage_of_the_database_and_not_a_long_one()
     proxy.cut();
     proxy.forward();
     ready_again(&app).await;
-    eventually("the cut is recorded", async || {
-        audited(&app, "redemption-cut-off").await == 1 && app.server.app.streams.count() == 0
+    eventually("its end is recorded", async || {
+        audited(&app, "redemption-interrupted").await == 1 && app.server.app.streams.count() == 0
     })
     .await;
+    // No right has ended, so she goes on where she was.
+    let rest = referral
+        .lane
+        .request(reqwest::Method::GET, &referral.content_path())
+        .header("range", format!("bytes={}-", bytes.len()))
+        .header("if-range", etag);
+    let rest = referral.lane.send(rest).await.expect(206).body;
+    assert!([bytes, rest].concat() == content);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

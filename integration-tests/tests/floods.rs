@@ -380,6 +380,91 @@ async fn garbage_behind_a_request_ends_the_connection_and_nothing_else() {
     stranger.get("/fhir/metadata").await.expect(200);
 }
 
+/// Each request that the HTTP server makes of what it has read takes two hundred times the memory of its bytes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_sent_ahead_by_clients_that_read_nothing_cost_neither_memory_nor_time() {
+    const CLIENTS: usize = 50;
+    let mut server = Program::start(&["demo", "--no-play", "--port", "0"]);
+    let (base, _) = server.addresses().await;
+    let stranger = Client::anonymous(&http_client(), &base);
+    stranger.get("/fhir/metadata").await.expect(200);
+    let before = server.resident();
+    let ahead = "GET /handoff/x HTTP/1.1\r\nhost: a\r\n\r\n".repeat(5000);
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let address = base.trim_start_matches("http://").parse().unwrap();
+        let mut client = socket.connect(address).await.unwrap();
+        // As much as the server and the network take of it.
+        let _more = timeout(Duration::from_millis(100), client.write_all(ahead.as_bytes())).await;
+        clients.push(client);
+    }
+    let each = server.resident().saturating_sub(before) / CLIENTS as u64;
+    assert!(each < 512 * 1024, "{each} bytes for each");
+    eventually("there is nothing to do", async || {
+        let before = server.processor_time();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        server.processor_time().saturating_sub(before) < Duration::from_millis(100)
+    })
+    .await;
+    stranger.get("/fhir/metadata").await.expect(200);
+}
+
+on_both! {
+    async fn a_request_sent_ahead_changes_nothing_of_the_answer_before(backend) {
+        let app = TestApp::start(backend).await;
+        let referral = Referral::with_content(&app, &noise(300_000)).await;
+        let mut stream = connect(&referral.lane).await;
+        let token = referral.lane.token.as_deref().unwrap();
+        let both = format!(
+            "GET {} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\n\r\n\
+             HEAD /fhir/metadata HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
+            referral.content_path()
+        );
+        stream.write_all(both.as_bytes()).await.unwrap();
+        let mut told = Vec::new();
+        stream.read_to_end(&mut told).await.unwrap();
+        let begins = told.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
+        let (content, rest) = told[begins..].split_at(300_000);
+        assert!(content == referral.document.content, "the whole content");
+        assert!(rest.starts_with(b"HTTP/1.1 200"), "and the answer to the next");
+        assert!(rest.ends_with(b"\r\n\r\n"), "which has no body");
+    }
+}
+
+/// The parser of the HTTP server gives up on such names, and badly.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_of_64_kib_behind_a_body_that_nobody_reads_gets_nowhere() {
+    let app = TestApp::start(Backend::Embedded).await;
+    let stranger = app.stranger();
+    let name = "a".repeat(65_536);
+    for body in [
+        "transfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "content-length: 3\r\n\r\nabc",
+    ] {
+        let mut stream = connect(&stranger).await;
+        let request = format!("GET /fhir/metadata HTTP/1.1\r\nhost: a\r\n{body}");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let _refused_early = stream
+            .write_all(format!("GET /fhir/metadata HTTP/1.1\r\nhost: a\r\n{name}: b\r\n\r\n").as_bytes())
+            .await;
+        let mut told = Vec::new();
+        let closed = timeout(Duration::from_secs(10), stream.read_to_end(&mut told)).await;
+        assert!(closed.is_ok(), "the server keeps the connection");
+        let told = String::from_utf8_lossy(&told);
+        assert_eq!(told.matches("HTTP/1.1 200").count(), 1, "{body:?}: {told}");
+    }
+    let ended = async |reason: &str| {
+        app.metric(&format!("handoff_connections_ended_total{{reason=\"{reason}\"}}"))
+            .await
+    };
+    eventually("each is counted as what it is", async || {
+        ended("header-too-large").await + ended("unread-body").await >= 2.0
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_sent_far_ahead_are_answered_in_order() {
     const AHEAD: usize = 5000;

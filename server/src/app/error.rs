@@ -2,6 +2,7 @@
 //! Knows no HTTP; the edge turns it into an answer in exactly one place.
 
 use handoff_domain::audit::AuditRow;
+use handoff_domain::ids::RedemptionId;
 use handoff_domain::ports::{BlobError, StoreError, WorkError};
 use handoff_domain::reason::Reason;
 use handoff_fhir_model::{Issue, IssueType};
@@ -48,6 +49,15 @@ pub enum Class {
     Internal,
 }
 
+/// A redemption whose own earlier stream stands in the way.
+#[derive(Debug, Clone)]
+pub struct Busy {
+    /// Which.
+    pub redemption: RedemptionId,
+    /// What is reported where the stream does not end in time.
+    pub row: AuditRow,
+}
+
 /// A failed use case.
 #[derive(Debug, Clone)]
 pub struct AppError {
@@ -63,8 +73,8 @@ pub struct AppError {
     pub denial: Option<Box<AuditRow>>,
     /// What went wrong inside, for the log only.
     pub cause: Option<String>,
-    /// The redemption whose own earlier stream stands in the way, which may be ended and asked again.
-    pub busy: Option<handoff_domain::ids::RedemptionId>,
+    /// What stands in the way, and may be ended and asked again.
+    pub busy: Option<Box<Busy>>,
     pub(crate) store: Option<StoreError>,
 }
 

@@ -12,7 +12,7 @@ use handoff_domain::ports::{self, AuditSearch, Kind, Loose, Tx};
 use handoff_domain::reason::Reason;
 use handoff_domain::redemption::{Redemption, RedemptionState, StreamEnd};
 use handoff_domain::task::Task;
-use handoff_domain::time::Span;
+use handoff_domain::time::{Span, Timestamp};
 
 use super::effects::{about_task, load, settle};
 use super::json_edit::{BusinessStatus, TaskEdit, edit_task};
@@ -132,16 +132,14 @@ struct EndFacts {
 
 async fn record_end(app: &App, caller: Caller, facts: EndFacts) {
     let mut pause = RECORD_PAUSE;
-    let mut tried = false;
     loop {
         let (scope, unit) = (app.scope(&caller), facts.clone());
         match app
-            .write(caller.tenant(), move |tx| end_stream(tx, &scope, &unit, tried))
+            .write(caller.tenant(), move |tx| end_stream(tx, &scope, &unit))
             .await
         {
             Ok(()) => return,
             Err(error) => {
-                tried = true;
                 tracing::warn!(redemption = %facts.redemption, cause = ?error.cause, "the end of a stream could not be recorded yet");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
@@ -150,7 +148,7 @@ async fn record_end(app: &App, caller: Caller, facts: EndFacts) {
     }
 }
 
-fn end_stream(tx: &mut dyn Tx, scope: &Scope, facts: &EndFacts, tried: bool) -> Result<((), Cuts), AppError> {
+fn end_stream(tx: &mut dyn Tx, scope: &Scope, facts: &EndFacts) -> Result<((), Cuts), AppError> {
     // The Task first, as everywhere: its version may be about to change.
     let task = tx
         .lock_tasks(scope.tenant(), std::slice::from_ref(&facts.task))?
@@ -159,10 +157,11 @@ fn end_stream(tx: &mut dyn Tx, scope: &Scope, facts: &EndFacts, tried: bool) -> 
     let Some(before) = tx.redemption(scope.tenant(), &facts.redemption)? else {
         return Ok(((), Cuts::none()));
     };
-    if tried && is_recorded(tx, scope, facts)? {
+    let awaited = before.awaits_end_of(facts.stream, &scope.settings.process);
+    // Tries may overtake each other, so each looks for itself whether another was there before.
+    if !awaited && is_recorded(tx, scope, facts)? {
         return Ok(((), Cuts::none()));
     }
-    let awaited = before.awaits_end_of(facts.stream, &scope.settings.process);
     // Otherwise reopened after a hold, or closed by others, before this end could be told.
     let ours = awaited && matches!(before.state, RedemptionState::Streaming | RedemptionState::CutOff);
     let mut after = if ours {
@@ -221,7 +220,8 @@ fn settle_again(tx: &mut dyn Tx, scope: &Scope, task: &Task) -> Result<Cuts, App
 
 /// No byte was sent, so the use was not had: it is given back, and the redemption can't go on.
 fn give_back(tx: &mut dyn Tx, scope: &Scope, redemption: &mut Redemption) -> Result<(), AppError> {
-    redemption.window_end = scope.now();
+    // Never open again, whatever other clocks say.
+    redemption.window_end = Timestamp(0);
     let Some(grant) = tx.grant(scope.tenant(), &redemption.grant)? else {
         return Ok(());
     };
@@ -385,8 +385,9 @@ pub async fn sweep_abandoned(app: &App) -> Result<usize, AppError> {
         let caller = server_itself(app, &one.tenant)?;
         let scope = app.scope(&caller);
         let tenant = one.tenant.clone();
+        let is_unsent = app.streams.is_doubted(&one.id);
         match app
-            .write(&tenant, move |tx| close_abandoned(tx, &scope, &one))
+            .write(&tenant, move |tx| close_abandoned(tx, &scope, &one, is_unsent))
             .await
         {
             Ok(()) => closed = closed.saturating_add(1),
@@ -398,7 +399,13 @@ pub async fn sweep_abandoned(app: &App) -> Result<usize, AppError> {
     Ok(closed)
 }
 
-fn close_abandoned(tx: &mut dyn Tx, scope: &Scope, one: &Loose) -> Result<((), Cuts), AppError> {
+/// Closes one. Where nothing was sent of its first stream (`is_unsent`), the use is given back.
+fn close_abandoned(
+    tx: &mut dyn Tx,
+    scope: &Scope,
+    one: &Loose,
+    is_unsent: bool,
+) -> Result<((), Cuts), AppError> {
     let none = Ok(((), Cuts::none()));
     let id = &one.id;
     let Some(seen) = tx.redemption(scope.tenant(), id)? else {
@@ -422,7 +429,7 @@ fn close_abandoned(tx: &mut dyn Tx, scope: &Scope, one: &Loose) -> Result<((), C
     }
     let mut about = super::effects::about_grant(&task, &[], &grant);
     about.redemption = Some(id.to_string());
-    let never_streamed = before.streams == 0;
+    let never_streamed = before.streams == 0 || (is_unsent && before.streams == 1);
     let mut after = match before.state {
         RedemptionState::Authorized | RedemptionState::Streaming | RedemptionState::CutOff => before
             .clone()
@@ -435,8 +442,9 @@ fn close_abandoned(tx: &mut dyn Tx, scope: &Scope, one: &Loose) -> Result<((), C
         give_back(tx, scope, &mut after)?;
     } else {
         // What a dead process had sent is not known: a use of which bytes may have left stays taken, and the client
-        // may go on from wherever it came to, short of the last byte.
+        // may go on from wherever it came to, short of the last byte. What it does then gives nothing back.
         after.sent_up_to = after.size.saturating_sub(1);
+        after.bytes_sent = after.bytes_sent.max(1);
     }
     tx.update_redemption(scope.tenant(), &after)?;
     let facts = EndFacts {

@@ -5,13 +5,13 @@
 use std::sync::Arc;
 
 use handoff_domain::access::Role;
-use handoff_domain::audit::{About, Event, Outcome};
+use handoff_domain::audit::{About, AuditRow, Event, Outcome};
 use handoff_domain::document::StoredBinary;
 use handoff_domain::grant::{Grant, GrantState};
 use handoff_domain::ids::{BinaryId, Handle, RedemptionId, TaskId};
 use handoff_domain::ports::Tx;
 use handoff_domain::reason::Reason;
-use handoff_domain::redemption::Redemption;
+use handoff_domain::redemption::{Redemption, ResumeError};
 use handoff_domain::task::Task;
 use sha2::{Digest, Sha256};
 
@@ -85,8 +85,9 @@ pub enum Decided {
     Content(Box<Leave>),
     /// A HEAD's answer.
     Preview(Box<Preview>),
-    /// The redemption's earlier stream runs in another process, which is told to end it.
-    RunsElsewhere,
+    /// The redemption's earlier stream runs in another process, which is told to end it. With what is reported where it
+    /// does not in time.
+    RunsElsewhere(Box<AuditRow>),
 }
 
 /// What a HEAD is told: what a GET would get, without taking a use.
@@ -127,7 +128,8 @@ impl App {
     /// Asks the gate for a Binary's content.
     pub async fn fetch_binary(&self, caller: &Caller, fetch: Fetch) -> Result<Fetched, AppError> {
         let id = self.fresh_redemption()?;
-        self.decide(caller, move |tx, scope, streams| {
+        let fresh = Some(id.clone());
+        self.decide(caller, fresh, move |tx, scope, streams| {
             by_binary(tx, scope, streams, &id, &fetch)
         })
         .await
@@ -157,7 +159,7 @@ impl App {
         resume: Option<(String, Continue)>,
         head: bool,
     ) -> Result<Fetched, AppError> {
-        self.decide(caller, move |tx, scope, streams| {
+        self.decide(caller, None, move |tx, scope, streams| {
             by_redemption(tx, scope, streams, &id, resume.as_ref(), head)
         })
         .await
@@ -169,15 +171,18 @@ impl App {
 
     /// Runs the gate to its end, even where the caller goes away meanwhile: a use that was taken always has a
     /// ticket, and a ticket's end is always recorded. Where the redemption's own earlier stream still runs, here or in
-    /// another process, that one is ended and the gate asked again.
+    /// another process, that one is ended and the gate asked again. Where it is not known whether the redemption that was to
+    /// be made (`fresh`) was, it is remembered that nothing of it was sent.
     async fn decide(
         &self,
         caller: &Caller,
+        fresh: Option<RedemptionId>,
         gate: impl Fn(&mut dyn Tx, &Scope, &Arc<Streams>) -> Result<Decided, AppError> + Send + Sync + 'static,
     ) -> Result<Fetched, AppError> {
         let (app, caller, gate) = (self.clone(), caller.clone(), Arc::new(gate));
         self.to_the_end(async move {
-            for tries_left in (0..=BUSY_RETRIES).rev() {
+            let mut refused = None;
+            for _ in 0..=BUSY_RETRIES {
                 let (scope, streams, gate) =
                     (app.scope(&caller), Arc::clone(&app.streams), Arc::clone(&gate));
                 let decided = app
@@ -190,15 +195,31 @@ impl App {
                     Ok(Decided::Content(leave)) => {
                         return Ok(Fetched::Content(Box::new(Ticket::new(&app, &caller, *leave))));
                     }
-                    Ok(Decided::RunsElsewhere) => tokio::time::sleep(BUSY_PAUSE).await,
-                    Err(AppError { busy: Some(id), .. }) if tries_left > 0 => {
-                        app.streams.supersede(&id);
-                        tokio::time::sleep(BUSY_PAUSE).await;
+                    Ok(Decided::RunsElsewhere(row)) => refused = Some(*row),
+                    Err(AppError { busy: Some(busy), .. }) => {
+                        app.streams.supersede(&busy.redemption);
+                        refused = Some(busy.row);
                     }
-                    Err(error) => return Err(error),
+                    Err(error) => {
+                        if error.class == Class::Unavailable
+                            && let Some(fresh) = fresh
+                        {
+                            app.streams.doubt(fresh);
+                        }
+                        return Err(error);
+                    }
                 }
+                tokio::time::sleep(BUSY_PAUSE).await;
             }
-            Err(AppError::forbidden(Reason::Exhausted))
+            let error = AppError::new(
+                Class::Conflict,
+                ResumeError::Busy.reason(),
+                "another download of this redemption is running; wait for it to end",
+            );
+            Err(match refused {
+                Some(row) => app.record_denial(caller.tenant(), error.recorded(row)).await,
+                None => error,
+            })
         })
         .await
     }
@@ -229,7 +250,8 @@ fn by_binary(
     if let Some(limit) = fetch.at_most
         && scene.binary.size > limit
     {
-        return Err(AppError::new(
+        return Err(scene.not_sent(
+            scope,
             Class::NotAcceptable,
             Reason::TooLarge,
             format!("content over {limit} bytes is only given raw: ask with `Accept: */*`"),

@@ -16,6 +16,7 @@ use handoff_domain::redemption::{Redemption, RedemptionState, ResumeError};
 use handoff_domain::task::Task;
 
 use super::effects::about_grant;
+use super::error::Busy;
 use super::redeem::{Continue, Decided, Leave, strong_etag};
 use super::streams::Streams;
 use super::{AppError, Class, Scope};
@@ -105,6 +106,20 @@ impl Scene {
             .row(Event::RedemptionDenied, Outcome::Denied, reason)
             .about(self.about(None));
         AppError::forbidden(reason).recorded(row)
+    }
+
+    /// A refusal of what is asked for, not of who asks.
+    pub(super) fn not_sent(
+        &self,
+        scope: &Scope,
+        class: Class,
+        reason: Reason,
+        text: impl Into<String>,
+    ) -> AppError {
+        let row = scope
+            .row(Event::RedemptionDenied, Outcome::Denied, reason)
+            .about(self.about(None));
+        AppError::new(class, reason, text).recorded(row)
     }
 
     /// The content's strong `ETag`.
@@ -251,7 +266,8 @@ impl Scene {
         let wanted = wanted.unwrap_or(Continue { from: 0, until: None });
         let until = wanted.until.unwrap_or(size).min(size);
         if wanted.from > until || (wanted.from >= size && size > 0) {
-            return Err(AppError::new(
+            return Err(self.not_sent(
+                scope,
                 Class::RangeNotSatisfiable { size },
                 Reason::Invalid,
                 "the range lies outside of the content",
@@ -269,7 +285,14 @@ impl Scene {
             Ok(redemption) => redemption,
             Err(ResumeError::Busy) if elsewhere => {
                 tx.update_redemption(scope.tenant(), &redemption.give_up_stream())?;
-                return Ok(Decided::RunsElsewhere);
+                let row = scope
+                    .row(
+                        Event::RedemptionDenied,
+                        Outcome::Denied,
+                        ResumeError::Busy.reason(),
+                    )
+                    .about(self.about(Some(&id)));
+                return Ok(Decided::RunsElsewhere(Box::new(row)));
             }
             Err(error) => return Err(self.refuse_start(scope, &id, error)),
         };
@@ -301,11 +324,12 @@ impl Scene {
         let mut refusal = self.refuse(scope, error.reason());
         if error == ResumeError::Busy {
             // Not a refusal yet: the caller's own earlier stream is being ended.
-            refusal.class = Class::Conflict;
-            "another download of this redemption is running; wait for it to end"
-                .clone_into(&mut refusal.text);
-            refusal.denial = None;
-            refusal.busy = Some(id.clone());
+            refusal.busy = refusal.denial.take().map(|row| {
+                Box::new(Busy {
+                    redemption: id.clone(),
+                    row: *row,
+                })
+            });
         }
         refusal
     }

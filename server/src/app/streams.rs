@@ -1,7 +1,7 @@
 //! The streams that run in this process, so that each can be stopped the moment its reason ends. Knows no database:
 //! it is told by who commits a cut here, and by the watch over what others committed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use handoff_domain::ids::{GrantId, RedemptionId, TenantId};
@@ -156,7 +156,11 @@ impl Drop for Announced {
 struct Entries {
     by_redemption: HashMap<RedemptionId, Arc<Entry>>,
     announced: u64,
+    doubted: VecDeque<RedemptionId>,
 }
+
+/// How many redemptions are remembered of which it is not known whether they came to be.
+const MOST_DOUBTED: usize = 10_000;
 
 /// All streams of this process.
 #[derive(Default)]
@@ -230,6 +234,21 @@ impl Streams {
         if let Some(entry) = entry {
             entry.let_go();
         }
+    }
+
+    /// Remembers a redemption that may have come to be although the answer to its commit did not come: nothing of it was
+    /// sent.
+    pub fn doubt(&self, redemption: RedemptionId) {
+        let doubted = &mut lock(&self.entries).doubted;
+        if doubted.len() >= MOST_DOUBTED {
+            doubted.pop_front();
+        }
+        doubted.push_back(redemption);
+    }
+
+    /// Whether nothing was sent of this redemption, because nobody here learned that it came to be.
+    pub fn is_doubted(&self, redemption: &RedemptionId) -> bool {
+        lock(&self.entries).doubted.contains(redemption)
     }
 
     /// Whether a stream of this redemption is announced here.

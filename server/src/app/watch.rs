@@ -65,9 +65,10 @@ impl Watch {
                 }
             }
             _ if self.confirmed.elapsed() > DOUBT_LIMIT => {
-                tracing::error!(streams = running.len(), "cutting streams that can't be confirmed");
+                tracing::error!(streams = running.len(), "ending streams that can't be confirmed");
+                // No right has ended, as far as is known: who comes back is asked about it again.
                 for entry in running {
-                    entry.cut(Reason::StorageUnavailable);
+                    entry.let_go();
                 }
             }
             _ => {}

@@ -11,6 +11,9 @@ use super::units::{show_duration, show_size};
 /// The most connections, downloads or uploads that can be asked for.
 const MOST: u64 = 1_000_000;
 
+/// The largest head that can be asked for: the parser of the HTTP server gives up on names of 64 KiB, and badly.
+const LARGEST_HEADER: usize = 60 << 10;
+
 /// `[clients]`: past each a client is told 503, 408 or 431, or let go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Clients {
@@ -73,6 +76,16 @@ pub(super) fn read(root: &mut Table, problems: &mut Vec<Problem>, largest_body: 
         least_upload_rate: section.size_or_none("least_upload_rate", defaults.least_upload_rate),
         rate_window: section.duration("rate_window", defaults.rate_window),
     };
+    if clients.max_header > LARGEST_HEADER {
+        section.problem(
+            "max_header",
+            format!(
+                "`{}` is more than a head may ever be",
+                show_size(clients.max_header as u64)
+            ),
+            format!("set it to `{}` at most", show_size(LARGEST_HEADER as u64)),
+        );
+    }
     if clients.max_buffered < largest_body {
         section.problem(
             "max_buffered",

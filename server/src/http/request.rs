@@ -117,21 +117,24 @@ pub fn address_of(state: &HttpState, request: &HttpRequest) -> Option<IpAddr> {
         return Some(peer);
     }
     // Read from the end, where our own proxies wrote: the first address that is none of theirs is the client's.
-    // What can't be read ends the search: everything before it may be the client's own invention.
-    let lines: Vec<&str> = request
+    let lines: Vec<&[u8]> = request
         .headers()
         .get_all("x-forwarded-for")
-        .filter_map(|v| v.to_str().ok())
+        .map(header::HeaderValue::as_bytes)
         .collect();
-    let mut client = None;
-    for part in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
-        match forwarded_address(part) {
-            Some(address) if trusted(address) => client = Some(address),
-            Some(address) => return Some(address),
-            None => break,
+    let mut client = peer;
+    for part in lines
+        .iter()
+        .rev()
+        .flat_map(|line| line.rsplit(|byte| *byte == b','))
+    {
+        match std::str::from_utf8(part).ok().and_then(forwarded_address) {
+            Some(address) if trusted(address) => client = address,
+            // What can't be read is nobody's address, and least of all that of the proxy which passed it on.
+            unknown_or_client => return unknown_or_client,
         }
     }
-    Some(client.unwrap_or(peer))
+    Some(client)
 }
 
 /// An address as proxies write it: alone, or with a port.

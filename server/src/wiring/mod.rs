@@ -287,6 +287,9 @@ struct Parts {
 
 type Ended = oneshot::Receiver<io::Result<()>>;
 
+/// Connections to the listener for operators, whose descriptors are among those that clients leave free.
+const ADMIN_CONNECTIONS: usize = 64;
+
 /// Runs both listeners and the jobs on a thread of their own, so that the caller may have any runtime.
 async fn run(parts: Parts) -> Result<([ServerHandle; 2], Ended), StartError> {
     let (started, when_started) = oneshot::channel();
@@ -351,6 +354,7 @@ async fn serve(parts: Parts, started: oneshot::Sender<[ServerHandle; 2]>) -> io:
         HttpApp::new().configure(|config| admin::configure(config, shown))
     })
     .workers(1)
+    .max_connections(ADMIN_CONNECTIONS)
     .client_request_timeout(timeouts.request_header)
     .shutdown_timeout(1)
     .disable_signals()

@@ -222,6 +222,7 @@ pub(crate) fn of_binary(
 /// Stores a new grant.
 pub(crate) fn insert(unit: &mut Unit<'_>, tenant: &TenantId, grant: &Grant) -> Result<(), StoreError> {
     let due = tasks::due(unit, tenant, &grant.task)?;
+    unit.granted.insert((tenant.clone(), grant.task.clone()));
     unit.bulk.add(&GRANTS, values(tenant, grant, due.into())?);
     Ok(())
 }
@@ -335,8 +336,10 @@ pub(crate) fn due(
         " UNION ALL SELECT g.tenant, g.task FROM grants g \
          JOIN redemptions r ON r.tenant = g.tenant AND r.grant_id = g.id \
          WHERE r.state IN ('authorized', 'streaming', 'interrupted') \
-         AND g.task_due IS NOT NULL AND g.task_due <= ",
+         AND (r.state = 'streaming' OR r.window_end > ",
     )
+    .bind(now.0)
+    .sql(") AND g.task_due IS NOT NULL AND g.task_due <= ")
     .bind(now.0)
     .sql(" AND g.task_due > ")
     .bind(now.0.saturating_sub(JUST_PASSED.0))

@@ -57,6 +57,8 @@ pub(crate) struct Unit<'c> {
     pub(crate) bulk: Bulk,
     pub(crate) tasks: HashMap<(TenantId, TaskId), HeldTask>,
     pub(crate) documents: HashMap<(TenantId, DocumentId), HeldDocument>,
+    /// Tasks for which grants were written in this unit.
+    pub(crate) granted: HashSet<(TenantId, TaskId)>,
     /// Resources whose index was written in this unit and may still wait in `bulk`.
     pub(crate) indexed: HashSet<(TenantId, Kind, String)>,
     /// What the search rows of resources say that were read under lock, or written, in this unit.
@@ -73,6 +75,7 @@ pub(crate) fn run(connection: &mut AnyConnection, work: &mut Work) -> Result<Don
         bulk: Bulk::default(),
         tasks: HashMap::new(),
         documents: HashMap::new(),
+        granted: HashSet::new(),
         indexed: HashSet::new(),
         digests: HashMap::new(),
         cut: false,
@@ -178,8 +181,9 @@ impl Unit<'_> {
 
     /// The grants of a Task, where they are known without asking: none of one that is new in this unit.
     fn held_grants(&mut self, tenant: &TenantId, task: &TaskId) -> Option<Vec<Grant>> {
-        let held = self.tasks.get(&(tenant.clone(), task.clone()))?;
-        (held.new && !self.bulk.touches(&["grants"])).then(Vec::new)
+        let key = (tenant.clone(), task.clone());
+        let held = self.tasks.get(&key)?;
+        (held.new && !self.granted.contains(&key)).then(Vec::new)
     }
 }
 

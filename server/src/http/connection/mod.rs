@@ -1,6 +1,7 @@
 //! The connections of clients: how many there may be, how long each may take, and how a stream is cut below the
 //! buffers. Knows nothing of requests but when they begin and end.
 
+mod head;
 mod places;
 mod progress;
 mod service;
@@ -20,7 +21,7 @@ use tokio::net::tcp::OwnedWriteHalf;
 use crate::app::streams::Abort;
 
 pub use places::{Connections, Place};
-pub use progress::{Ended, Patience};
+pub use progress::{Due, Ended, Patience};
 pub use service::http_service;
 pub use serving::{Answering, serving};
 pub use transport::Transport;

@@ -18,7 +18,8 @@ use crate::telemetry::clients as metrics;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How often idle connections are let go while new ones come.
 const MAKE_ROOM_EVERY: Duration = Duration::from_millis(50);
-/// A connection that has been idle for less is not let go for another: its request may be under way.
+/// A connection that has been idle for less is not let go for another: its request may be under way. One of which half a
+/// head has come by then is as good as idle.
 const LEAST_IDLE: Duration = Duration::from_secs(1);
 /// How often it is told how many clients were let go.
 const TELL_EVERY: Duration = Duration::from_secs(10);
@@ -370,10 +371,10 @@ mod tests {
         };
         // The first two have had an answer, the third is being answered.
         for i in [0, 1] {
-            connection(i).progress().begin(false);
+            connection(i).progress().begin(super::super::Due::Nothing);
             connection(i).progress().answered(Instant::now());
         }
-        connection(2).progress().begin(false);
+        connection(2).progress().begin(super::super::Due::Nothing);
         let ended = |i: usize| connection(i).ended.get().copied();
         case.connections.make_room(Instant::now());
         assert!((0..10).all(|i| ended(i).is_none()), "none has been idle for long");

@@ -4,6 +4,7 @@
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use super::head::HeadEnd;
 use crate::config::{Clients, Timeouts};
 
 /// How long clients may take, and how much they may send before a request begins.
@@ -34,6 +35,11 @@ impl Patience {
                 .saturating_mul(window.as_secs().max(1)),
             window,
         }
+    }
+
+    /// Bytes of a head.
+    pub const fn max_header(&self) -> usize {
+        self.max_header
     }
 
     /// How often a writer that waits for its client tries whether there is room after all.
@@ -104,6 +110,48 @@ impl Ended {
     }
 }
 
+/// What is still to come of a request's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing: what comes belongs to the next request.
+    Nothing,
+    /// So many bytes.
+    Bytes(u64),
+    /// Chunks, whose end the HTTP server finds.
+    Chunks {
+        /// Whether it is given the time to look at what it has before it gets more.
+        rests: bool,
+    },
+}
+
+impl Due {
+    /// Chunks, of which nothing has come.
+    pub const CHUNKS: Self = Self::Chunks { rests: false };
+    /// How much of them is handed on at once: what lies behind their end is taken for chunks too.
+    const PIECE: usize = 4096;
+
+    /// How much may be handed on now.
+    fn leave(&mut self) -> Option<Leave> {
+        match self {
+            Self::Nothing | Self::Bytes(0) => None,
+            Self::Bytes(left) => Some(Leave::Body(usize::try_from(*left).unwrap_or(usize::MAX))),
+            Self::Chunks { rests: true } => {
+                *self = Self::CHUNKS;
+                Some(Leave::Later)
+            }
+            Self::Chunks { rests: false } => Some(Leave::Body(Self::PIECE)),
+        }
+    }
+
+    fn came(&mut self, count: usize) {
+        match self {
+            Self::Nothing => {}
+            Self::Bytes(left) => *left = left.saturating_sub(count as u64),
+            Self::Chunks { rests } => *rests = true,
+        }
+    }
+}
+
 #[derive(Debug)]
 enum Phase {
     /// For a request, of which some bytes may have come.
@@ -111,23 +159,39 @@ enum Phase {
         since: Instant,
         first_byte: Option<Instant>,
         bytes: usize,
-        /// Whether what came so far was handed on to be read as a head.
-        offered: bool,
+        end: HeadEnd,
+        /// Whether the whole head was handed on. It begins a request, or is none.
+        whole: bool,
         /// Whether a request was answered before.
         served: bool,
     },
-    /// A request is being answered. What comes beyond its body belongs to the next.
-    Serving { ahead: usize, body: bool },
+    /// A request is being answered.
+    Serving { due: Due },
     /// The request was answered, and its body nobody read.
-    Draining { since: Instant },
+    Draining { since: Instant, due: Due, bytes: usize },
 }
 
-/// Whether more may be read now.
+impl Phase {
+    fn waiting(since: Instant, served: bool) -> Self {
+        Self::Waiting {
+            since,
+            first_byte: None,
+            bytes: 0,
+            end: HeadEnd::default(),
+            whole: false,
+            served,
+        }
+    }
+}
+
+/// Whether the HTTP server may read now, and what.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Leave {
-    /// Yes, so many bytes.
-    Read(usize),
-    /// After what was read has been looked at.
+    /// A head, of which no more than so many bytes may come.
+    Head(usize),
+    /// So many bytes of a body.
+    Body(usize),
+    /// After it has looked at what it has.
     Later,
     /// After the present request.
     Parked,
@@ -173,15 +237,9 @@ pub struct Progress {
 
 impl Progress {
     /// Of a connection that was opened now.
-    pub const fn new(now: Instant) -> Self {
+    pub fn new(now: Instant) -> Self {
         Self {
-            phase: Phase::Waiting {
-                since: now,
-                first_byte: None,
-                bytes: 0,
-                offered: false,
-                served: false,
-            },
+            phase: Phase::waiting(now, false),
             blocked: None,
             waited: Duration::ZERO,
             taken: 0,
@@ -192,73 +250,107 @@ impl Progress {
         }
     }
 
-    /// A request begins; `body` says whether it has one.
-    pub fn begin(&mut self, body: bool) {
-        self.phase = Phase::Serving { ahead: 0, body };
+    /// A request begins, with this body to come. Answers whom to wake.
+    pub fn begin(&mut self, due: Due) -> Option<Waker> {
+        self.phase = Phase::Serving { due };
+        self.reader.take()
     }
 
     /// The request's body was read to its end.
     pub fn body_read(&mut self) {
-        if let Phase::Serving { body, .. } = &mut self.phase {
-            *body = false;
+        if let Phase::Serving { due } = &mut self.phase {
+            *due = Due::Nothing;
         }
     }
 
     /// The request was answered. Answers whom to wake.
     pub fn answered(&mut self, now: Instant) -> Option<Waker> {
         self.phase = match self.phase {
-            Phase::Serving { body: true, .. } => Phase::Draining { since: now },
-            _ => Phase::Waiting {
+            Phase::Serving {
+                due: due @ (Due::Bytes(1..) | Due::Chunks { .. }),
+            } => Phase::Draining {
                 since: now,
-                first_byte: None,
+                due,
                 bytes: 0,
-                offered: false,
-                served: true,
             },
+            _ => Phase::waiting(now, true),
         };
         self.reader.take()
     }
 
     /// It was told why it is not served; what it still sends has no meaning.
     pub const fn refused(&mut self, now: Instant) {
-        self.phase = Phase::Draining { since: now };
+        self.phase = Phase::Draining {
+            since: now,
+            due: Due::Nothing,
+            bytes: 0,
+        };
     }
 
-    /// Whether the reader may read now; `waker` is kept where it has to wait.
+    /// What the HTTP server may read now; `waker` is kept where it has to wait. It is given one head at a time: of what
+    /// it has, it makes requests, and each takes two hundred times as much memory as a client needs to ask for it.
     pub fn may_read(&mut self, patience: &Patience, waker: &Waker) -> Leave {
+        let leave = match &mut self.phase {
+            Phase::Waiting { whole: true, .. } => None,
+            Phase::Waiting { bytes, .. } => match patience.max_header.saturating_sub(*bytes) {
+                0 => Some(Leave::TooLarge),
+                left => Some(Leave::Head(left)),
+            },
+            Phase::Serving { due } => due.leave(),
+            // Where a body that nobody wants has no end in sight, its connection is not worth waiting for it.
+            Phase::Draining { bytes, .. } if *bytes >= patience.max_header => None,
+            Phase::Draining { since, due, .. } => match due.leave() {
+                None if *due == Due::Bytes(0) => {
+                    self.phase = Phase::waiting(*since, true);
+                    return self.may_read(patience, waker);
+                }
+                leave => leave,
+            },
+        };
+        leave.unwrap_or_else(|| {
+            self.reader = Some(waker.clone());
+            Leave::Parked
+        })
+    }
+
+    /// How many of the bytes that came belong to the head that is waited for.
+    pub fn head(&mut self, came: &[u8], now: Instant) -> usize {
+        let Phase::Waiting {
+            first_byte,
+            bytes,
+            end,
+            whole,
+            ..
+        } = &mut self.phase
+        else {
+            return 0;
+        };
+        first_byte.get_or_insert(now);
+        let found = end.find(came);
+        *whole = found.is_some();
+        let count = found.unwrap_or(came.len());
+        *bytes = bytes.saturating_add(count);
+        count
+    }
+
+    /// Bytes of a body came.
+    pub fn body(&mut self, count: usize) {
         match &mut self.phase {
-            Phase::Waiting { bytes, offered, .. } => {
-                let left = patience.max_header.saturating_sub(*bytes);
-                if left > 0 {
-                    return Leave::Read(left);
+            Phase::Waiting { .. } => {}
+            Phase::Serving { due } => due.came(count),
+            Phase::Draining { due, bytes, .. } => {
+                // Of a stated length no more is handed on than that.
+                if matches!(due, Due::Chunks { .. }) {
+                    *bytes = bytes.saturating_add(count);
                 }
-                if *offered {
-                    return Leave::TooLarge;
-                }
-                *offered = true;
-                Leave::Later
+                due.came(count);
             }
-            // Requests sent ahead wait in the network, not in our memory.
-            Phase::Serving { ahead, body: false } if *ahead >= patience.max_header => {
-                self.reader = Some(waker.clone());
-                Leave::Parked
-            }
-            Phase::Serving { .. } | Phase::Draining { .. } => Leave::Read(usize::MAX),
         }
     }
 
-    /// Bytes came.
-    pub fn read(&mut self, count: usize, now: Instant) {
-        match &mut self.phase {
-            Phase::Waiting {
-                first_byte, bytes, ..
-            } => {
-                first_byte.get_or_insert(now);
-                *bytes = bytes.saturating_add(count);
-            }
-            Phase::Serving { ahead, body: false } => *ahead = ahead.saturating_add(count),
-            Phase::Serving { body: true, .. } | Phase::Draining { .. } => {}
-        }
+    /// Whether something waits for the client to take it.
+    pub const fn is_blocked(&self) -> bool {
+        self.blocked.is_some()
     }
 
     /// Whether more of an answer may be handed on now; `waker` is kept where something still waits for the client.
@@ -296,15 +388,18 @@ impl Progress {
         nudged
     }
 
-    /// Since when nothing is asked and nothing waits, and whether there was a request before.
-    pub const fn idle_since(&self) -> Option<(bool, Instant)> {
+    /// Since when nothing is asked in full and nothing waits, and whether it rests after a request that was answered.
+    pub fn idle_since(&self) -> Option<(bool, Instant)> {
         match self.phase {
             Phase::Waiting {
                 since,
-                bytes: 0,
+                first_byte,
+                whole: false,
                 served,
                 ..
-            } if self.blocked.is_none() => Some((served, since)),
+            } if self.blocked.is_none() => {
+                Some((served && first_byte.is_none(), first_byte.unwrap_or(since)))
+            }
             _ => None,
         }
     }
@@ -343,7 +438,7 @@ impl Progress {
                 None if past(since, patience.keep_alive) => Some(Ended::Idle),
                 _ => None,
             },
-            Phase::Draining { since } if past(since, patience.disconnect) => Some(Ended::UnreadBody),
+            Phase::Draining { since, .. } if past(since, patience.disconnect) => Some(Ended::UnreadBody),
             Phase::Serving { .. } | Phase::Draining { .. } => None,
         };
         Look { end, wake: None }
@@ -379,8 +474,6 @@ impl Look {
 mod tests {
     use super::*;
 
-    const BODY: bool = true;
-
     fn patience() -> Patience {
         let timeouts = Timeouts {
             request_header: Duration::from_secs(5),
@@ -415,7 +508,7 @@ mod tests {
 
         fn served() -> Self {
             let mut case = Self::opened();
-            case.progress.begin(!BODY);
+            case.progress.begin(Due::Nothing);
             case.progress.answered(case.opened);
             case
         }
@@ -434,7 +527,7 @@ mod tests {
     fn a_head_has_its_time_from_its_first_byte_on_every_request() {
         for mut case in [Case::opened(), Case::served()] {
             let at = case.at(3);
-            case.progress.read(1, at);
+            case.progress.head(b"G", at);
             assert_eq!(case.ended(8), None);
             assert_eq!(case.ended(9), Some(Ended::SlowHeader));
         }
@@ -450,20 +543,20 @@ mod tests {
     #[test]
     fn a_request_that_is_being_answered_has_all_time() {
         let mut case = Case::opened();
-        case.progress.begin(BODY);
+        case.progress.begin(Due::Bytes(5000));
         assert_eq!(case.ended(100_000), None);
     }
 
     #[test]
     fn a_body_that_nobody_reads_ends_soon_after_the_answer() {
         let mut case = Case::opened();
-        case.progress.begin(BODY);
+        case.progress.begin(Due::Bytes(5000));
         let at = case.at(10);
         case.progress.answered(at);
         assert_eq!(case.ended(14), None);
         assert_eq!(case.ended(16), Some(Ended::UnreadBody));
         let mut case = Case::opened();
-        case.progress.begin(BODY);
+        case.progress.begin(Due::Bytes(5000));
         case.progress.body_read();
         case.progress.answered(at);
         assert_eq!(case.ended(16), None);
@@ -473,7 +566,7 @@ mod tests {
     fn a_client_that_takes_nothing_is_stalled_whatever_the_phase() {
         for serving in [true, false] {
             let mut case = Case::opened();
-            case.progress.begin(!BODY);
+            case.progress.begin(Due::Nothing);
             if !serving {
                 case.progress.answered(case.opened);
             }
@@ -488,7 +581,7 @@ mod tests {
     fn a_client_that_takes_too_little_for_a_minute_is_too_slow_and_one_that_takes_enough_is_not() {
         for (bytes, end) in [(450, Some(Ended::TooSlow)), (550, None)] {
             let mut case = Case::opened();
-            case.progress.begin(!BODY);
+            case.progress.begin(Due::Nothing);
             let mut found = None;
             for second in 1..600 {
                 let now = case.at(second);
@@ -506,7 +599,7 @@ mod tests {
     #[test]
     fn time_in_which_nothing_waits_for_the_client_is_not_held_against_it() {
         let mut case = Case::opened();
-        case.progress.begin(!BODY);
+        case.progress.begin(Due::Nothing);
         for second in 1..600 {
             let now = case.at(second);
             // The store gives a byte a second, and the client takes each at once.
@@ -519,7 +612,7 @@ mod tests {
     #[test]
     fn a_writer_that_waits_is_woken_now_and_then_to_try() {
         let mut case = Case::opened();
-        case.progress.begin(!BODY);
+        case.progress.begin(Due::Nothing);
         let at = case.at(0);
         assert!(!case.progress.waits(at, Waker::noop()));
         let at = case.at(3);
@@ -530,36 +623,67 @@ mod tests {
         assert!(!case.progress.waits(at, Waker::noop()), "once");
     }
 
+    fn leave(case: &mut Case) -> Leave {
+        case.progress.may_read(&patience(), Waker::noop())
+    }
+
     #[test]
     fn a_head_may_be_as_large_as_the_limit_and_no_larger() {
         let mut case = Case::opened();
         let at = case.at(0);
-        let mut leave = || case.progress.may_read(&patience(), Waker::noop());
-        assert_eq!(leave(), Leave::Read(1000));
-        case.progress.read(999, at);
-        assert_eq!(case.progress.may_read(&patience(), Waker::noop()), Leave::Read(1));
-        case.progress.read(1, at);
-        assert_eq!(case.progress.may_read(&patience(), Waker::noop()), Leave::Later);
-        assert_eq!(
-            case.progress.may_read(&patience(), Waker::noop()),
-            Leave::TooLarge
-        );
+        assert_eq!(leave(&mut case), Leave::Head(1000));
+        case.progress.head(&[b'x'; 999], at);
+        assert_eq!(leave(&mut case), Leave::Head(1));
+        case.progress.head(b"x", at);
+        assert_eq!(leave(&mut case), Leave::TooLarge);
     }
 
     #[test]
-    fn what_is_sent_ahead_of_an_answer_waits_outside_and_a_body_does_not() {
+    fn one_head_is_handed_on_at_a_time() {
         let mut case = Case::opened();
         let at = case.at(0);
-        case.progress.begin(!BODY);
-        case.progress.read(1000, at);
-        assert_eq!(case.progress.may_read(&patience(), Waker::noop()), Leave::Parked);
+        assert_eq!(case.progress.head(b"GET / HTTP/1.1\r\n\r\nGET /next", at), 18);
+        assert_eq!(leave(&mut case), Leave::Parked, "until it begins a request");
+        case.progress.begin(Due::Nothing);
+        assert_eq!(leave(&mut case), Leave::Parked, "until that is answered");
         assert!(case.progress.answered(at).is_some(), "the reader goes on");
-        case.progress.begin(BODY);
-        case.progress.read(1000, at);
-        assert_eq!(
-            case.progress.may_read(&patience(), Waker::noop()),
-            Leave::Read(usize::MAX)
+        assert_eq!(leave(&mut case), Leave::Head(1000));
+    }
+
+    #[test]
+    fn of_a_body_comes_as_much_as_was_stated() {
+        let mut case = Case::opened();
+        let at = case.at(0);
+        case.progress.head(b"POST / HTTP/1.1\r\n\r\n", at);
+        assert_eq!(leave(&mut case), Leave::Parked);
+        assert!(
+            case.progress.begin(Due::Bytes(5000)).is_some(),
+            "the reader goes on"
         );
+        assert_eq!(leave(&mut case), Leave::Body(5000));
+        case.progress.body(4000);
+        assert_eq!(leave(&mut case), Leave::Body(1000));
+        case.progress.answered(at);
+        assert_eq!(leave(&mut case), Leave::Body(1000), "though nobody wants it");
+        case.progress.body(1000);
+        assert_eq!(leave(&mut case), Leave::Head(1000));
+    }
+
+    #[test]
+    fn chunks_come_in_small_pieces_and_not_for_ever_where_nobody_wants_them() {
+        let mut case = Case::opened();
+        let at = case.at(0);
+        case.progress.begin(Due::CHUNKS);
+        for _ in 0..100 {
+            assert_eq!(leave(&mut case), Leave::Body(4096));
+            case.progress.body(4096);
+            assert_eq!(leave(&mut case), Leave::Later);
+        }
+        case.progress.answered(at);
+        assert_eq!(leave(&mut case), Leave::Body(4096));
+        case.progress.body(1000);
+        assert_eq!(leave(&mut case), Leave::Parked);
+        assert_eq!(case.ended(6), Some(Ended::UnreadBody));
     }
 
     #[test]
@@ -567,7 +691,7 @@ mod tests {
         let mut case = Case::opened();
         let at = case.at(1);
         assert_eq!(case.progress.idle_since(), Some((false, case.opened)));
-        case.progress.begin(!BODY);
+        case.progress.begin(Due::Nothing);
         assert_eq!(case.progress.idle_since(), None);
         case.progress.answered(at);
         assert_eq!(case.progress.idle_since(), Some((true, at)));
@@ -576,14 +700,17 @@ mod tests {
         let at = case.at(2);
         case.progress.wrote(1, at);
         assert_eq!(case.progress.idle_since(), Some((true, at)));
-        case.progress.read(1, at);
+        let later = case.at(3);
+        case.progress.head(b"G", later);
+        assert_eq!(case.progress.idle_since(), Some((false, later)));
+        case.progress.head(b"ET / HTTP/1.1\r\n\r\n", later);
         assert_eq!(case.progress.idle_since(), None);
     }
 
     #[test]
     fn more_of_an_answer_waits_until_the_client_has_taken_what_waits() {
         let mut case = Case::opened();
-        case.progress.begin(!BODY);
+        case.progress.begin(Due::Nothing);
         assert!(case.progress.may_fill(Waker::noop()));
         let at = case.at(1);
         case.progress.waits(at, Waker::noop());

@@ -6,17 +6,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use actix_http::ConnectionType;
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::error::PayloadError;
-use actix_web::http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
+use actix_web::http::header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage as _};
 use bytes::Bytes;
 use futures_util::Stream;
 use pin_project_lite::pin_project;
 
-use super::Connection;
+use super::{Connection, Due};
 
 /// The HTTP server copies each piece of an answer into a buffer, which it then keeps for as long as the connection.
 const PIECE: usize = 32 * 1024;
@@ -28,8 +29,8 @@ pub async fn serving(
 ) -> Result<ServiceResponse<Answering<impl MessageBody>>, Error> {
     let connection = request.conn_data::<Arc<Connection>>().cloned();
     let is_endless = request.headers().contains_key(TRANSFER_ENCODING);
-    let serving = connection.map(|connection| Serving::begin(connection, has_body(request.headers())));
-    if let Some(serving) = serving.as_ref().filter(|serving| serving.body) {
+    let serving = connection.map(|connection| Serving::begin(connection, body_due(request.headers())));
+    if let Some(serving) = serving.as_ref().filter(|serving| serving.has_body) {
         let payload = Watched {
             payload: request.take_payload(),
             connection: Arc::clone(&serving.connection),
@@ -43,8 +44,9 @@ pub async fn serving(
     if is_endless && refused {
         // The HTTP server would read such a body to its end, however long that takes.
         answer
-            .headers_mut()
-            .insert(CONNECTION, HeaderValue::from_static("close"));
+            .response_mut()
+            .head_mut()
+            .set_connection_type(ConnectionType::Close);
     }
     Ok(answer.map_body(|_, body| Answering {
         body,
@@ -53,23 +55,34 @@ pub async fn serving(
     }))
 }
 
-fn has_body(headers: &HeaderMap) -> bool {
-    headers.contains_key(TRANSFER_ENCODING)
-        || headers
-            .get(CONTENT_LENGTH)
-            .is_some_and(|length| length.as_bytes() != b"0")
+/// What a request's head says of its body.
+fn body_due(headers: &HeaderMap) -> Due {
+    if headers.contains_key(TRANSFER_ENCODING) {
+        return Due::CHUNKS;
+    }
+    let length = headers.get(CONTENT_LENGTH).and_then(|n| n.to_str().ok());
+    match length.and_then(|n| n.trim().parse().ok()) {
+        None | Some(0) => Due::Nothing,
+        Some(length) => Due::Bytes(length),
+    }
 }
 
 /// A request under way.
 struct Serving {
     connection: Arc<Connection>,
-    body: bool,
+    has_body: bool,
 }
 
 impl Serving {
-    fn begin(connection: Arc<Connection>, body: bool) -> Self {
-        connection.progress().begin(body);
-        Self { connection, body }
+    fn begin(connection: Arc<Connection>, due: Due) -> Self {
+        let reader = connection.progress().begin(due);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+        Self {
+            connection,
+            has_body: due != Due::Nothing,
+        }
     }
 }
 
@@ -162,15 +175,16 @@ mod tests {
     }
 
     #[test]
-    fn a_request_has_a_body_where_it_says_so() {
-        let headers = |name, value| {
+    fn a_request_has_the_body_that_its_head_states() {
+        use actix_web::http::header::HeaderValue;
+        let due = |name, value| {
             let mut headers = HeaderMap::new();
             headers.insert(name, HeaderValue::from_static(value));
-            headers
+            body_due(&headers)
         };
-        assert!(!has_body(&HeaderMap::new()));
-        assert!(!has_body(&headers(CONTENT_LENGTH, "0")));
-        assert!(has_body(&headers(CONTENT_LENGTH, "1")));
-        assert!(has_body(&headers(TRANSFER_ENCODING, "chunked")));
+        assert_eq!(body_due(&HeaderMap::new()), Due::Nothing);
+        assert_eq!(due(CONTENT_LENGTH, "0"), Due::Nothing);
+        assert_eq!(due(CONTENT_LENGTH, "12"), Due::Bytes(12));
+        assert_eq!(due(TRANSFER_ENCODING, "chunked"), Due::CHUNKS);
     }
 }

@@ -1,5 +1,6 @@
 //! The connection as the HTTP server reads and writes it. What passes is noted, so that whoever keeps it waiting can be
-//! let go; the same socket, without a second descriptor, serves to cut a stream below all buffers.
+//! let go; the same socket, without a second descriptor, serves to cut a stream below all buffers. Requests that are sent
+//! ahead wait here, up to a head's worth, and beyond that in the network.
 
 use std::io;
 use std::pin::Pin;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use bytes::BytesMut;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::tcp::OwnedReadHalf;
@@ -22,16 +24,109 @@ const HEADER_TOO_LARGE: &[u8] =
 pub struct Transport {
     read: OwnedReadHalf,
     connection: Arc<Connection>,
+    /// What came and is not handed on yet.
+    ahead: BytesMut,
+    /// Nothing comes after that.
+    ended: bool,
 }
 
 impl Transport {
-    pub(super) const fn new(read: OwnedReadHalf, connection: Arc<Connection>) -> Self {
-        Self { read, connection }
+    pub(super) fn new(read: OwnedReadHalf, connection: Arc<Connection>) -> Self {
+        Self {
+            read,
+            connection,
+            ahead: BytesMut::new(),
+            ended: false,
+        }
     }
 
     /// What others know of it.
     pub const fn connection(&self) -> &Arc<Connection> {
         &self.connection
+    }
+
+    /// Reads up to so many bytes behind those that are here; answers whether there were any.
+    fn fill(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<bool>> {
+        let mut piece = [0; 8192];
+        let room = piece.get_mut(..most.min(8192)).unwrap_or_default();
+        let mut buffer = ReadBuf::new(room);
+        ready!(Pin::new(&mut self.read).poll_read(cx, &mut buffer))?;
+        self.ended = buffer.filled().is_empty();
+        self.ahead.extend_from_slice(buffer.filled());
+        Poll::Ready(Ok(!self.ended))
+    }
+
+    /// Hands on what is here, `count` bytes of it.
+    fn hand_on(&mut self, buffer: &mut ReadBuf<'_>, count: usize) {
+        buffer.put_slice(&self.ahead.split_to(count));
+        if self.ahead.is_empty() {
+            // An idle connection keeps nothing.
+            self.ahead = BytesMut::new();
+        }
+    }
+
+    /// Of the next head up to `most` bytes, and nothing of what lies behind it.
+    fn read_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+        most: usize,
+    ) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() && (self.ended || !ready!(self.fill(cx, most))?) {
+            return Poll::Ready(Ok(()));
+        }
+        let most = most.min(buffer.remaining()).min(self.ahead.len());
+        let came = self.ahead.get(..most).unwrap_or_default();
+        let count = self.connection.progress().head(came, Instant::now());
+        self.hand_on(buffer, count);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Of a body up to `most` bytes.
+    fn read_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+        most: usize,
+    ) -> Poll<io::Result<()>> {
+        let most = most.min(buffer.remaining());
+        let count = if !self.ahead.is_empty() {
+            let count = most.min(self.ahead.len());
+            self.hand_on(buffer, count);
+            count
+        } else if self.ended {
+            0
+        } else if most < buffer.remaining() {
+            let mut room = ReadBuf::new(buffer.initialize_unfilled_to(most));
+            ready!(Pin::new(&mut self.read).poll_read(cx, &mut room))?;
+            let count = room.filled().len();
+            buffer.advance(count);
+            count
+        } else {
+            let before = buffer.filled().len();
+            ready!(Pin::new(&mut self.read).poll_read(cx, buffer))?;
+            buffer.filled().len().saturating_sub(before)
+        };
+        self.connection.progress().body(count);
+        Poll::Ready(Ok(()))
+    }
+
+    /// While nothing may be handed on: notices that the client is gone, and keeps what it sends ahead.
+    fn look_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let room = self
+                .connection
+                .patience
+                .max_header()
+                .saturating_sub(self.ahead.len());
+            if self.ended && self.ahead.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            if self.ended || room == 0 {
+                return Poll::Pending;
+            }
+            ready!(self.fill(cx, room))?;
+        }
     }
 
     /// Throws away what still comes, until the client or our watch ends it.
@@ -64,32 +159,24 @@ impl AsyncRead for Transport {
             .connection
             .progress()
             .may_read(&this.connection.patience, cx.waker());
-        let most = match leave {
-            Leave::Read(most) => most,
-            Leave::Parked => return Poll::Pending,
+        match leave {
+            Leave::Head(most) => this.read_head(cx, buffer, most),
+            Leave::Body(most) => this.read_body(cx, buffer, most),
+            Leave::Parked => this.look_ahead(cx),
             Leave::Later => {
                 cx.waker().wake_by_ref();
-                return Poll::Pending;
+                Poll::Pending
             }
             Leave::TooLarge => {
+                if this.connection.progress().is_blocked() {
+                    // Said now it would stand in the middle of the answer before.
+                    this.connection.break_off(Ended::HeaderTooLarge);
+                    return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+                }
                 this.connection.refuse(Ended::HeaderTooLarge, HEADER_TOO_LARGE);
-                return this.discard(cx);
+                this.discard(cx)
             }
-        };
-        let before = buffer.filled().len();
-        if most < buffer.remaining() {
-            let mut room = ReadBuf::new(buffer.initialize_unfilled_to(most));
-            ready!(Pin::new(&mut this.read).poll_read(cx, &mut room))?;
-            let count = room.filled().len();
-            buffer.advance(count);
-        } else {
-            ready!(Pin::new(&mut this.read).poll_read(cx, buffer))?;
         }
-        let count = buffer.filled().len().saturating_sub(before);
-        if count > 0 {
-            this.connection.progress().read(count, Instant::now());
-        }
-        Poll::Ready(Ok(()))
     }
 }
 

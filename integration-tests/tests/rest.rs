@@ -250,6 +250,28 @@ on_both! {
         assert_eq!(read["extension"][0]["extension"][1], sent["extension"][0]["extension"][1]);
     }
 
+    async fn what_a_transaction_has_granted_it_takes_away_with_the_content_that_it_replaces(backend) {
+        let app = TestApp::start(backend).await;
+        let referral = Referral::set(&app).await;
+        let (ehr, id) = (&referral.ehr, &referral.document.id);
+        let fresh = upload(ehr, b"%PDF-1.4 another letter").await;
+        for (binary, granted) in [(&referral.document.binary, 2), (&fresh, 3)] {
+            // Tasks are made before documents are changed, whatever the order of the entries.
+            let mut file = document_reference(binary, ADA);
+            file["id"] = json!(id);
+            let change = json!({"resource": file, "request": {"method": "PUT", "url": format!("DocumentReference/{id}")}});
+            let made = post(None, task("accepted", id, Some("Practitioner/lane")));
+            bundle(ehr.post("/fhir", &bundle_of("transaction", &[change, made])).await);
+            let grants = referral.grants().await;
+            let of = |binary: &str, status: &str| {
+                let is_so = |g: &&Value| g["binary"] == format!("Binary/{binary}") && g["status"] == status;
+                grants.iter().filter(is_so).count()
+            };
+            let stale = if *binary == fresh { of(&referral.document.binary, "bound") } else { 0 };
+            assert_eq!((of(binary, "bound"), stale), (granted, 0), "{grants:#?}");
+        }
+    }
+
     async fn a_transaction_ties_its_entries_together(backend) {
         let app = TestApp::start(backend).await;
         let (ehr, lane) = (app.client("ehr").await, app.client("lane").await);

@@ -433,6 +433,56 @@ on_both! {
     }
 }
 
+/// Found by a hostile client: such connections stayed for ever, with nobody to hear that they had ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_that_nobody_wants_cost_no_place() {
+    let app = TestApp::start_with(Backend::Embedded, |o| {
+        o.timeouts.disconnect = Duration::from_secs(1);
+    })
+    .await;
+    let stranger = app.stranger();
+    let mut kept = Vec::new();
+    for _ in 0..10 {
+        let mut stream = connect(&stranger).await;
+        let head = "POST /fhir/Binary HTTP/1.1\r\nhost: a\r\nauthorization: Bearer no\r\n\
+                    content-type: a/b\r\ntransfer-encoding: chunked\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let chunk = format!("4000\r\n{}\r\n", "x".repeat(0x4000));
+        for _ in 0..20 {
+            // Who is refused may find the connection closed before all is sent.
+            let _refused_early = stream.write_all(chunk.as_bytes()).await;
+        }
+        kept.push(stream);
+    }
+    eventually("their places are free", async || {
+        app.metric("handoff_connections").await < 5.0
+    })
+    .await;
+    drop(kept);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_short_body_that_nobody_wants_does_not_cost_the_connection() {
+    let app = TestApp::start(Backend::Embedded).await;
+    for request in [
+        "POST /fhir/Task HTTP/1.1\r\nhost: a\r\ncontent-type: application/fhir+json\r\ncontent-length: 2\r\n\r\n{}",
+        "GET /fhir/metadata HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello",
+        "GET /fhir/metadata HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "PUT /nowhere HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    ] {
+        let mut stream = connect(&app.stranger()).await;
+        let began = Instant::now();
+        for _ in 0..5 {
+            stream.write_all(request.as_bytes()).await.unwrap();
+        }
+        let last = "GET /fhir/metadata HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        stream.write_all(last.as_bytes()).await.unwrap();
+        let told = until_closed(&mut stream).await;
+        assert_eq!(told.matches("HTTP/1.1 ").count(), 6, "{request:?}: {told}");
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    }
+}
+
 /// The parser of the HTTP server gives up on such names, and badly.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_name_of_64_kib_behind_a_body_that_nobody_reads_gets_nowhere() {

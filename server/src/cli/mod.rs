@@ -67,7 +67,9 @@ enum ConfigCommand {
     #[command(after_help = "Example: handoff config check --config /etc/handoff/handoff.toml")]
     Check(ConfigFile),
     /// Print the configuration in force, without secrets
-    #[command(after_help = "Example: HANDOFF__SERVER__LISTEN=0.0.0.0:80 handoff config show")]
+    #[command(
+        after_help = "Example: HANDOFF__SERVER__LISTEN=0.0.0.0:80 handoff config show --config handoff.toml"
+    )]
     Show(ConfigFile),
 }
 

@@ -97,15 +97,25 @@ impl Connection {
         self.end_as(ended);
         self.broken.store(true, Ordering::Release);
         let socket = SockRef::from(self.socket());
-        // Both fail only on a socket that is gone. The second wakes whoever reads or writes.
+        // Both fail only on a socket that is gone. The second wakes whoever waits for the socket.
         let _gone = socket.set_linger(Some(Duration::ZERO));
         let _gone = socket.shutdown(std::net::Shutdown::Both);
+        self.wake();
     }
 
     /// Lets go of it as of one whose client has closed it: what was answered arrives.
     fn let_go(&self, ended: Ended) {
         self.end_as(ended);
         let _gone = SockRef::from(self.socket()).shutdown(std::net::Shutdown::Read);
+        self.wake();
+    }
+
+    /// Wakes who reads and writes it, who may wait for something else than the socket.
+    fn wake(&self) {
+        let task = self.progress().task();
+        if let Some(task) = task {
+            task.wake();
+        }
     }
 
     /// Answers for the HTTP server, which has no request yet and is writing nothing.

@@ -233,6 +233,8 @@ pub struct Progress {
     reader: Option<Waker>,
     /// Who wants to hand on more of an answer once the client has taken what waits.
     filler: Option<Waker>,
+    /// Who reads and writes the connection, whatever it waits for at present.
+    task: Option<Waker>,
 }
 
 impl Progress {
@@ -247,6 +249,7 @@ impl Progress {
             nudged: None,
             reader: None,
             filler: None,
+            task: None,
         }
     }
 
@@ -290,6 +293,10 @@ impl Progress {
     /// What the HTTP server may read now; `waker` is kept where it has to wait. It is given one head at a time: of what
     /// it has, it makes requests, and each takes two hundred times as much memory as a client needs to ask for it.
     pub fn may_read(&mut self, patience: &Patience, waker: &Waker) -> Leave {
+        match &mut self.task {
+            Some(task) => task.clone_from(waker),
+            None => self.task = Some(waker.clone()),
+        }
         let leave = match &mut self.phase {
             Phase::Waiting { whole: true, .. } => None,
             Phase::Waiting { bytes, .. } => match patience.max_header.saturating_sub(*bytes) {
@@ -346,6 +353,11 @@ impl Progress {
                 due.came(count);
             }
         }
+    }
+
+    /// Whom to wake because the connection is no longer what it was. What waits for the socket alone may not hear of it.
+    pub fn task(&self) -> Option<Waker> {
+        self.task.clone()
     }
 
     /// Whether something waits for the client to take it.

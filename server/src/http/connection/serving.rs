@@ -1,10 +1,12 @@
 //! Around every request: tells its connection when it begins, when its body was read and when its answer is out of
 //! our hands, and hands large answers on in small pieces.
 
+use std::cell::RefCell;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix_http::ConnectionType;
 use actix_web::body::{BodySize, MessageBody};
@@ -14,13 +16,18 @@ use actix_web::http::header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage as _};
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt as _};
 use pin_project_lite::pin_project;
+use tokio::time::timeout;
 
 use super::{Connection, Due};
 
 /// The HTTP server copies each piece of an answer into a buffer, which it then keeps for as long as the connection.
 const PIECE: usize = 32 * 1024;
+
+/// How much of a body that nobody wants is read all the same, and how long is waited for it.
+const SKIMMED: usize = 64 * 1024;
+const SKIM_FOR: Duration = Duration::from_millis(250);
 
 /// Answers the request, and keeps its connection informed.
 pub async fn serving(
@@ -30,16 +37,22 @@ pub async fn serving(
     let connection = request.conn_data::<Arc<Connection>>().cloned();
     let is_endless = request.headers().contains_key(TRANSFER_ENCODING);
     let serving = connection.map(|connection| Serving::begin(connection, body_due(request.headers())));
+    let unread = Rc::new(RefCell::new(None));
     if let Some(serving) = serving.as_ref().filter(|serving| serving.has_body) {
         let payload = Watched {
-            payload: request.take_payload(),
+            payload: Some(request.take_payload()),
             connection: Arc::clone(&serving.connection),
+            unread: Rc::clone(&unread),
         };
         request.set_payload(Payload::Stream {
             payload: Box::pin(payload),
         });
     }
     let mut answer = next.call(request).await?;
+    let payload = unread.take();
+    if let Some((serving, payload)) = serving.as_ref().zip(payload) {
+        skim(payload, &serving.connection).await;
+    }
     let refused = answer.status().is_client_error() || answer.status().is_server_error();
     if is_endless && refused {
         // The HTTP server would read such a body to its end, however long that takes.
@@ -95,10 +108,36 @@ impl Drop for Serving {
     }
 }
 
+/// Reads what nobody wanted of a body, where it is short and there: a connection is not worth giving up for that.
+async fn skim(mut payload: Payload, connection: &Connection) {
+    let reading = async {
+        let mut bytes: usize = 0;
+        while bytes < SKIMMED {
+            match payload.next().await {
+                Some(Ok(more)) => bytes = bytes.saturating_add(more.len()),
+                Some(Err(_)) => return false,
+                None => return true,
+            }
+        }
+        false
+    };
+    if let Ok(true) = timeout(SKIM_FOR, reading).await {
+        connection.progress().body_read();
+    }
+}
+
 /// A request's body on its way in.
 struct Watched {
-    payload: Payload,
+    payload: Option<Payload>,
     connection: Arc<Connection>,
+    /// Where the rest goes when nobody wants it.
+    unread: Rc<RefCell<Option<Payload>>>,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.unread.replace(self.payload.take());
+    }
 }
 
 impl Stream for Watched {
@@ -106,8 +145,12 @@ impl Stream for Watched {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        let item = ready!(Pin::new(&mut this.payload).poll_next(cx));
+        let Some(payload) = &mut this.payload else {
+            return Poll::Ready(None);
+        };
+        let item = ready!(Pin::new(payload).poll_next(cx));
         if !matches!(item, Some(Ok(_))) {
+            this.payload = None;
             this.connection.progress().body_read();
         }
         Poll::Ready(item)

@@ -266,6 +266,16 @@ impl Progress {
         }
     }
 
+    /// Whether some of the request's body is still to be read.
+    pub const fn has_unread_body(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Serving {
+                due: Due::Bytes(1..) | Due::Chunks { .. }
+            }
+        )
+    }
+
     /// The request was answered. Answers whom to wake.
     pub fn answered(&mut self, now: Instant) -> Option<Waker> {
         self.phase = match self.phase {

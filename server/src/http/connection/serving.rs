@@ -54,7 +54,10 @@ pub async fn serving(
         skim(payload, &serving.connection).await;
     }
     let refused = answer.status().is_client_error() || answer.status().is_server_error();
-    if is_endless && refused {
+    let is_unread = serving
+        .as_ref()
+        .is_some_and(|serving| serving.connection.progress().has_unread_body());
+    if is_endless && refused && is_unread {
         // The HTTP server would read such a body to its end, however long that takes.
         answer
             .response_mut()

@@ -43,6 +43,8 @@ impl Entropy for OsEntropy {
 
 #[cfg(test)]
 mod tests {
+    use handoff_domain::Timestamp;
+
     use super::*;
 
     #[test]
@@ -50,5 +52,21 @@ mod tests {
         let entropy = OsEntropy::new();
         assert_ne!(entropy.fresh_id(), entropy.fresh_id());
         assert_eq!(entropy.fresh_id().len(), 32);
+    }
+
+    #[test]
+    fn ids_of_a_later_millisecond_sort_later() {
+        let entropy = OsEntropy::new();
+        let at = |milliseconds: i64| entropy.ordered_id(Timestamp(milliseconds * 1000));
+        let ids = [
+            at(-1),
+            at(1),
+            at(0x1_0000),
+            at(1_790_000_000_000),
+            at(1_790_000_000_001),
+        ];
+        assert!(ids.is_sorted(), "{ids:?}");
+        assert!(ids.iter().all(|id| id.len() == 32), "{ids:?}");
+        assert_ne!(at(1), at(1));
     }
 }

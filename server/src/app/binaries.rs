@@ -51,7 +51,7 @@ impl App {
         .await
     }
 
-    /// An id that no Binary has.
+    /// An id that no Binary has. Blobs are named by it, and Azure spreads those that are named at random.
     pub fn fresh_binary(&self) -> Result<BinaryId, AppError> {
         BinaryId::parse(self.entropy.fresh_id()).map_err(|e| AppError::bad(e.to_string()))
     }

@@ -330,7 +330,7 @@ fn target_of(scope: &Scope, place: &str, entry: &Entry) -> Result<Target, AppErr
     match (request.method.as_str(), id) {
         ("POST", None) if entry.resource.is_some() => Ok(Target::Create {
             kind,
-            id: scope.entropy.fresh_id(),
+            id: scope.ordered_id(),
         }),
         ("PUT", Some(id)) if entry.resource.is_some() => {
             if entry.resource.as_ref().and_then(Resource::id) != Some(id) {

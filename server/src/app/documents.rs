@@ -82,7 +82,7 @@ impl App {
 
 /// An id for a new document.
 pub fn new_document_id(scope: &Scope) -> Result<DocumentId, AppError> {
-    DocumentId::parse(scope.entropy.fresh_id()).map_err(|e| AppError::bad(e.to_string()))
+    DocumentId::parse(scope.ordered_id()).map_err(|e| AppError::bad(e.to_string()))
 }
 
 /// Creates a document inside a transaction. Its inline data must have been taken out before.

@@ -332,8 +332,8 @@ pub fn edit(tx: &mut dyn Tx, scope: &Scope, task: &Task, edit: TaskEdit) -> Resu
 
 /// A caller that is the server itself.
 pub fn server_itself(app: &App, tenant: &TenantId) -> Result<Caller, AppError> {
-    let correlation =
-        CorrelationId::parse(app.entropy.fresh_id()).map_err(|e| AppError::bad(e.to_string()))?;
+    let correlation = CorrelationId::parse(app.entropy.ordered_id(app.clock.now()))
+        .map_err(|e| AppError::bad(e.to_string()))?;
     let actor =
         handoff_domain::ActorRef::parse("Device/handoff").map_err(|e| AppError::bad(e.to_string()))?;
     Ok(Caller {

@@ -193,9 +193,15 @@ impl Scope {
         self.caller.context.row(event, outcome, reason)
     }
 
+    /// An id for something that this request makes.
+    pub fn ordered_id(&self) -> String {
+        self.entropy.ordered_id(self.caller.context.now)
+    }
+
     /// Ids for a new grant.
     pub fn fresh_grant(&self) -> (GrantId, Handle) {
-        let id = self.entropy.fresh_id();
+        let id = self.ordered_id();
+        // In links: it says nothing, not even when it was made.
         let handle = self.entropy.fresh_id();
         // Fresh ids are hexadecimal, so both always parse; the fallback keeps the signature free of panics.
         let grant = GrantId::parse(id).unwrap_or_else(|_| unreachable_id());

@@ -166,7 +166,8 @@ impl App {
     }
 
     fn fresh_redemption(&self) -> Result<RedemptionId, AppError> {
-        RedemptionId::parse(self.entropy.fresh_id()).map_err(|e| AppError::bad(e.to_string()))
+        RedemptionId::parse(self.entropy.ordered_id(self.clock.now()))
+            .map_err(|e| AppError::bad(e.to_string()))
     }
 
     /// Runs the gate to its end, even where the caller goes away meanwhile: a use that was taken always has a

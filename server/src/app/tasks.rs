@@ -102,7 +102,7 @@ impl App {
 
 /// An id for a new Task.
 pub fn new_task_id(scope: &Scope) -> Result<TaskId, AppError> {
-    TaskId::parse(scope.entropy.fresh_id()).map_err(|e| AppError::bad(e.to_string()))
+    TaskId::parse(scope.ordered_id()).map_err(|e| AppError::bad(e.to_string()))
 }
 
 /// The facts of a Task resource, with our own base taken off its references.

@@ -78,7 +78,7 @@ pub fn correlation_of(state: &HttpState, request: &HttpRequest) -> CorrelationId
         .into_iter()
         .flatten()
         .find_map(|text| CorrelationId::parse(text).ok())
-        .or_else(|| CorrelationId::parse(state.app.entropy.fresh_id()).ok());
+        .or_else(|| CorrelationId::parse(state.app.entropy.ordered_id(state.app.clock.now())).ok());
     // A fresh id always parses; this only avoids a panic in the types.
     let id = id.unwrap_or_else(fallback_id);
     request.extensions_mut().insert(Correlation(id.clone()));

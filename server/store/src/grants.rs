@@ -319,15 +319,15 @@ pub(crate) fn due(
     now: Timestamp,
     limit: u32,
 ) -> Result<Vec<(TenantId, TaskId)>, StoreError> {
-    // The conditions on the status are those of the partial indexes, word for word.
+    // The conditions are those of the partial indexes, word for word. Only what is bound, or was, has an end.
     let rows: Vec<(String, String)> = Statement::<(Text, Text)>::new(
         "SELECT DISTINCT tenant, task FROM (\
-         SELECT tenant, task FROM grants WHERE status IN ('bound', 'suspended') AND expires_at <= ",
+         SELECT tenant, task FROM grants WHERE expires_at IS NOT NULL AND ended_at IS NULL AND expires_at <= ",
     )
     .bind(now.0)
     .sql(
-        " UNION ALL SELECT tenant, task FROM grants WHERE task_due IS NOT NULL \
-         AND status IN ('issued', 'bound', 'suspended') AND task_due <= ",
+        " UNION ALL SELECT tenant, task FROM grants WHERE task_due IS NOT NULL AND ended_at IS NULL \
+         AND task_due <= ",
     )
     .bind(now.0)
     .sql(
@@ -359,12 +359,12 @@ pub(crate) fn next_due(
     now: Timestamp,
 ) -> Result<Option<Timestamp>, StoreError> {
     let instants: Vec<Option<i64>> = Statement::<Nullable<BigInt>>::new(
-        "SELECT min(expires_at) FROM grants WHERE status IN ('bound', 'suspended') AND expires_at > ",
+        "SELECT min(expires_at) FROM grants WHERE expires_at IS NOT NULL AND ended_at IS NULL AND expires_at > ",
     )
     .bind(now.0)
     .sql(
-        " UNION ALL SELECT min(task_due) FROM grants WHERE task_due IS NOT NULL \
-         AND status IN ('issued', 'bound', 'suspended') AND task_due > ",
+        " UNION ALL SELECT min(task_due) FROM grants WHERE task_due IS NOT NULL AND ended_at IS NULL \
+         AND task_due > ",
     )
     .bind(now.0)
     .load(connection)

@@ -8,7 +8,7 @@ use diesel::sqlite::Sqlite;
 use diesel::{PgConnection, QueryResult, RunQueryDsl, SqliteConnection};
 
 use super::AnyConnection;
-use crate::statement::{Statement, Value};
+use crate::statement::Value;
 
 /// The type of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,22 +32,21 @@ pub(crate) struct Table {
     pub(crate) columns: &'static [(&'static str, Column)],
 }
 
-/// Rows to remove: those whose columns have these values and, where names are given, one of these names.
-#[derive(Debug)]
-pub(crate) struct Removal {
-    /// The table.
-    pub(crate) table: &'static str,
-    /// Columns and their values.
-    pub(crate) key: Vec<(&'static str, Value)>,
-    /// Values of the column `name`; empty for any.
-    pub(crate) names: Vec<String>,
-}
+type Rows = Vec<(&'static Table, Vec<Vec<Value>>)>;
 
 /// What is to be written.
 #[derive(Debug, Default)]
 pub(crate) struct Bulk {
-    gone: Vec<Removal>,
-    new: Vec<(&'static Table, Vec<Vec<Value>>)>,
+    gone: Rows,
+    new: Rows,
+}
+
+fn put(rows: &mut Rows, table: &'static Table, row: Vec<Value>) {
+    debug_assert_eq!(row.len(), table.columns.len(), "{}", table.name);
+    match rows.iter_mut().find(|(other, _)| other.name == table.name) {
+        Some((_, rows)) => rows.push(row),
+        None => rows.push((table, vec![row])),
+    }
 }
 
 impl Bulk {
@@ -58,8 +57,8 @@ impl Bulk {
 
     /// Whether rows of one of these tables are to be added or removed.
     pub(crate) fn touches(&self, tables: &[&str]) -> bool {
-        let added = self.new.iter().any(|(table, _)| tables.contains(&table.name));
-        added || self.gone.iter().any(|removal| tables.contains(&removal.table))
+        let mut touched = self.gone.iter().chain(&self.new);
+        touched.any(|(table, _)| tables.contains(&table.name))
     }
 
     /// The row that waits to be added to this table and begins with these values.
@@ -70,81 +69,47 @@ impl Bulk {
 
     /// Adds a row; its values are in the order of the table's columns.
     pub(crate) fn add(&mut self, table: &'static Table, row: Vec<Value>) {
-        debug_assert_eq!(row.len(), table.columns.len(), "{}", table.name);
-        match self.new.iter_mut().find(|(other, _)| other.name == table.name) {
-            Some((_, rows)) => rows.push(row),
-            None => self.new.push((table, vec![row])),
-        }
+        put(&mut self.new, table, row);
     }
 
-    /// Removes rows. Removals come before additions.
-    pub(crate) fn remove(&mut self, removal: Removal) {
-        self.gone.push(removal);
+    /// Removes a row, given whole, of a table without NULLs. Removals come before additions.
+    pub(crate) fn remove(&mut self, table: &'static Table, row: Vec<Value>) {
+        put(&mut self.gone, table, row);
     }
 
     /// Writes everything, and is empty then.
     pub(crate) fn write(&mut self, connection: &mut AnyConnection) -> QueryResult<()> {
-        let gone = std::mem::take(&mut self.gone);
-        let mut new = std::mem::take(&mut self.new);
+        let Self { mut gone, mut new } = std::mem::take(self);
         // The same tables in the same order make the same statement, which is prepared once.
+        gone.sort_by_key(|(table, _)| table.name);
         new.sort_by_key(|(table, _)| table.name);
         match connection {
-            AnyConnection::Postgres(_) => {
-                if !gone.is_empty() {
-                    remove_together(gone).run(connection)?;
-                }
-            }
-            AnyConnection::Sqlite(_) => {
-                for one in gone {
-                    removal(Statement::new(""), one).run(connection)?;
-                }
-            }
-        }
-        match connection {
-            AnyConnection::Postgres(connection) => add_together(connection, new),
-            AnyConnection::Sqlite(connection) => {
-                for (table, rows) in new {
-                    for row in rows {
-                        RowInsert { table, row }.execute(connection)?;
+            AnyConnection::Postgres(connection) => {
+                for (change, rows) in [(Change::Remove, gone), (Change::Add, new)] {
+                    if !rows.is_empty() {
+                        Together::new(change, rows).execute(connection)?;
                     }
                 }
-                Ok(())
+            }
+            AnyConnection::Sqlite(connection) => {
+                for (change, rows) in [(Change::Remove, gone), (Change::Add, new)] {
+                    for (table, rows) in rows {
+                        for row in rows {
+                            Singly { change, table, row }.execute(connection)?;
+                        }
+                    }
+                }
             }
         }
+        Ok(())
     }
 }
 
-fn removal(statement: Statement, gone: Removal) -> Statement {
-    let mut statement = statement.sql("DELETE FROM ").sql(gone.table);
-    let mut word = " WHERE ";
-    for (column, value) in gone.key {
-        statement = statement.sql(word).sql(column).sql(" = ").bind(value);
-        word = " AND ";
-    }
-    if gone.names.is_empty() {
-        statement
-    } else {
-        statement.sql(" AND name").one_of(gone.names)
-    }
-}
-
-/// One statement of as many common table expressions as there are removals but one.
-fn remove_together(mut gone: Vec<Removal>) -> Statement {
-    gone.sort_by_key(|one| one.table);
-    let last = gone.pop();
-    let mut statement = Statement::new("");
-    for (number, one) in gone.into_iter().enumerate() {
-        let open = if number == 0 {
-            "WITH g0 AS (".to_owned()
-        } else {
-            format!(", g{number} AS (")
-        };
-        statement = removal(statement.sql(open), one).sql(")");
-    }
-    match last {
-        Some(one) => removal(statement.sql(" "), one),
-        None => statement,
-    }
+/// What becomes of rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Add,
+    Remove,
 }
 
 /// A column of many rows.
@@ -171,21 +136,19 @@ impl Values {
 
 /// Rows of several tables in one statement, each table's rows as one array per column: the text does not
 /// depend on how many rows there are.
-struct TogetherInsert(Vec<(&'static Table, Vec<Values>)>);
+struct Together {
+    change: Change,
+    tables: Vec<(&'static Table, Vec<Values>)>,
+}
 
-fn add_together(
-    connection: &mut PgConnection,
-    new: Vec<(&'static Table, Vec<Vec<Value>>)>,
-) -> QueryResult<()> {
-    if new.is_empty() {
-        return Ok(());
+impl Together {
+    fn new(change: Change, rows: Rows) -> Self {
+        let tables = rows
+            .into_iter()
+            .map(|(table, rows)| (table, by_column(table, rows)))
+            .collect();
+        Self { change, tables }
     }
-    let tables = new
-        .into_iter()
-        .map(|(table, rows)| (table, by_column(table, rows)))
-        .collect();
-    TogetherInsert(tables).execute(connection)?;
-    Ok(())
 }
 
 fn by_column(table: &Table, rows: Vec<Vec<Value>>) -> Vec<Values> {
@@ -207,76 +170,110 @@ fn by_column(table: &Table, rows: Vec<Vec<Value>>) -> Vec<Values> {
     columns
 }
 
-fn push_columns(table: &Table, mut push: impl FnMut(&str) -> QueryResult<()>) -> QueryResult<()> {
-    let mut before = " (";
-    for (column, _) in table.columns {
-        push(before)?;
-        push(column)?;
-        before = ", ";
+/// The names of a table's columns, each after `prefix`.
+fn push_columns(table: &Table, prefix: &str, mut push: impl FnMut(&str)) {
+    for (number, (column, _)) in table.columns.iter().enumerate() {
+        if number > 0 {
+            push(", ");
+        }
+        push(prefix);
+        push(column);
     }
-    push(")")
 }
 
-impl QueryFragment<Pg> for TogetherInsert {
+impl QueryFragment<Pg> for Together {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        let last = self.0.len().saturating_sub(1);
-        for (number, (table, columns)) in self.0.iter().enumerate() {
+        if self.change == Change::Remove {
+            // It is seldom needed, and planned for the tables as large as they are by then.
+            out.unsafe_to_cache_prepared();
+        }
+        let last = self.tables.len().saturating_sub(1);
+        for (number, (table, columns)) in self.tables.iter().enumerate() {
             if number < last {
                 out.push_sql(if number == 0 { "WITH " } else { ", " });
                 out.push_sql("i");
                 out.push_sql(&number.to_string());
                 out.push_sql(" AS (");
             }
-            out.push_sql(" INSERT INTO ");
-            out.push_sql(table.name);
-            push_columns(table, |sql| {
-                out.push_sql(sql);
-                Ok(())
-            })?;
-            let mut before = " SELECT * FROM unnest(";
-            for column in columns {
-                out.push_sql(before);
-                before = ", ";
-                match column {
-                    Values::Text(values) => out.push_bind_param::<Array<Nullable<Text>>, _>(values)?,
-                    Values::Int(values) => out.push_bind_param::<Array<Nullable<BigInt>>, _>(values)?,
-                    Values::Bytes(values) => out.push_bind_param::<Array<Nullable<Binary>>, _>(values)?,
-                    Values::Flag(values) => out.push_bind_param::<Array<Bool>, _>(values)?,
+            match self.change {
+                Change::Add => {
+                    out.push_sql("INSERT INTO ");
+                    out.push_sql(table.name);
+                    out.push_sql(" (");
+                    push_columns(table, "", |sql| out.push_sql(sql));
+                    out.push_sql(") SELECT * FROM ");
+                    push_rows(columns, &mut out)?;
+                }
+                Change::Remove => {
+                    out.push_sql("DELETE FROM ");
+                    out.push_sql(table.name);
+                    out.push_sql(" t USING ");
+                    push_rows(columns, &mut out)?;
+                    out.push_sql(" AS g (");
+                    push_columns(table, "", |sql| out.push_sql(sql));
+                    out.push_sql(") WHERE (");
+                    push_columns(table, "t.", |sql| out.push_sql(sql));
+                    out.push_sql(") = (");
+                    push_columns(table, "g.", |sql| out.push_sql(sql));
+                    out.push_sql(")");
                 }
             }
-            out.push_sql(if number < last { "))" } else { ")" });
+            if number < last {
+                out.push_sql(")");
+            }
         }
         Ok(())
     }
 }
 
-impl QueryId for TogetherInsert {
+/// The rows of a table as a table of their own.
+fn push_rows<'b>(columns: &'b [Values], out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+    let mut before = "unnest(";
+    for column in columns {
+        out.push_sql(before);
+        before = ", ";
+        match column {
+            Values::Text(values) => out.push_bind_param::<Array<Nullable<Text>>, _>(values)?,
+            Values::Int(values) => out.push_bind_param::<Array<Nullable<BigInt>>, _>(values)?,
+            Values::Bytes(values) => out.push_bind_param::<Array<Nullable<Binary>>, _>(values)?,
+            Values::Flag(values) => out.push_bind_param::<Array<Bool>, _>(values)?,
+        }
+    }
+    out.push_sql(")");
+    Ok(())
+}
+
+impl QueryId for Together {
     type QueryId = ();
 
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
-impl RunQueryDsl<PgConnection> for TogetherInsert {}
+impl RunQueryDsl<PgConnection> for Together {}
 
 /// One row. In the same process a round trip costs nothing; a statement that is prepared already does not
 /// cost much either.
-struct RowInsert {
+struct Singly {
+    change: Change,
     table: &'static Table,
     row: Vec<Value>,
 }
 
-impl QueryFragment<Sqlite> for RowInsert {
+impl QueryFragment<Sqlite> for Singly {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
-        out.push_sql("INSERT INTO ");
+        let [what, columns, values] = match self.change {
+            Change::Add => ["INSERT INTO ", " (", ") VALUES ("],
+            Change::Remove => ["DELETE FROM ", " WHERE (", ") = ("],
+        };
+        out.push_sql(what);
         out.push_sql(self.table.name);
-        push_columns(self.table, |sql| {
-            out.push_sql(sql);
-            Ok(())
-        })?;
-        let mut before = " VALUES (";
-        for value in &self.row {
-            out.push_sql(before);
-            before = ", ";
+        out.push_sql(columns);
+        push_columns(self.table, "", |sql| out.push_sql(sql));
+        out.push_sql(values);
+        for (number, value) in self.row.iter().enumerate() {
+            if number > 0 {
+                out.push_sql(", ");
+            }
             match value {
                 Value::Text(text) => out.push_bind_param::<Nullable<Text>, _>(text)?,
                 Value::Int(number) => out.push_bind_param::<Nullable<BigInt>, _>(number)?,
@@ -289,10 +286,10 @@ impl QueryFragment<Sqlite> for RowInsert {
     }
 }
 
-impl QueryId for RowInsert {
+impl QueryId for Singly {
     type QueryId = ();
 
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
-impl RunQueryDsl<SqliteConnection> for RowInsert {}
+impl RunQueryDsl<SqliteConnection> for Singly {}

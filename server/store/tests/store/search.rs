@@ -324,4 +324,57 @@ on_both! {
         // She no longer owns it: it is gone for her.
         assert_eq!(ids(&rig, seen_by("Practitioner/lane", &[], all(Kind::Task))).await, ["t2"]);
     }
+
+    async fn no_row_stays_behind_of_what_a_task_no_longer_says(rig: Arc<Rig>) {
+        let tenant = rig.tenant.clone();
+        let said = |long: &str| {
+            let mut index = index(&task("t1"));
+            // What a database's index can't hold is cut off: these two are one.
+            for end in ["x", "y"] {
+                index.tokens.push(("identifier".to_owned(), String::new(), format!("{}{end}", long.repeat(500))));
+            }
+            index.dates.push(("period".to_owned(), after(0), after(60)));
+            index.strings.push(("note".to_owned(), long.to_owned()));
+            index
+        };
+        let (first, second) = (said("a"), said("b"));
+        rig.write(move |tx| {
+            tx.insert_task(&tenant, &task("t1"), &body("t1"), &first)?;
+            tx.update_task(&tenant, &next(&task("t1"), after(1)), &body("t1"), Some(&second))
+        }).await.unwrap();
+        assert_eq!(rows_of(&rig), [2, 4, 1, 1, 3, 1]);
+        // As every server before kept it: nothing of what rows there were.
+        rig.execute("UPDATE tasks SET indexed = '{}'");
+        rig.execute(keep_rows_beside_resources(&rig));
+        let tenant = rig.tenant.clone();
+        rig.write(move |tx| {
+            let mut gone = next(&tx.lock_tasks(&tenant, &[task_id("t1")])?[0], after(2));
+            gone.deleted = true;
+            tx.update_task(&tenant, &gone, &[], None)
+        }).await.unwrap();
+        assert_eq!(rows_of(&rig), [0; 6]);
+    }
+}
+
+/// How many rows there are in the tables by which Tasks are found.
+fn rows_of(rig: &Rig) -> [usize; 6] {
+    [
+        "search_tokens",
+        "search_references",
+        "search_dates",
+        "search_strings",
+        "task_viewers",
+        "task_documents",
+    ]
+    .map(|table| rig.names(&format!("SELECT tenant AS name FROM {table}")).len())
+}
+
+/// The part of a migration that notes beside each resource which search rows it has.
+fn keep_rows_beside_resources(rig: &Rig) -> &'static str {
+    let migration = if rig.is_postgres() {
+        include_str!("../../../../migrations/postgres/2026-03-01-000001_fewer_indexes/up.sql")
+    } else {
+        include_str!("../../../../migrations/sqlite/2026-03-01-000001_fewer_indexes/up.sql")
+    };
+    migration.split_once("DROP INDEX").unwrap().0
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use handoff_domain::time::Span;
 use handoff_domain::workflow::{OnExpiry, Workflow, Workflows};
+use handoff_integration_tests::open_transaction::OpenTransaction;
 use handoff_integration_tests::scene::{Referral, document, document_reference, task, upload};
-use handoff_integration_tests::{TestApp, eventually, on_both};
+use handoff_integration_tests::{Backend, TestApp, eventually, on_both};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -336,4 +337,19 @@ on_both! {
             .unwrap()
             .refused(403, "policy-denied");
     }
+}
+
+/// The decision is of the instant at which nobody else can change anything any more, not of that at which it was asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_grant_that_expires_while_its_redemption_waits_for_the_task_opens_nothing() {
+    let app = TestApp::start(Backend::Production).await;
+    let referral = Referral::set(&app).await;
+    let lock = format!("SELECT 1 FROM tasks WHERE id = '{}' FOR UPDATE", referral.task);
+    let held = OpenTransaction::begin(&app.options.store.url, &lock).await;
+    let (lane, path) = (referral.lane.clone(), referral.content_path());
+    let fetch = tokio::spawn(async move { lane.get(&path).await });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    app.clock.advance(Span::minutes(16));
+    drop(held);
+    fetch.await.unwrap().refused(403, "expired");
 }

@@ -303,13 +303,13 @@ fn plain(number: f64) -> String {
         n if n >= 0.1 => 2,
         _ => 3,
     };
-    let text = format!("{number:.digits$}");
+    let text = format!("{:.digits$}", number.abs());
     let (whole, rest) = text
         .split_once('.')
         .map_or((text.as_str(), None), |(w, r)| (w, Some(r)));
-    let mut grouped = String::new();
+    let mut grouped = if number < 0.0 { "-" } else { "" }.to_owned();
     for (at, digit) in whole.chars().enumerate() {
-        if at > 0 && (whole.len() - at).is_multiple_of(3) && digit.is_ascii_digit() {
+        if at > 0 && (whole.len() - at).is_multiple_of(3) {
             grouped.push(',');
         }
         grouped.push(digit);
@@ -385,6 +385,9 @@ mod tests {
         assert_eq!(plain(0.0123), "0.012");
         assert_eq!(plain(1_234_567.0), "1,234,567");
         assert_eq!(plain(3.0), "3");
+        assert_eq!(plain(-0.133), "-0.13");
+        assert_eq!(plain(-133.0), "-133");
+        assert_eq!(plain(-1_234.0), "-1,234");
     }
 
     #[test]

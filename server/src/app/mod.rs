@@ -148,11 +148,22 @@ pub struct Scope {
     pub rules: Arc<Rules>,
     /// The source of ids.
     pub entropy: Arc<dyn Entropy>,
+    /// The source of instants.
+    pub clock: Arc<dyn Clock>,
     /// What is set.
     pub settings: Arc<Settings>,
 }
 
 impl Scope {
+    /// The same at this instant: what was waited for since, a connection or a lock, may have taken seconds, in which
+    /// rights expire.
+    #[must_use]
+    pub fn at_present(&self) -> Self {
+        let mut scope = self.clone();
+        scope.caller.context.now = self.clock.now();
+        scope
+    }
+
     /// The tenant acted in.
     pub const fn tenant(&self) -> &TenantId {
         self.caller.tenant()
@@ -223,15 +234,15 @@ fn unreachable_handle() -> Handle {
 impl App {
     /// The scope of one request.
     pub fn scope(&self, caller: &Caller) -> Scope {
-        // The instant at which the work begins, not that at which the request's head came in.
-        let mut caller = caller.clone();
-        caller.context.now = self.clock.now();
-        Scope {
-            caller,
+        let scope = Scope {
+            caller: caller.clone(),
             rules: Arc::clone(&self.rules),
             entropy: Arc::clone(&self.entropy),
+            clock: Arc::clone(&self.clock),
             settings: Arc::clone(&self.settings),
-        }
+        };
+        // Not the instant at which the request's head came in.
+        scope.at_present()
     }
 
     /// Runs one use case in one transaction. A refusal is recorded in a transaction of its own before it is

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::future::join;
@@ -14,9 +15,9 @@ use handoff_domain::ids::TenantId;
 use handoff_domain::ports::{BlobError, ByteStream};
 use handoff_domain::reason::Reason;
 use handoff_domain::redemption::StreamEnd;
-use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use super::blocks::{Block, Pace, first_wrong};
 use super::finish::Ending;
 use super::redeem::Ticket;
 use super::streams::Entry;
@@ -149,7 +150,7 @@ impl Stream for Content {
     }
 }
 
-/// What the verifying stream works on. Bytes are passed on in the buffers that they came in, never copied.
+/// What the verifying stream works on. For all but quick clients bytes are passed on in the buffers that they came in.
 struct Verifier {
     app: App,
     tenant: TenantId,
@@ -159,6 +160,7 @@ struct Verifier {
     beyond: Bytes,
     /// The next block.
     block: u64,
+    pace: Pace,
     digests: VecDeque<[u8; 32]>,
     from: u64,
     until: u64,
@@ -192,6 +194,7 @@ async fn verified(
         binary,
         beyond: Bytes::new(),
         block: first,
+        pace: Pace::default(),
         from,
         until,
     };
@@ -237,37 +240,33 @@ async fn step(
     verifier: Option<Verifier>,
 ) -> Option<(Result<VecDeque<Bytes>, ContentError>, Option<Verifier>)> {
     let mut verifier = verifier?;
-    match verifier.next_block().await {
-        Ok(Some(block)) => Some((Ok(block), Some(verifier))),
+    match verifier.next_blocks().await {
+        Ok(Some(blocks)) => Some((Ok(blocks), Some(verifier))),
         Ok(None) => None,
         Err(error) => Some((Err(error), None)),
     }
 }
 
 impl Verifier {
-    async fn next_block(&mut self) -> Result<Option<VecDeque<Bytes>>, ContentError> {
-        let start = self.block.saturating_mul(BLOCK_SIZE as u64);
-        if start >= self.until {
-            return Ok(None);
+    /// The bytes of the next block, of several where the client is quick, none before all were found right.
+    async fn next_blocks(&mut self) -> Result<Option<VecDeque<Bytes>>, ContentError> {
+        let most = self.pace.ask(Instant::now());
+        let (first, start) = (self.block, self.start());
+        let mut blocks = Vec::with_capacity(most);
+        while blocks.len() < most && self.start() < self.until {
+            blocks.push(self.gather().await?);
         }
-        let end = start.saturating_add(BLOCK_SIZE as u64).min(self.binary.size);
-        let length = usize::try_from(end.saturating_sub(start)).map_err(|_| ContentError::Storage)?;
-        let mut hasher = Sha256::new();
-        let mut pieces = VecDeque::new();
-        let mut missing = length;
-        while missing > 0 {
-            let mut chunk = self.next_chunk().await?;
-            self.beyond = chunk.split_off(chunk.len().min(missing));
-            missing = missing.saturating_sub(chunk.len());
-            hasher.update(&chunk);
-            pieces.push_back(chunk);
-        }
-        let digest = self.next_digest().await?;
-        if hasher.finalize().as_slice() != digest {
-            tracing::error!(binary = %self.binary.id, block = self.block, "a stored block is not what was recorded");
+        if let Some(wrong) = first_wrong(&mut blocks) {
+            let block = first.saturating_add(wrong as u64);
+            tracing::error!(binary = %self.binary.id, block, "a stored block is not what was recorded");
             return Err(ContentError::Integrity);
         }
-        self.block = self.block.saturating_add(1);
+        if blocks.is_empty() {
+            return Ok(None);
+        }
+        let mut pieces: VecDeque<Bytes> = blocks.into_iter().flat_map(|block| block.pieces).collect();
+        let length = usize::try_from(self.start().min(self.binary.size).saturating_sub(start))
+            .map_err(|_| ContentError::Storage)?;
         let place = |at: u64| {
             usize::try_from(at.saturating_sub(start))
                 .unwrap_or(usize::MAX)
@@ -277,6 +276,27 @@ impl Verifier {
         cut_back(&mut pieces, length.saturating_sub(keep));
         cut_front(&mut pieces, skip);
         Ok(Some(pieces))
+    }
+
+    /// Where the next block starts.
+    const fn start(&self) -> u64 {
+        self.block.saturating_mul(BLOCK_SIZE as u64)
+    }
+
+    /// The next block, with the digest that was recorded of it.
+    async fn gather(&mut self) -> Result<Block, ContentError> {
+        let left = self.binary.size.saturating_sub(self.start());
+        let mut missing = usize::try_from(left).unwrap_or(usize::MAX).min(BLOCK_SIZE);
+        let mut pieces = VecDeque::new();
+        while missing > 0 {
+            let mut chunk = self.next_chunk().await?;
+            self.beyond = chunk.split_off(chunk.len().min(missing));
+            missing = missing.saturating_sub(chunk.len());
+            pieces.push_back(chunk);
+        }
+        let digest = self.next_digest().await?;
+        self.block = self.block.saturating_add(1);
+        Ok(Block { pieces, digest })
     }
 
     /// What came beyond the last block, or else the next chunk.

@@ -5,6 +5,7 @@ pub mod admission;
 pub mod attachments;
 pub mod audit_read;
 pub mod binaries;
+mod blocks;
 pub mod bundle;
 pub mod content;
 pub mod documents;

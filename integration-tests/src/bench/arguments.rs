@@ -163,7 +163,7 @@ impl Arguments {
         Scale {
             load: Duration::from_secs(15),
             download: 1024 * MIB,
-            downloads: 5,
+            downloads: 11,
             slow: 2_000,
             slow_for: Duration::from_secs(30),
             redemptions: 3_000,

@@ -84,7 +84,7 @@ struct Window {
 impl Window {
     const SMALLEST: u64 = 512 * 1024;
     const LARGEST: u64 = 2 * 1024 * 1024 * 1024;
-    const GROWTH: u64 = 16;
+    const GROWTH: u64 = 64;
     /// One that lasts for less was too small: the next one is larger.
     const SHORT: Duration = Duration::from_secs(1);
     /// One that lasts for longer was too large.
@@ -235,7 +235,7 @@ mod tests {
             sizes.push((window.end - 10) / Window::SMALLEST);
             window.taken_in(Duration::from_secs(seconds));
         }
-        assert_eq!(sizes, [1, 16, 256, 256, 4096, 4096, 256, 16, 1, 1]);
+        assert_eq!(sizes, [1, 64, 4096, 4096, 4096, 4096, 64, 1, 1, 1]);
         window.open(10, 20);
         assert_eq!(window.end, 20, "no further than the range");
     }

@@ -32,12 +32,7 @@ pub struct Population {
 
 impl Population {
     /// Makes the templates. They stand for these statuses, in twentieths of all Tasks.
-    pub async fn begin(
-        stage: &Stage,
-        database: &Database,
-        document: &Document,
-        owners: usize,
-    ) -> Result<Self> {
+    pub async fn begin(stage: &Stage, document: &Document, owners: usize) -> Result<Self> {
         let shares = [
             ("in-progress", 5),
             ("accepted", 5),
@@ -64,7 +59,6 @@ impl Population {
                 templates.extend(std::iter::repeat_n(id, share));
             }
         }
-        database.sql(&set_aside(&templates)).await?;
         Ok(Self {
             templates,
             owners,
@@ -95,41 +89,19 @@ async fn move_to(stage: &Stage, id: &str, task: &Value) -> Result<()> {
     each(&stage.target, 1, expected, vec![request]).await.map(|_| ())
 }
 
-fn quoted(ids: &[String]) -> String {
-    let ids: Vec<String> = ids.iter().map(|id| format!("'{id}'")).collect();
-    ids.join(", ")
-}
-
-/// The statements that copy the templates' rows to where they are found among a million others.
-fn set_aside(templates: &[String]) -> String {
-    let list = quoted(templates);
-    let tables = [
-        ("tasks", "id"),
-        ("resource_versions", "id"),
-        ("task_viewers", "task"),
-        ("task_documents", "task"),
-        ("search_tokens", "id"),
-        ("search_references", "id"),
-        ("search_dates", "id"),
-        ("search_strings", "id"),
-        ("grants", "task"),
-    ];
-    let copies = tables.map(|(table, task)| {
-        format!("CREATE TABLE templates.{table} AS SELECT * FROM {table} WHERE {task} IN ({list});")
-    });
-    format!("CREATE SCHEMA templates;\n{}", copies.join("\n"))
-}
-
 /// The statements that clone from number `from` up to `until`.
 fn clones(templates: &[String], owners: usize, from: usize, until: usize) -> String {
-    let list = quoted(templates);
+    let list = templates
+        .iter()
+        .map(|id| format!("'{id}'"))
+        .collect::<Vec<_>>()
+        .join(", ");
     let through = until - 1;
     let share = templates.len();
     let owned = |column: &str| format!("replace({column}, 'bench-template', split_part(c.owner, '/', 2))");
     let text = |column: &str| owned(&format!("replace({column}, c.template, c.id)"));
-    let (state, indexed, viewer, bare, target) = (
+    let (state, viewer, bare, target) = (
         text("r.state"),
-        text("r.indexed"),
         owned("r.viewer"),
         owned("r.bare"),
         owned("r.target"),
@@ -150,33 +122,33 @@ fn clones(templates: &[String], owners: usize, from: usize, until: usize) -> Str
          INSERT INTO tasks (tenant, id, version, last_updated, status, owner, patient, created_by, due, deleted, state,
                             indexed)
            SELECT r.tenant, c.id, r.version, r.last_updated - c.ago, r.status, c.owner, r.patient, r.created_by, r.due,
-                  r.deleted, {state}, {indexed}
-           FROM clones c JOIN templates.tasks r ON r.id = c.template ORDER BY c.id;
+                  r.deleted, {state}, r.indexed
+           FROM clones c JOIN tasks r ON r.tenant = 'default' AND r.id = c.template ORDER BY c.id;
          INSERT INTO resource_versions (tenant, kind, id, version, last_updated, method, body)
            SELECT r.tenant, r.kind, c.id, r.version, r.last_updated - c.ago, r.method, convert_to({body}, 'UTF8')
-           FROM clones c JOIN templates.resource_versions r ON r.id = c.template
+           FROM clones c JOIN resource_versions r ON r.tenant = 'default' AND r.kind = 'Task' AND r.id = c.template
            ORDER BY c.id;
          INSERT INTO task_viewers (tenant, viewer, task)
            SELECT r.tenant, {viewer}, c.id
-           FROM clones c JOIN templates.task_viewers r ON r.task = c.template ORDER BY 2, 3;
+           FROM clones c JOIN task_viewers r ON r.tenant = 'default' AND r.task = c.template ORDER BY 2, 3;
          INSERT INTO task_documents (tenant, document, task)
            SELECT r.tenant, r.document, c.id
-           FROM clones c JOIN templates.task_documents r ON r.task = c.template ORDER BY 2, 3;
+           FROM clones c JOIN task_documents r ON r.tenant = 'default' AND r.task = c.template ORDER BY 2, 3;
          INSERT INTO search_tokens (tenant, kind, name, code, id, system)
            SELECT r.tenant, r.kind, r.name, r.code, c.id, r.system
-           FROM clones c JOIN templates.search_tokens r ON r.id = c.template
+           FROM clones c JOIN search_tokens r ON r.tenant = 'default' AND r.kind = 'Task' AND r.id = c.template
            ORDER BY 3, 4, 5;
          INSERT INTO search_references (tenant, kind, name, bare, id, target)
            SELECT r.tenant, r.kind, r.name, {bare}, c.id, {target}
-           FROM clones c JOIN templates.search_references r ON r.id = c.template
+           FROM clones c JOIN search_references r ON r.tenant = 'default' AND r.kind = 'Task' AND r.id = c.template
            ORDER BY 3, 4, 5;
          INSERT INTO search_dates (tenant, kind, name, first_at, last_at, id)
            SELECT r.tenant, r.kind, r.name, r.first_at, r.last_at, c.id
-           FROM clones c JOIN templates.search_dates r ON r.id = c.template
+           FROM clones c JOIN search_dates r ON r.tenant = 'default' AND r.kind = 'Task' AND r.id = c.template
            ORDER BY 3, 4, 5, 6;
          INSERT INTO search_strings (tenant, kind, name, value, id)
            SELECT r.tenant, r.kind, r.name, r.value, c.id
-           FROM clones c JOIN templates.search_strings r ON r.id = c.template
+           FROM clones c JOIN search_strings r ON r.tenant = 'default' AND r.kind = 'Task' AND r.id = c.template
            ORDER BY 3, 4, 5;
          -- They last for a month, so that none of them expires while something is measured.
          INSERT INTO grants (tenant, id, handle, secret_hash, task, document, content_version, \"binary\", sha256, origin,
@@ -186,7 +158,7 @@ fn clones(templates: &[String], owners: usize, from: usize, until: usize) -> Str
                   r.\"binary\", r.sha256, r.origin, r.max_uses, r.uses, r.time_window, r.issued_at, r.constraints,
                   r.status, {grantee}, r.bound_at, r.expires_at + 30::bigint * 86400 * 1000000, r.ended_at, r.reason,
                   r.task_due, r.revision
-           FROM clones c JOIN templates.grants r ON r.task = c.template ORDER BY 2;
+           FROM clones c JOIN grants r ON r.tenant = 'default' AND r.task = c.template ORDER BY 2;
          COMMIT;"
     )
 }

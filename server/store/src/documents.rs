@@ -11,7 +11,7 @@ use handoff_domain::{DocumentId, TenantId};
 use crate::dialect::{AnyConnection, Column, Hold, Table};
 use crate::error::{OrRefused, exactly_one, unreadable};
 use crate::schema::documents;
-use crate::search::Indexed;
+use crate::search::Digest;
 use crate::statement::Statement;
 use crate::unit::{HeldDocument, Unit};
 use crate::{history, search};
@@ -81,9 +81,10 @@ pub(crate) fn lock(
                 .or_refused()?;
         for (state, indexed) in rows {
             let document = parse(&state)?;
+            let digest = Digest::parse(&indexed)?;
             let name = document.id.as_str().to_owned();
-            unit.rows
-                .insert((tenant.clone(), Kind::Document, name), Indexed::parse(&indexed)?);
+            unit.digests
+                .insert((tenant.clone(), Kind::Document, name), digest);
             keep(unit, tenant, &document, hold);
         }
     }
@@ -112,7 +113,7 @@ pub(crate) fn insert(
 ) -> Result<(), StoreError> {
     let id = document.id.as_str();
     unit.touch(tenant, Kind::Document, id)?;
-    let indexed = unit.index(tenant, Kind::Document, id, index)?;
+    let indexed = unit.index(tenant, Kind::Document, id, index, &Digest::default())?;
     keep(unit, tenant, document, Hold::Exclusive);
     unit.bulk.add(
         &DOCUMENTS,
@@ -150,19 +151,30 @@ pub(crate) fn update(
     index: Option<&SearchIndex>,
 ) -> Result<(), StoreError> {
     let id = document.id.as_str();
-    // What its rows say now is known only of one that is held.
-    lock(unit, tenant, std::slice::from_ref(&document.id), Hold::Exclusive)?;
     unit.touch(tenant, Kind::Document, id)?;
-    let nothing = SearchIndex::default();
-    let index = if document.deleted { Some(&nothing) } else { index };
-    let found_by = match index {
-        Some(index) => {
-            let patient = search::first_reference(index, &["subject", "patient"]);
-            let indexed = unit.index(tenant, Kind::Document, id, index)?;
-            Some((documents::patient.eq(patient), documents::indexed.eq(indexed)))
-        }
-        None => None,
+    let found_by = if document.deleted {
+        search::remove(&mut unit.bulk, tenant, Kind::Document, id);
+        Some((
+            None,
+            unit.index(
+                tenant,
+                Kind::Document,
+                id,
+                &SearchIndex::default(),
+                &Digest::default(),
+            )?,
+        ))
+    } else if let Some(index) = index {
+        let before = digest(unit, tenant, id)?;
+        Some((
+            search::first_reference(index, &["subject", "patient"]),
+            unit.index(tenant, Kind::Document, id, index, &before)?,
+        ))
+    } else {
+        None
     };
+    let found_by =
+        found_by.map(|(patient, indexed)| (documents::patient.eq(patient), documents::indexed.eq(indexed)));
     let changed = diesel::update(documents::table.find((tenant.as_str(), id)))
         .filter(documents::version.eq(document.version.saturating_sub(1)))
         .set((
@@ -187,4 +199,18 @@ pub(crate) fn update(
         body,
     );
     Ok(())
+}
+
+/// What the search rows of a document say, as far as this unit knows or can find out.
+fn digest(unit: &mut Unit<'_>, tenant: &TenantId, id: &str) -> Result<Digest, StoreError> {
+    if let Some(known) = unit.digests.get(&(tenant.clone(), Kind::Document, id.to_owned())) {
+        return Ok(known.clone());
+    }
+    let indexed: Option<String> = documents::table
+        .find((tenant.as_str(), id))
+        .select(documents::indexed)
+        .first(unit.connection)
+        .optional()
+        .or_refused()?;
+    indexed.map_or(Err(StoreError::Conflict), |text| Digest::parse(&text))
 }

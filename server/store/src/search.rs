@@ -12,7 +12,7 @@ use crate::error::OrRefused;
 use crate::statement::Statement;
 use crate::tasks::team_viewer;
 
-pub(crate) use index::{Indexed, Resource, first_reference, replace};
+pub(crate) use index::{Digest, first_reference, remove, replace};
 use index::{STATUS, bare, cut};
 
 /// Resources that match.

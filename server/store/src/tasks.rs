@@ -9,10 +9,10 @@ use handoff_domain::ports::{Kind, SearchIndex, StoreError, Version};
 use handoff_domain::task::Task;
 use handoff_domain::{DocumentId, TaskId, TenantId};
 
-use crate::dialect::{AnyConnection, Column, Hold, Table};
+use crate::dialect::{AnyConnection, Column, Hold, Removal, Table};
 use crate::error::{OrRefused, exactly_one, unreadable};
 use crate::schema::{grants, task_documents, task_parents, tasks};
-use crate::search::Indexed;
+use crate::search::Digest;
 use crate::statement::Statement;
 use crate::unit::{HeldTask, Unit};
 use crate::{history, search};
@@ -181,9 +181,9 @@ pub(crate) fn lock(unit: &mut Unit<'_>, tenant: &TenantId, ids: &[TaskId]) -> Re
                 .or_refused()?;
         for (state, indexed) in rows {
             let task = parse(&state)?;
-            let name = task.id.as_str().to_owned();
-            unit.rows
-                .insert((tenant.clone(), Kind::Task, name), Indexed::parse(&indexed)?);
+            let digest = Digest::parse(&indexed)?;
+            unit.digests
+                .insert((tenant.clone(), Kind::Task, task.id.as_str().to_owned()), digest);
             hold(unit, tenant, &task, false);
         }
     }
@@ -242,7 +242,7 @@ pub(crate) fn insert(
 ) -> Result<(), StoreError> {
     unit.touch(tenant, Kind::Task, task.id.as_str())?;
     let facts = &task.facts;
-    let indexed = unit.index(tenant, Kind::Task, task.id.as_str(), index)?;
+    let indexed = unit.index(tenant, Kind::Task, task.id.as_str(), index, &Digest::default())?;
     unit.bulk.add(
         &TASKS,
         vec![
@@ -261,7 +261,18 @@ pub(crate) fn insert(
         ],
     );
     hold(unit, tenant, task, true);
-    link(unit, tenant, task, &Links::default());
+    for (table, values) in Links::of(task).tables() {
+        for value in values {
+            unit.bulk.add(
+                table,
+                vec![
+                    tenant.as_str().into(),
+                    value.as_str().into(),
+                    task.id.as_str().into(),
+                ],
+            );
+        }
+    }
     history::add(
         &mut unit.bulk,
         tenant,
@@ -282,20 +293,31 @@ pub(crate) fn update(
     body: &[u8],
     index: Option<&SearchIndex>,
 ) -> Result<(), StoreError> {
-    // What its rows say now is known only of one that is held.
-    lock(unit, tenant, std::slice::from_ref(&task.id))?;
     unit.touch(tenant, Kind::Task, task.id.as_str())?;
     let facts = &task.facts;
     let id = task.id.as_str();
-    let nothing = SearchIndex::default();
-    let index = if task.deleted { Some(&nothing) } else { index };
-    let found_by = match index {
-        Some(index) => Some((
+    let found_by = if task.deleted {
+        search::remove(&mut unit.bulk, tenant, Kind::Task, id);
+        Some((
+            None,
+            None,
+            unit.index(
+                tenant,
+                Kind::Task,
+                id,
+                &SearchIndex::default(),
+                &Digest::default(),
+            )?,
+        ))
+    } else if let Some(index) = index {
+        let before = digest(unit, tenant, &task.id)?;
+        Some((
             search::first_reference(index, &["owner"]),
             search::first_reference(index, &["subject", "patient"]),
-            unit.index(tenant, Kind::Task, id, index)?,
-        )),
-        None => None,
+            unit.index(tenant, Kind::Task, id, index, &before)?,
+        ))
+    } else {
+        None
     };
     let mut statement = Statement::<()>::new("UPDATE tasks SET version = ")
         .bind(task.version)
@@ -328,11 +350,13 @@ pub(crate) fn update(
         .run(unit.connection)
         .or_refused()?;
     exactly_one(changed)?;
-    let before = hold(unit, tenant, task, false).ok_or(StoreError::Conflict)?;
-    if before.task.facts.due != facts.due {
+    let before = hold(unit, tenant, task, false);
+    let due = before.as_ref().map(|held| held.task.facts.due);
+    link(unit, tenant, task, before.map(|held| held.links));
+    // The last of them all, because it writes what waits: nothing of this Task may wait unnoticed after that.
+    if due != Some(facts.due) {
         tell_grants_when_due(unit, tenant, task)?;
     }
-    link(unit, tenant, task, &before.links);
     history::add(
         &mut unit.bulk,
         tenant,
@@ -345,22 +369,52 @@ pub(crate) fn update(
     Ok(())
 }
 
-/// Writes the rows in other tables that were not there before, and removes those that hold no longer.
-fn link(unit: &mut Unit<'_>, tenant: &TenantId, task: &Task, before: &Links) {
+/// What the search rows of a Task say, as far as this unit knows or can find out.
+fn digest(unit: &mut Unit<'_>, tenant: &TenantId, id: &TaskId) -> Result<Digest, StoreError> {
+    if let Some(known) = unit
+        .digests
+        .get(&(tenant.clone(), Kind::Task, id.as_str().to_owned()))
+    {
+        return Ok(known.clone());
+    }
+    let indexed: Option<String> = tasks::table
+        .find((tenant.as_str(), id.as_str()))
+        .select(tasks::indexed)
+        .first(unit.connection)
+        .optional()
+        .or_refused()?;
+    indexed.map_or(Err(StoreError::Conflict), |text| Digest::parse(&text))
+}
+
+/// Replaces the rows in other tables where they say something else now.
+fn link(unit: &mut Unit<'_>, tenant: &TenantId, task: &Task, before: Option<Links>) {
     let now = Links::of(task);
-    let row = |value: &String| {
-        vec![
-            tenant.as_str().into(),
-            value.as_str().into(),
-            task.id.as_str().into(),
-        ]
-    };
+    let known = before.is_some();
+    let before = before.unwrap_or_default();
     for ((table, new), (_, old)) in now.tables().into_iter().zip(before.tables()) {
-        for value in old.difference(new) {
-            unit.bulk.remove(table, row(value));
+        if known && new == old {
+            continue;
         }
-        for value in new.difference(old) {
-            unit.bulk.add(table, row(value));
+        if !(known && old.is_empty()) {
+            let key = vec![
+                ("tenant", tenant.as_str().into()),
+                ("task", task.id.as_str().into()),
+            ];
+            unit.bulk.remove(Removal {
+                table: table.name,
+                key,
+                names: Vec::new(),
+            });
+        }
+        for value in new {
+            unit.bulk.add(
+                table,
+                vec![
+                    tenant.as_str().into(),
+                    value.as_str().into(),
+                    task.id.as_str().into(),
+                ],
+            );
         }
     }
 }

@@ -20,7 +20,7 @@ use handoff_domain::{
 use crate::dialect::{AnyConnection, Bulk, Hold};
 use crate::engine::Done;
 use crate::error::OrRefused;
-use crate::search::{Indexed, Resource};
+use crate::search::Digest;
 use crate::tasks::Links;
 use crate::{actors, audit, binaries, documents, grants, history, outbox, redemptions, search, tasks};
 
@@ -61,8 +61,8 @@ pub(crate) struct Unit<'c> {
     pub(crate) granted: HashSet<(TenantId, TaskId)>,
     /// Resources whose index was written in this unit and may still wait in `bulk`.
     pub(crate) indexed: HashSet<(TenantId, Kind, String)>,
-    /// The search rows of resources that were read under lock, or written, in this unit.
-    pub(crate) rows: HashMap<(TenantId, Kind, String), Indexed>,
+    /// What the search rows of resources say that were read under lock, or written, in this unit.
+    pub(crate) digests: HashMap<(TenantId, Kind, String), Digest>,
     pub(crate) cut: bool,
     /// The database refused something: nothing that follows can be trusted to belong to the transaction.
     failed: Option<StoreError>,
@@ -77,7 +77,7 @@ pub(crate) fn run(connection: &mut AnyConnection, work: &mut Work) -> Result<Don
         documents: HashMap::new(),
         granted: HashSet::new(),
         indexed: HashSet::new(),
-        rows: HashMap::new(),
+        digests: HashMap::new(),
         cut: false,
         failed: None,
     };
@@ -121,22 +121,18 @@ impl Unit<'_> {
         Ok(())
     }
 
-    /// Writes a resource's search rows, where it had those that this unit knows of; answers what is stored with it.
+    /// Writes a resource's index; answers the digest to be stored with it.
     pub(crate) fn index(
         &mut self,
         tenant: &TenantId,
         kind: Kind,
         id: &str,
         index: &SearchIndex,
+        before: &Digest,
     ) -> Result<String, StoreError> {
-        let now = Indexed::of(index);
+        let now = search::replace(&mut self.bulk, tenant, kind, id, index, before);
         let text = now.to_text()?;
-        let before = self
-            .rows
-            .entry((tenant.clone(), kind, id.to_owned()))
-            .or_default();
-        search::replace(&mut self.bulk, &Resource { tenant, kind, id }, before, &now);
-        *before = now;
+        self.digests.insert((tenant.clone(), kind, id.to_owned()), now);
         Ok(text)
     }
 

@@ -87,8 +87,7 @@ pub(super) async fn populate(run: &mut Run, stage: &Stage, size: usize) -> Resul
         let document = documents.first().ok_or_else(|| Failure::new("no document"))?;
         // A hundred Tasks each at the least, so that a page of twenty is full from the start.
         let owners = (run.scale.few / 100).max(1);
-        let database = &run.services()?.database;
-        run.population = Some(Population::begin(stage, database, document, owners).await?);
+        run.population = Some(Population::begin(stage, document, owners).await?);
     }
     let mut population = run
         .population

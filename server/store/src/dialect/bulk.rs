@@ -1,14 +1,16 @@
 //! Rows that are written together when a unit of work commits, in as few round trips as can be: on PostgreSQL
 //! one statement for all that goes and one for all that comes, however many tables there are.
 
+use diesel::backend::Backend;
 use diesel::pg::Pg;
 use diesel::query_builder::{AstPass, QueryFragment, QueryId};
-use diesel::sql_types::{Array, BigInt, Binary, Bool, Nullable, Text};
+use diesel::serialize::ToSql;
+use diesel::sql_types::{Array, BigInt, Binary, Bool, HasSqlType, Nullable, Text};
 use diesel::sqlite::Sqlite;
 use diesel::{PgConnection, QueryResult, RunQueryDsl, SqliteConnection};
 
 use super::AnyConnection;
-use crate::statement::Value;
+use crate::statement::{Statement, Value};
 
 /// The type of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,21 +34,22 @@ pub(crate) struct Table {
     pub(crate) columns: &'static [(&'static str, Column)],
 }
 
-type Rows = Vec<(&'static Table, Vec<Vec<Value>>)>;
+/// Rows to remove: those whose columns have these values and, where names are given, one of these names.
+#[derive(Debug)]
+pub(crate) struct Removal {
+    /// The table.
+    pub(crate) table: &'static str,
+    /// Columns and their values.
+    pub(crate) key: Vec<(&'static str, Value)>,
+    /// Values of the column `name`; empty for any.
+    pub(crate) names: Vec<String>,
+}
 
 /// What is to be written.
 #[derive(Debug, Default)]
 pub(crate) struct Bulk {
-    gone: Rows,
-    new: Rows,
-}
-
-fn put(rows: &mut Rows, table: &'static Table, row: Vec<Value>) {
-    debug_assert_eq!(row.len(), table.columns.len(), "{}", table.name);
-    match rows.iter_mut().find(|(other, _)| other.name == table.name) {
-        Some((_, rows)) => rows.push(row),
-        None => rows.push((table, vec![row])),
-    }
+    gone: Vec<Removal>,
+    new: Vec<(&'static Table, Vec<Vec<Value>>)>,
 }
 
 impl Bulk {
@@ -57,8 +60,8 @@ impl Bulk {
 
     /// Whether rows of one of these tables are to be added or removed.
     pub(crate) fn touches(&self, tables: &[&str]) -> bool {
-        let mut touched = self.gone.iter().chain(&self.new);
-        touched.any(|(table, _)| tables.contains(&table.name))
+        let added = self.new.iter().any(|(table, _)| tables.contains(&table.name));
+        added || self.gone.iter().any(|removal| tables.contains(&removal.table))
     }
 
     /// The row that waits to be added to this table and begins with these values.
@@ -69,47 +72,81 @@ impl Bulk {
 
     /// Adds a row; its values are in the order of the table's columns.
     pub(crate) fn add(&mut self, table: &'static Table, row: Vec<Value>) {
-        put(&mut self.new, table, row);
+        debug_assert_eq!(row.len(), table.columns.len(), "{}", table.name);
+        match self.new.iter_mut().find(|(other, _)| other.name == table.name) {
+            Some((_, rows)) => rows.push(row),
+            None => self.new.push((table, vec![row])),
+        }
     }
 
-    /// Removes a row, given whole, of a table without NULLs. Removals come before additions.
-    pub(crate) fn remove(&mut self, table: &'static Table, row: Vec<Value>) {
-        put(&mut self.gone, table, row);
+    /// Removes rows. Removals come before additions.
+    pub(crate) fn remove(&mut self, removal: Removal) {
+        self.gone.push(removal);
     }
 
     /// Writes everything, and is empty then.
     pub(crate) fn write(&mut self, connection: &mut AnyConnection) -> QueryResult<()> {
-        let Self { mut gone, mut new } = std::mem::take(self);
+        let gone = std::mem::take(&mut self.gone);
+        let mut new = std::mem::take(&mut self.new);
         // The same tables in the same order make the same statement, which is prepared once.
-        gone.sort_by_key(|(table, _)| table.name);
         new.sort_by_key(|(table, _)| table.name);
         match connection {
-            AnyConnection::Postgres(connection) => {
-                for (change, rows) in [(Change::Remove, gone), (Change::Add, new)] {
-                    if !rows.is_empty() {
-                        Together::new(change, rows).execute(connection)?;
-                    }
+            AnyConnection::Postgres(_) => {
+                if !gone.is_empty() {
+                    remove_together(gone).run(connection)?;
                 }
             }
-            AnyConnection::Sqlite(connection) => {
-                for (change, rows) in [(Change::Remove, gone), (Change::Add, new)] {
-                    for (table, rows) in rows {
-                        for row in rows {
-                            Singly { change, table, row }.execute(connection)?;
-                        }
-                    }
+            AnyConnection::Sqlite(_) => {
+                for one in gone {
+                    removal(Statement::new(""), one).run(connection)?;
                 }
             }
         }
-        Ok(())
+        match connection {
+            AnyConnection::Postgres(connection) => add_together(connection, new),
+            AnyConnection::Sqlite(connection) => {
+                for (table, rows) in new {
+                    for row in rows {
+                        RowInsert { table, row }.execute(connection)?;
+                    }
+                }
+                Ok(())
+            }
+        }
     }
 }
 
-/// What becomes of rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Change {
-    Add,
-    Remove,
+fn removal(statement: Statement, gone: Removal) -> Statement {
+    let mut statement = statement.sql("DELETE FROM ").sql(gone.table);
+    let mut word = " WHERE ";
+    for (column, value) in gone.key {
+        statement = statement.sql(word).sql(column).sql(" = ").bind(value);
+        word = " AND ";
+    }
+    if gone.names.is_empty() {
+        statement
+    } else {
+        statement.sql(" AND name").one_of(gone.names)
+    }
+}
+
+/// One statement of as many common table expressions as there are removals but one.
+fn remove_together(mut gone: Vec<Removal>) -> Statement {
+    gone.sort_by_key(|one| one.table);
+    let last = gone.pop();
+    let mut statement = Statement::new("");
+    for (number, one) in gone.into_iter().enumerate() {
+        let open = if number == 0 {
+            "WITH g0 AS (".to_owned()
+        } else {
+            format!(", g{number} AS (")
+        };
+        statement = removal(statement.sql(open), one).sql(")");
+    }
+    match last {
+        Some(one) => removal(statement.sql(" "), one),
+        None => statement,
+    }
 }
 
 /// A column of many rows.
@@ -134,21 +171,35 @@ impl Values {
     }
 }
 
-/// Rows of several tables in one statement, each table's rows as one array per column: the text does not
-/// depend on how many rows there are.
-struct Together {
-    change: Change,
-    tables: Vec<(&'static Table, Vec<Values>)>,
+/// What is added to a table. One row is written as it is; of several there is one array per column, so that the text
+/// does not depend on how many they are.
+enum Addition {
+    One(Vec<Value>),
+    Several(Vec<Values>),
 }
 
-impl Together {
-    fn new(change: Change, rows: Rows) -> Self {
-        let tables = rows
-            .into_iter()
-            .map(|(table, rows)| (table, by_column(table, rows)))
-            .collect();
-        Self { change, tables }
+/// Rows of several tables in one statement.
+struct TogetherInsert(Vec<(&'static Table, Addition)>);
+
+fn add_together(
+    connection: &mut PgConnection,
+    new: Vec<(&'static Table, Vec<Vec<Value>>)>,
+) -> QueryResult<()> {
+    if new.is_empty() {
+        return Ok(());
     }
+    let tables = new
+        .into_iter()
+        .map(|(table, mut rows)| match rows.pop() {
+            Some(row) if rows.is_empty() => (table, Addition::One(row)),
+            last => {
+                rows.extend(last);
+                (table, Addition::Several(by_column(table, rows)))
+            }
+        })
+        .collect();
+    TogetherInsert(tables).execute(connection)?;
+    Ok(())
 }
 
 fn by_column(table: &Table, rows: Vec<Vec<Value>>) -> Vec<Values> {
@@ -170,126 +221,121 @@ fn by_column(table: &Table, rows: Vec<Vec<Value>>) -> Vec<Values> {
     columns
 }
 
-/// The names of a table's columns, each after `prefix`.
-fn push_columns(table: &Table, prefix: &str, mut push: impl FnMut(&str)) {
-    for (number, (column, _)) in table.columns.iter().enumerate() {
-        if number > 0 {
-            push(", ");
-        }
-        push(prefix);
-        push(column);
+fn push_columns(table: &Table, mut push: impl FnMut(&str) -> QueryResult<()>) -> QueryResult<()> {
+    let mut before = " (";
+    for (column, _) in table.columns {
+        push(before)?;
+        push(column)?;
+        before = ", ";
     }
+    push(")")
 }
 
-impl QueryFragment<Pg> for Together {
+impl QueryFragment<Pg> for TogetherInsert {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        if self.change == Change::Remove {
-            // It is seldom needed, and planned for the tables as large as they are by then.
-            out.unsafe_to_cache_prepared();
-        }
-        let last = self.tables.len().saturating_sub(1);
-        for (number, (table, columns)) in self.tables.iter().enumerate() {
+        let last = self.0.len().saturating_sub(1);
+        for (number, (table, addition)) in self.0.iter().enumerate() {
             if number < last {
                 out.push_sql(if number == 0 { "WITH " } else { ", " });
                 out.push_sql("i");
                 out.push_sql(&number.to_string());
                 out.push_sql(" AS (");
             }
-            match self.change {
-                Change::Add => {
-                    out.push_sql("INSERT INTO ");
-                    out.push_sql(table.name);
-                    out.push_sql(" (");
-                    push_columns(table, "", |sql| out.push_sql(sql));
-                    out.push_sql(") SELECT * FROM ");
-                    push_rows(columns, &mut out)?;
+            out.push_sql(" INSERT INTO ");
+            out.push_sql(table.name);
+            push_columns(table, |sql| {
+                out.push_sql(sql);
+                Ok(())
+            })?;
+            match addition {
+                Addition::One(row) => {
+                    out.push_sql(" VALUES (");
+                    push_values(row, &mut out)?;
                 }
-                Change::Remove => {
-                    out.push_sql("DELETE FROM ");
-                    out.push_sql(table.name);
-                    out.push_sql(" t USING ");
-                    push_rows(columns, &mut out)?;
-                    out.push_sql(" AS g (");
-                    push_columns(table, "", |sql| out.push_sql(sql));
-                    out.push_sql(") WHERE (");
-                    push_columns(table, "t.", |sql| out.push_sql(sql));
-                    out.push_sql(") = (");
-                    push_columns(table, "g.", |sql| out.push_sql(sql));
-                    out.push_sql(")");
+                Addition::Several(columns) => {
+                    let mut before = " SELECT * FROM unnest(";
+                    for column in columns {
+                        out.push_sql(before);
+                        before = ", ";
+                        match column {
+                            Values::Text(values) => {
+                                out.push_bind_param::<Array<Nullable<Text>>, _>(values)?;
+                            }
+                            Values::Int(values) => {
+                                out.push_bind_param::<Array<Nullable<BigInt>>, _>(values)?;
+                            }
+                            Values::Bytes(values) => {
+                                out.push_bind_param::<Array<Nullable<Binary>>, _>(values)?;
+                            }
+                            Values::Flag(values) => out.push_bind_param::<Array<Bool>, _>(values)?,
+                        }
+                    }
                 }
             }
-            if number < last {
-                out.push_sql(")");
-            }
+            out.push_sql(if number < last { "))" } else { ")" });
         }
         Ok(())
     }
 }
 
-/// The rows of a table as a table of their own.
-fn push_rows<'b>(columns: &'b [Values], out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-    let mut before = "unnest(";
-    for column in columns {
-        out.push_sql(before);
-        before = ", ";
-        match column {
-            Values::Text(values) => out.push_bind_param::<Array<Nullable<Text>>, _>(values)?,
-            Values::Int(values) => out.push_bind_param::<Array<Nullable<BigInt>>, _>(values)?,
-            Values::Bytes(values) => out.push_bind_param::<Array<Nullable<Binary>>, _>(values)?,
-            Values::Flag(values) => out.push_bind_param::<Array<Bool>, _>(values)?,
+/// The values of one row, without the brackets.
+fn push_values<'b, Db>(row: &'b [Value], out: &mut AstPass<'_, 'b, Db>) -> QueryResult<()>
+where
+    Db: Backend + HasSqlType<Nullable<Text>> + HasSqlType<Nullable<BigInt>>,
+    Db: HasSqlType<Nullable<Binary>> + HasSqlType<Bool>,
+    Option<String>: ToSql<Nullable<Text>, Db>,
+    Option<i64>: ToSql<Nullable<BigInt>, Db>,
+    Option<Vec<u8>>: ToSql<Nullable<Binary>, Db>,
+    bool: ToSql<Bool, Db>,
+{
+    for (number, value) in row.iter().enumerate() {
+        if number > 0 {
+            out.push_sql(", ");
+        }
+        match value {
+            Value::Text(text) => out.push_bind_param::<Nullable<Text>, _>(text)?,
+            Value::Int(number) => out.push_bind_param::<Nullable<BigInt>, _>(number)?,
+            Value::Bytes(bytes) => out.push_bind_param::<Nullable<Binary>, _>(bytes)?,
+            Value::Flag(flag) => out.push_bind_param::<Bool, _>(flag)?,
         }
     }
-    out.push_sql(")");
     Ok(())
 }
 
-impl QueryId for Together {
+impl QueryId for TogetherInsert {
     type QueryId = ();
 
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
-impl RunQueryDsl<PgConnection> for Together {}
+impl RunQueryDsl<PgConnection> for TogetherInsert {}
 
 /// One row. In the same process a round trip costs nothing; a statement that is prepared already does not
 /// cost much either.
-struct Singly {
-    change: Change,
+struct RowInsert {
     table: &'static Table,
     row: Vec<Value>,
 }
 
-impl QueryFragment<Sqlite> for Singly {
+impl QueryFragment<Sqlite> for RowInsert {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
-        let [what, columns, values] = match self.change {
-            Change::Add => ["INSERT INTO ", " (", ") VALUES ("],
-            Change::Remove => ["DELETE FROM ", " WHERE (", ") = ("],
-        };
-        out.push_sql(what);
+        out.push_sql("INSERT INTO ");
         out.push_sql(self.table.name);
-        out.push_sql(columns);
-        push_columns(self.table, "", |sql| out.push_sql(sql));
-        out.push_sql(values);
-        for (number, value) in self.row.iter().enumerate() {
-            if number > 0 {
-                out.push_sql(", ");
-            }
-            match value {
-                Value::Text(text) => out.push_bind_param::<Nullable<Text>, _>(text)?,
-                Value::Int(number) => out.push_bind_param::<Nullable<BigInt>, _>(number)?,
-                Value::Bytes(bytes) => out.push_bind_param::<Nullable<Binary>, _>(bytes)?,
-                Value::Flag(flag) => out.push_bind_param::<Bool, _>(flag)?,
-            }
-        }
+        push_columns(self.table, |sql| {
+            out.push_sql(sql);
+            Ok(())
+        })?;
+        out.push_sql(" VALUES (");
+        push_values(&self.row, &mut out)?;
         out.push_sql(")");
         Ok(())
     }
 }
 
-impl QueryId for Singly {
+impl QueryId for RowInsert {
     type QueryId = ();
 
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
-impl RunQueryDsl<SqliteConnection> for Singly {}
+impl RunQueryDsl<SqliteConnection> for RowInsert {}

@@ -112,12 +112,16 @@ fn clones(templates: &[String], owners: usize, from: usize, until: usize) -> Str
          SET work_mem = '256MB';
          BEGIN;
          CREATE TEMP TABLE clones ON COMMIT DROP AS
-           SELECT md5('bench' || i) AS id, (ARRAY[{list}])[i / {owners} % {share} + 1] AS template,
+           SELECT lpad(to_hex((extract(epoch FROM now()) * 1000)::bigint - ago / 1000), 12, '0')
+                    || left(md5('bench' || i), 20) AS id,
+                  (ARRAY[{list}])[i / {owners} % {share} + 1] AS template,
                   CASE WHEN i % {owners} = 0 THEN 'Practitioner/lane' ELSE 'Practitioner/bench-' || i % {owners} END
                     AS owner,
-                  -- Within the last ninety days, no two at once, and in no order.
-                  (i::bigint * 7919 % 7776000) * 1000000 + i AS ago
-           FROM generate_series({from}, {through}) i ORDER BY 1;
+                  ago
+           FROM generate_series({from}, {through}) i,
+                -- Within the last ninety days, no two at once, and in no order.
+                LATERAL (SELECT (i::bigint * 7919 % 7776000) * 1000000 + i AS ago) AS age
+           ORDER BY 1;
          ANALYZE clones;
          INSERT INTO tasks (tenant, id, version, last_updated, status, owner, patient, created_by, due, deleted, state,
                             indexed)

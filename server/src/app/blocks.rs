@@ -1,11 +1,13 @@
 //! Blocks of stored content against the digests that were recorded of them. Knows nothing of where they come from.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use handoff_domain::document::BLOCK_SIZE;
 use sha2::{Digest, Sha256};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How many blocks are verified together: so many the processor's SHA instructions take in half the time that they need
 /// one after the other.
@@ -71,8 +73,8 @@ impl Pace {
     /// So much the buffers between us and a client take by themselves, however slow it is.
     const UNTOLD: u32 = 16;
 
-    /// More is asked for: how many blocks to give at the most.
-    pub fn ask(&mut self, now: Instant) -> usize {
+    /// More is asked for now: whether the client has been quick for a while.
+    pub fn is_quick(&mut self, now: Instant) -> bool {
         if let Some((at, count)) = self.last.take() {
             let in_time = now.saturating_duration_since(at) <= Self::PER_BLOCK.saturating_mul(count);
             self.quick = if in_time {
@@ -81,9 +83,33 @@ impl Pace {
                 0
             };
         }
-        let count = if self.quick >= Self::UNTOLD { TOGETHER } else { 1 };
+        self.quick >= Self::UNTOLD
+    }
+
+    /// It is given so many blocks at the most.
+    pub fn give(&mut self, now: Instant, count: usize) {
         self.last = Some((now, u32::try_from(count).unwrap_or(1)));
-        count
+    }
+}
+
+/// Places for streams that hold several blocks in memory at once. A client may stop taking them at any time, and there
+/// may be thousands of clients.
+#[derive(Debug)]
+pub struct Gathering(Arc<Semaphore>);
+
+impl Gathering {
+    /// So many hold 64 MiB.
+    const PLACES: usize = 128;
+
+    /// A place, where one is free, until it is dropped.
+    pub fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0).try_acquire_owned().ok()
+    }
+}
+
+impl Default for Gathering {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(Self::PLACES)))
     }
 }
 
@@ -153,13 +179,27 @@ mod tests {
     #[test]
     fn several_blocks_are_gathered_only_for_who_has_been_quick_for_a_while() {
         let start = Instant::now();
-        let at = |milliseconds: u64| start + Duration::from_millis(milliseconds);
         let mut pace = Pace::default();
+        let mut ask = |milliseconds: u64| {
+            let now = start + Duration::from_millis(milliseconds);
+            let quick = pace.is_quick(now);
+            pace.give(now, if quick { TOGETHER } else { 1 });
+            quick
+        };
         // The first is asked for before the client takes anything.
-        assert!((0..=15).all(|turn| pace.ask(at(turn)) == 1));
-        assert_eq!(pace.ask(at(16)), TOGETHER);
-        assert_eq!(pace.ask(at(56)), TOGETHER, "four in forty milliseconds");
-        assert_eq!(pace.ask(at(97)), 1, "four in forty-one");
-        assert_eq!(pace.ask(at(98)), 1, "once slow is slow for a while");
+        assert!(!(0..=15).any(&mut ask));
+        assert!(ask(16));
+        assert!(ask(56), "four in forty milliseconds");
+        assert!(!ask(97), "four in forty-one");
+        assert!(!ask(98), "once slow is slow for a while");
+    }
+
+    #[test]
+    fn a_place_for_gathering_is_free_again_when_it_is_dropped() {
+        let gathering = Gathering::default();
+        let mut places: Vec<_> = std::iter::from_fn(|| gathering.place()).collect();
+        assert_eq!(places.len(), Gathering::PLACES);
+        places.pop();
+        assert!(gathering.place().is_some());
     }
 }

@@ -193,10 +193,10 @@ fn lock_all(tx: &mut dyn Tx, scope: &Scope, acts: &[Act]) -> Result<(), AppError
         moved.extend(tx.tasks_of_document(scope.tenant(), id)?);
     }
     if !moved.is_empty() {
-        tx.lock_tasks(scope.tenant(), &moved.into_iter().collect::<Vec<_>>())?;
+        scope.lock_tasks(tx, &moved.into_iter().collect::<Vec<_>>())?;
     }
     for id in changed.union(&named).filter(|id| !fresh.contains(id)) {
-        tx.lock_documents(scope.tenant(), std::slice::from_ref(id), changed.contains(id))?;
+        scope.lock_documents(tx, std::slice::from_ref(id), changed.contains(id))?;
     }
     Ok(())
 }

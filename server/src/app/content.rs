@@ -16,8 +16,9 @@ use handoff_domain::ports::{BlobError, ByteStream};
 use handoff_domain::reason::Reason;
 use handoff_domain::redemption::StreamEnd;
 use thiserror::Error;
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::blocks::{Block, Pace, first_wrong};
+use super::blocks::{Block, Pace, TOGETHER, first_wrong};
 use super::finish::Ending;
 use super::redeem::Ticket;
 use super::streams::Entry;
@@ -161,6 +162,8 @@ struct Verifier {
     /// The next block.
     block: u64,
     pace: Pace,
+    /// While several blocks are gathered, and until all of them were taken.
+    place: Option<OwnedSemaphorePermit>,
     digests: VecDeque<[u8; 32]>,
     from: u64,
     until: u64,
@@ -195,6 +198,7 @@ async fn verified(
         beyond: Bytes::new(),
         block: first,
         pace: Pace::default(),
+        place: None,
         from,
         until,
     };
@@ -250,7 +254,13 @@ async fn step(
 impl Verifier {
     /// The bytes of the next block, of several where the client is quick, none before all were found right.
     async fn next_blocks(&mut self) -> Result<Option<VecDeque<Bytes>>, ContentError> {
-        let most = self.pace.ask(Instant::now());
+        let now = Instant::now();
+        self.place = None;
+        if self.pace.is_quick(now) {
+            self.place = self.app.streams.gathering.place();
+        }
+        let most = if self.place.is_some() { TOGETHER } else { 1 };
+        self.pace.give(now, most);
         let (first, start) = (self.block, self.start());
         let mut blocks = Vec::with_capacity(most);
         while blocks.len() < most && self.start() < self.until {

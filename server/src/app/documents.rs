@@ -113,7 +113,7 @@ pub fn create(
         facts,
     };
     resource.set_id(id.as_str());
-    json_edit::stamp(&mut resource, 1, scope.now());
+    json_edit::stamp(&mut resource, 1, document.last_updated);
     let body = resource.to_json();
     let index = search_index(&resource, &scope.fhir_base());
     tx.insert_document(scope.tenant(), &document, &body, &index)?;
@@ -165,7 +165,7 @@ pub fn update(
         ..before.clone()
     };
     resource.set_id(id.as_str());
-    json_edit::stamp(&mut resource, after.version, scope.now());
+    json_edit::stamp(&mut resource, after.version, after.last_updated);
     let body = resource.to_json();
     let index = search_index(&resource, &scope.fhir_base());
     tx.update_document(scope.tenant(), &after, &body, Some(&index))?;
@@ -226,10 +226,10 @@ pub fn lock_with_tasks(
     let tasks = if ids.is_empty() {
         Vec::new()
     } else {
-        tx.lock_tasks(scope.tenant(), &ids)?
+        scope.lock_tasks(tx, &ids)?
     };
-    let document = tx
-        .lock_documents(scope.tenant(), std::slice::from_ref(id), true)?
+    let document = scope
+        .lock_documents(tx, std::slice::from_ref(id), true)?
         .into_iter()
         .next();
     // A Task may have taken the document in between: with the document locked, none can any more.
@@ -309,18 +309,21 @@ fn supersede(tx: &mut dyn Tx, scope: &Scope, id: &DocumentId) -> Result<Cuts, Ap
     let stored = tx
         .current(scope.tenant(), Kind::Document, id.as_str())?
         .ok_or_else(AppError::not_found)?;
-    let version = before.version.saturating_add(1);
+    let (version, at) = (
+        before.version.saturating_add(1),
+        before.last_updated.max(scope.now()),
+    );
     let in_error = before.facts.status == DocumentStatus::EnteredInError;
     let resource = if in_error {
         let mut same = json_edit::open(&stored.body)?;
-        json_edit::stamp(&mut same, version, scope.now());
+        json_edit::stamp(&mut same, version, at);
         same
     } else {
-        json_edit::supersede_document(&stored.body, version, scope.now())?
+        json_edit::supersede_document(&stored.body, version, at)?
     };
     let mut after = Document {
         version,
-        last_updated: before.last_updated.max(scope.now()),
+        last_updated: at,
         superseded: true,
         ..before
     };

@@ -29,7 +29,7 @@ pub fn load(tx: &mut dyn Tx, scope: &Scope, task: &Task) -> Result<Loaded, AppEr
     let documents = if task.documents.is_empty() {
         Vec::new()
     } else {
-        tx.lock_documents(scope.tenant(), &task.documents, false)?
+        scope.lock_documents(tx, &task.documents, false)?
     };
     let grants = tx.grants_of_task(scope.tenant(), &task.id)?;
     Ok(Loaded { documents, grants })

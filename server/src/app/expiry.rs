@@ -37,11 +37,7 @@ pub async fn run_once(app: &App) -> Result<usize, AppError> {
 }
 
 fn expire(tx: &mut dyn Tx, scope: &Scope, id: &TaskId) -> Result<((), Cuts), AppError> {
-    let Some(task) = tx
-        .lock_tasks(scope.tenant(), std::slice::from_ref(id))?
-        .into_iter()
-        .next()
-    else {
+    let Some(task) = scope.lock_tasks(tx, std::slice::from_ref(id))?.into_iter().next() else {
         return Ok(((), Cuts::none()));
     };
     let loaded = load(tx, scope, &task)?;

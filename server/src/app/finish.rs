@@ -150,8 +150,8 @@ async fn record_end(app: &App, caller: Caller, facts: EndFacts) {
 
 fn end_stream(tx: &mut dyn Tx, scope: &Scope, facts: &EndFacts) -> Result<((), Cuts), AppError> {
     // The Task first, as everywhere: its version may be about to change.
-    let task = tx
-        .lock_tasks(scope.tenant(), std::slice::from_ref(&facts.task))?
+    let task = scope
+        .lock_tasks(tx, std::slice::from_ref(&facts.task))?
         .into_iter()
         .next();
     let Some(before) = tx.redemption(scope.tenant(), &facts.redemption)? else {
@@ -414,8 +414,8 @@ fn close_abandoned(
     let Some(grant) = tx.grant(scope.tenant(), &seen.grant)? else {
         return none;
     };
-    let Some(task) = tx
-        .lock_tasks(scope.tenant(), std::slice::from_ref(&grant.task))?
+    let Some(task) = scope
+        .lock_tasks(tx, std::slice::from_ref(&grant.task))?
         .into_iter()
         .next()
     else {

@@ -405,7 +405,7 @@ fn revoke(
 }
 
 fn lock_visible_even_deleted(tx: &mut dyn Tx, scope: &Scope, id: &TaskId) -> Result<Task, AppError> {
-    let locked = tx.lock_tasks(scope.tenant(), std::slice::from_ref(id))?;
+    let locked = scope.lock_tasks(tx, std::slice::from_ref(id))?;
     locked
         .into_iter()
         .next()

@@ -24,11 +24,13 @@ pub mod tasks;
 pub mod watch;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use handoff_domain::access::{AccessRequest, Action, Permit, Policy, Principal, Relation, authorize};
 use handoff_domain::audit::{AuditRow, Context, Event, Outcome};
+use handoff_domain::document::Document;
 use handoff_domain::grant::Grant;
-use handoff_domain::ids::{GrantId, Handle, TenantId};
+use handoff_domain::ids::{DocumentId, GrantId, Handle, TaskId, TenantId};
 use handoff_domain::ports::{self, BlobStore, Clock, Entropy, Read, Store, Tx};
 use handoff_domain::reason::Reason;
 use handoff_domain::task::Task;
@@ -149,20 +151,36 @@ pub struct Scope {
     pub rules: Arc<Rules>,
     /// The source of ids.
     pub entropy: Arc<dyn Entropy>,
-    /// The source of instants.
-    pub clock: Arc<dyn Clock>,
     /// What is set.
     pub settings: Arc<Settings>,
+    clock: Arc<dyn Clock>,
+    /// In microseconds.
+    instant: Arc<AtomicI64>,
 }
 
 impl Scope {
-    /// The same at this instant: what was waited for since, a connection or a lock, may have taken seconds, in which
-    /// rights expire.
-    #[must_use]
-    pub fn at_present(&self) -> Self {
-        let mut scope = self.clone();
-        scope.caller.context.now = self.clock.now();
-        scope
+    /// The Tasks under lock. Waiting for it may take seconds, in which rights expire and others decide: what follows is
+    /// of the instant at which they are held.
+    pub fn lock_tasks(&self, tx: &mut dyn Tx, ids: &[TaskId]) -> Result<Vec<Task>, AppError> {
+        let tasks = tx.lock_tasks(self.tenant(), ids)?;
+        self.go_on();
+        Ok(tasks)
+    }
+
+    /// The documents under lock, as [`Self::lock_tasks`].
+    pub fn lock_documents(
+        &self,
+        tx: &mut dyn Tx,
+        ids: &[DocumentId],
+        exclusive: bool,
+    ) -> Result<Vec<Document>, AppError> {
+        let documents = tx.lock_documents(self.tenant(), ids, exclusive)?;
+        self.go_on();
+        Ok(documents)
+    }
+
+    fn go_on(&self) {
+        self.instant.store(self.clock.now().0, Ordering::Relaxed);
     }
 
     /// The tenant acted in.
@@ -175,9 +193,9 @@ impl Scope {
         self.settings.fhir_base(self.tenant())
     }
 
-    /// The instant of the request.
-    pub const fn now(&self) -> Timestamp {
-        self.caller.context.now
+    /// The instant at which it holds what it last locked, or else began.
+    pub fn now(&self) -> Timestamp {
+        Timestamp(self.instant.load(Ordering::Relaxed))
     }
 
     /// Whether the policy allows `action` to a caller who stands like this to its object.
@@ -202,12 +220,16 @@ impl Scope {
 
     /// An audit row of this request.
     pub fn row(&self, event: Event, outcome: Outcome, reason: Reason) -> AuditRow {
-        self.caller.context.row(event, outcome, reason)
+        let row = self.caller.context.row(event, outcome, reason);
+        AuditRow {
+            recorded: self.now(),
+            ..row
+        }
     }
 
     /// An id for something that this request makes.
     pub fn ordered_id(&self) -> String {
-        self.entropy.ordered_id(self.caller.context.now)
+        self.entropy.ordered_id(self.now())
     }
 
     /// Ids for a new grant.
@@ -235,15 +257,15 @@ fn unreachable_handle() -> Handle {
 impl App {
     /// The scope of one request.
     pub fn scope(&self, caller: &Caller) -> Scope {
-        let scope = Scope {
+        Scope {
             caller: caller.clone(),
             rules: Arc::clone(&self.rules),
             entropy: Arc::clone(&self.entropy),
-            clock: Arc::clone(&self.clock),
             settings: Arc::clone(&self.settings),
-        };
-        // Not the instant at which the request's head came in.
-        scope.at_present()
+            clock: Arc::clone(&self.clock),
+            // Not the instant at which the request's head came in.
+            instant: Arc::new(AtomicI64::new(self.clock.now().0)),
+        }
     }
 
     /// Runs one use case in one transaction. A refusal is recorded in a transaction of its own before it is

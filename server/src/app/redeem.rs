@@ -240,7 +240,6 @@ fn by_binary(
         return Err(without_relation(scope, &binary, fetch.task.as_ref()));
     };
     let scene = Scene::lock(tx, scope, &task.id, binary)?;
-    let scope = &scope.at_present();
     if !fetch.head
         && let Some((etag, wanted)) = &fetch.resume
         && *etag == scene.etag()
@@ -293,7 +292,6 @@ fn by_link(
     let binary = tx.binary(scope.tenant(), &grant.binary)?.ok_or_else(unknown)?;
     let task = tx.task(scope.tenant(), &grant.task)?.ok_or_else(unknown)?;
     let mut scene = Scene::lock(tx, scope, &task.id, binary)?;
-    let scope = &scope.at_present();
     // The link opens its own grant, not a newer one.
     scene.grant = tx.grant(scope.tenant(), &grant.id)?;
     if grant.grantee() != Some(&scope.caller.principal.actor) {
@@ -354,7 +352,6 @@ fn by_redemption(
         .task(scope.tenant(), &grant.task)?
         .ok_or_else(AppError::not_found)?;
     let mut scene = Scene::lock(tx, scope, &task.id, binary)?;
-    let scope = &scope.at_present();
     scene.grant = tx.grant(scope.tenant(), &grant.id)?;
     // Read again: now nobody else can change it.
     let redemption = tx

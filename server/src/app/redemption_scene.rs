@@ -37,8 +37,8 @@ impl Scene {
         task: &TaskId,
         binary: StoredBinary,
     ) -> Result<Self, AppError> {
-        let task = tx
-            .lock_tasks(scope.tenant(), std::slice::from_ref(task))?
+        let task = scope
+            .lock_tasks(tx, std::slice::from_ref(task))?
             .into_iter()
             .next()
             .ok_or_else(AppError::not_found)?;
@@ -55,10 +55,7 @@ impl Scene {
             .or(binary.document.as_ref())
             .cloned();
         let document = match id {
-            Some(id) => tx
-                .lock_documents(scope.tenant(), &[id], false)?
-                .into_iter()
-                .next(),
+            Some(id) => scope.lock_documents(tx, &[id], false)?.into_iter().next(),
             None => None,
         };
         let mut relation = scope.caller.relation_to(&task);

@@ -8,6 +8,8 @@ use handoff_domain::ids::{GrantId, RedemptionId, TenantId};
 use handoff_domain::reason::Reason;
 use tokio::sync::watch;
 
+use super::blocks::Gathering;
+
 /// Breaks the transport under a stream, so that not even bytes waiting in buffers are sent.
 pub trait Abort: Send + Sync {
     /// Breaks it. Doing so twice is harmless.
@@ -166,6 +168,8 @@ const MOST_DOUBTED: usize = 10_000;
 #[derive(Default)]
 pub struct Streams {
     entries: Mutex<Entries>,
+    /// Places for those that gather several blocks at once.
+    pub gathering: Gathering,
 }
 
 impl Streams {

@@ -53,7 +53,7 @@ fn descend(
     if ids.is_empty() {
         return Ok(cuts);
     }
-    for child in tx.lock_tasks(scope.tenant(), &ids)? {
+    for child in scope.lock_tasks(tx, &ids)? {
         if child.deleted || !is_part(&child, parent) {
             continue;
         }
@@ -101,14 +101,15 @@ fn move_child(
         .current(scope.tenant(), Kind::Task, before.id.as_str())?
         .ok_or_else(AppError::not_found)?;
     let version = before.version.saturating_add(1);
+    let at = before.last_updated.max(scope.now());
     let edit = TaskEdit {
         status: Some(status),
         ..TaskEdit::default()
     };
-    let resource = edit_task(&stored.body, edit, version, scope.now())?;
+    let resource = edit_task(&stored.body, edit, version, at)?;
     let mut after = Task {
         version,
-        last_updated: before.last_updated.max(scope.now()),
+        last_updated: at,
         held_from: (status == TaskStatus::OnHold).then_some(before.facts.status),
         held_by_parent,
         ..before.clone()

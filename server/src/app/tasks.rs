@@ -162,7 +162,7 @@ pub fn create(
     };
     let mut resource = resource.clone();
     resource.set_id(id.as_str());
-    json_edit::stamp(&mut resource, 1, scope.now());
+    json_edit::stamp(&mut resource, 1, task.last_updated);
     let body = resource.to_json();
     tx.insert_task(scope.tenant(), &task, &body, &index(scope, &resource))?;
     let row = scope
@@ -213,7 +213,7 @@ pub fn update(
     let after = advance(scope, &before, facts, documents);
     let mut resource = resource.clone();
     resource.set_id(id.as_str());
-    json_edit::stamp(&mut resource, after.version, scope.now());
+    json_edit::stamp(&mut resource, after.version, after.last_updated);
     let body = resource.to_json();
     tx.update_task(scope.tenant(), &after, &body, Some(&index(scope, &resource)))?;
     let mut cuts = settle_move(tx, scope, &before, &after)?;
@@ -228,7 +228,7 @@ pub fn delete(
     id: &TaskId,
     expected: Expected,
 ) -> Result<((), Cuts), AppError> {
-    let locked = tx.lock_tasks(scope.tenant(), std::slice::from_ref(id))?;
+    let locked = scope.lock_tasks(tx, std::slice::from_ref(id))?;
     // Gone already, never there or not to be seen: the same success.
     let Some(before) = locked.into_iter().next().filter(|t| !t.deleted && sees(scope, t)) else {
         return Ok(((), Cuts::none()));
@@ -287,7 +287,7 @@ pub fn sees(scope: &Scope, task: &Task) -> bool {
 
 /// The Task under lock, or the same 404 whether it is unknown or not for this caller.
 pub fn lock_visible(tx: &mut dyn Tx, scope: &Scope, id: &TaskId) -> Result<Task, AppError> {
-    let locked = tx.lock_tasks(scope.tenant(), std::slice::from_ref(id))?;
+    let locked = scope.lock_tasks(tx, std::slice::from_ref(id))?;
     let task = locked
         .into_iter()
         .next()
@@ -430,7 +430,7 @@ fn effective_documents(
     let found = if judged.is_empty() {
         Vec::new()
     } else {
-        tx.lock_documents(scope.tenant(), &judged.into_iter().collect::<Vec<_>>(), false)?
+        scope.lock_documents(tx, &judged.into_iter().collect::<Vec<_>>(), false)?
     };
     let own: Vec<&Document> = found
         .iter()

@@ -84,11 +84,14 @@ struct Window {
 impl Window {
     const SMALLEST: u64 = 512 * 1024;
     const LARGEST: u64 = 2 * 1024 * 1024 * 1024;
+    /// The first is taken by buffers, so it says little of the reader.
     const GROWTH: u64 = 64;
     /// One that lasts for less was too small: the next one is larger.
     const SHORT: Duration = Duration::from_secs(1);
     /// One that lasts for longer was too large.
     const LONG: Duration = Duration::from_secs(4);
+    /// In milliseconds.
+    const WANTED: u64 = 2_000;
 
     fn first() -> Self {
         Self {
@@ -104,13 +107,15 @@ impl Window {
         self.end = next.saturating_add(self.size).min(end);
     }
 
-    /// All of it was taken, in this time.
+    /// All of it was taken, in this time: the next one should last for [`Self::WANTED`].
     fn taken_in(&mut self, time: Duration) {
-        if time < Self::SHORT {
-            self.size = self.size.saturating_mul(Self::GROWTH).min(Self::LARGEST);
-        } else if time > Self::LONG {
-            self.size = (self.size / Self::GROWTH).max(Self::SMALLEST);
+        if (Self::SHORT..=Self::LONG).contains(&time) {
+            return;
         }
+        let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
+        let wanted = self.size.saturating_mul(Self::WANTED) / milliseconds;
+        let most = self.size.saturating_mul(Self::GROWTH).min(Self::LARGEST);
+        self.size = wanted.clamp(Self::SMALLEST, most);
     }
 }
 
@@ -230,12 +235,18 @@ mod tests {
     fn a_window_is_as_large_as_its_reader_is_fast() {
         let mut window = Window::first();
         let mut sizes = Vec::new();
-        for seconds in [0, 0, 2, 0, 0, 5, 16, 16, 16, 16] {
+        for milliseconds in [0, 500, 2_000, 0, 0, 5_000, 16_000, 16_000, 16_000, 1_200_000, 900] {
             window.open(10, u64::MAX);
             sizes.push((window.end - 10) / Window::SMALLEST);
-            window.taken_in(Duration::from_secs(seconds));
+            window.taken_in(Duration::from_millis(milliseconds));
         }
-        assert_eq!(sizes, [1, 64, 4096, 4096, 4096, 4096, 64, 1, 1, 1]);
+        assert_eq!(sizes, [1, 64, 256, 256, 4096, 4096, 1638, 204, 25, 3, 1]);
+        window.open(10, u64::MAX);
+        assert_eq!(
+            window.end - 10,
+            Window::SMALLEST * 2_000 / 900,
+            "what it takes in two seconds"
+        );
         window.open(10, 20);
         assert_eq!(window.end, 20, "no further than the range");
     }

@@ -191,7 +191,7 @@ fn sqlite_settings(config: &StoreConfig, purpose: Purpose) -> String {
         .to_owned();
     settings.push_str(match purpose {
         Purpose::Read => " PRAGMA cache_size = -8192;",
-        // Ids are random, so every unit touches pages all over the indexes: those are kept at hand, and moved from the
+        // Every unit touches pages all over the indexes, by people, codes, documents: those are kept at hand, and moved from the
         // log into the database less often than every few units, each time by two more waits for the disk.
         Purpose::Write => " PRAGMA cache_size = -65536; PRAGMA wal_autocheckpoint = 8192;",
     });

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use handoff_domain::document::BLOCK_SIZE;
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -13,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// one after the other.
 pub const TOGETHER: usize = 4;
 
-/// One block as it came, and what it should be.
+/// One block, and what it should be.
 #[derive(Debug)]
 pub struct Block {
     /// Its bytes.
@@ -31,26 +30,62 @@ impl Block {
         hasher.finalize().as_slice() == self.digest
     }
 
-    /// Its bytes in one piece, copied together where they came in several.
-    fn whole(&mut self) -> Bytes {
-        if self.pieces.len() != 1 {
-            let mut whole = BytesMut::with_capacity(BLOCK_SIZE);
-            for piece in &self.pieces {
-                whole.extend_from_slice(piece);
-            }
-            self.pieces = VecDeque::from([whole.freeze()]);
+    /// Its bytes, where they are in one piece.
+    fn whole(&self) -> Option<&[u8]> {
+        let piece = self.pieces.front()?;
+        (self.pieces.len() == 1).then_some(piece)
+    }
+}
+
+/// The bytes of a block while they come. They are copied: what comes may lie in buffers of many times its size, and would
+/// keep those for as long as a slow client takes to read it.
+#[derive(Debug)]
+pub struct Gathered {
+    size: usize,
+    full: VecDeque<Bytes>,
+    last: BytesMut,
+}
+
+impl Gathered {
+    /// Nothing yet; it is gathered in pieces of `size` bytes, the last one shorter.
+    pub fn in_pieces_of(size: usize) -> Self {
+        Self {
+            size,
+            full: VecDeque::new(),
+            last: BytesMut::with_capacity(size),
         }
-        self.pieces.front().cloned().unwrap_or_default()
+    }
+
+    /// More of it.
+    pub fn add(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            if self.last.len() >= self.size {
+                let next = BytesMut::with_capacity(self.size);
+                let full = std::mem::replace(&mut self.last, next);
+                self.full.push_back(full.freeze());
+            }
+            let room = self.size.saturating_sub(self.last.len());
+            let (now, later) = bytes.split_at(bytes.len().min(room));
+            self.last.extend_from_slice(now);
+            bytes = later;
+        }
+    }
+
+    /// All of it.
+    pub fn into_pieces(mut self) -> VecDeque<Bytes> {
+        if !self.last.is_empty() {
+            self.full.push_back(self.last.freeze());
+        }
+        self.full
     }
 }
 
 /// The first of the blocks that is not what was recorded.
-pub fn first_wrong(blocks: &mut [Block]) -> Option<usize> {
-    if blocks.len() == TOGETHER {
-        let whole: Vec<Bytes> = blocks.iter_mut().map(Block::whole).collect();
-        let messages: Vec<&[u8]> = whole.iter().map(AsRef::as_ref).collect();
+pub fn first_wrong(blocks: &[Block]) -> Option<usize> {
+    let whole: Option<Vec<&[u8]>> = blocks.iter().map(Block::whole).collect();
+    if let Some(whole) = whole.filter(|whole| whole.len() == TOGETHER) {
         let mut digests = [[0; 32]; TOGETHER];
-        tape_sha256::hash_many(&messages, &mut digests);
+        tape_sha256::hash_many(&whole, &mut digests);
         if blocks.iter().map(|block| block.digest).eq(digests) {
             return None;
         }
@@ -115,12 +150,22 @@ impl Default for Gathering {
 
 #[cfg(test)]
 mod tests {
+    use handoff_domain::document::BLOCK_SIZE;
+
     use super::*;
+
+    fn gathered(bytes: &[u8], size: usize) -> VecDeque<Bytes> {
+        let mut gathered = Gathered::in_pieces_of(size);
+        for chunk in bytes.chunks(3000) {
+            gathered.add(chunk);
+        }
+        gathered.into_pieces()
+    }
 
     /// A block of these bytes in pieces of `size`, with its digest.
     fn block(bytes: &[u8], size: usize) -> Block {
         Block {
-            pieces: bytes.chunks(size).map(Bytes::copy_from_slice).collect(),
+            pieces: gathered(bytes, size),
             digest: Sha256::digest(bytes).into(),
         }
     }
@@ -140,8 +185,8 @@ mod tests {
                     let blocks = content.chunks(BLOCK_SIZE).take(count);
                     blocks.map(|bytes| block(bytes, size)).collect()
                 };
-                let mut right = fresh();
-                assert_eq!(first_wrong(&mut right), None, "{count} of {size}");
+                let right = fresh();
+                assert_eq!(first_wrong(&right), None, "{count} of {size}");
                 let passed: Vec<u8> = right.iter().flat_map(bytes_of).collect();
                 assert!(
                     passed == content[..count * BLOCK_SIZE],
@@ -152,16 +197,29 @@ mod tests {
                         let mut blocks = fresh();
                         let mut bytes = bytes_of(&blocks[at]);
                         bytes[byte] ^= 1;
-                        blocks[at].pieces = bytes.chunks(size).map(Bytes::copy_from_slice).collect();
-                        assert_eq!(
-                            first_wrong(&mut blocks),
-                            Some(at),
-                            "{count} of {size}, byte {byte}"
-                        );
+                        blocks[at].pieces = gathered(&bytes, size);
+                        assert_eq!(first_wrong(&blocks), Some(at), "{count} of {size}, byte {byte}");
                     }
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_is_gathered_is_kept_in_pieces_of_one_size_however_it_came() {
+        let content: Vec<u8> = (0..100_000_u32).map(|i| i.to_le_bytes()[1]).collect();
+        for chunk in [1, 1000, 32_768, 100_000] {
+            let mut gathered = Gathered::in_pieces_of(32_768);
+            content.chunks(chunk).for_each(|bytes| gathered.add(bytes));
+            let pieces = gathered.into_pieces();
+            let sizes: Vec<usize> = pieces.iter().map(Bytes::len).collect();
+            assert_eq!(sizes, [32_768, 32_768, 32_768, 1696], "{chunk}");
+            assert!(
+                pieces.into_iter().flatten().eq(content.iter().copied()),
+                "{chunk}"
+            );
+        }
+        assert!(Gathered::in_pieces_of(10).into_pieces().is_empty());
     }
 
     #[test]
@@ -171,9 +229,9 @@ mod tests {
             .chunks(BLOCK_SIZE)
             .map(|bytes| block(bytes, 5000))
             .collect();
-        assert_eq!(first_wrong(&mut blocks), None);
+        assert_eq!(first_wrong(&blocks), None);
         blocks[TOGETHER - 1].pieces.pop_back();
-        assert_eq!(first_wrong(&mut blocks), Some(TOGETHER - 1));
+        assert_eq!(first_wrong(&blocks), Some(TOGETHER - 1));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use handoff_domain::redemption::StreamEnd;
 use thiserror::Error;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::blocks::{Block, Pace, TOGETHER, first_wrong};
+use super::blocks::{Block, Gathered, Pace, TOGETHER, first_wrong};
 use super::finish::Ending;
 use super::redeem::Ticket;
 use super::streams::Entry;
@@ -43,7 +43,7 @@ pub enum ContentError {
     Storage,
 }
 
-/// Verified blocks, each in the pieces that it came in.
+/// Verified blocks, in pieces.
 type Blocks = Pin<Box<dyn Stream<Item = Result<VecDeque<Bytes>, ContentError>> + Send>>;
 
 /// Verified bytes on their way to one client.
@@ -151,7 +151,7 @@ impl Stream for Content {
     }
 }
 
-/// What the verifying stream works on. For all but quick clients bytes are passed on in the buffers that they came in.
+/// What the verifying stream works on.
 struct Verifier {
     app: App,
     tenant: TenantId,
@@ -266,7 +266,7 @@ impl Verifier {
         while blocks.len() < most && self.start() < self.until {
             blocks.push(self.gather().await?);
         }
-        if let Some(wrong) = first_wrong(&mut blocks) {
+        if let Some(wrong) = first_wrong(&blocks) {
             let block = first.saturating_add(wrong as u64);
             tracing::error!(binary = %self.binary.id, block, "a stored block is not what was recorded");
             return Err(ContentError::Integrity);
@@ -297,15 +297,17 @@ impl Verifier {
     async fn gather(&mut self) -> Result<Block, ContentError> {
         let left = self.binary.size.saturating_sub(self.start());
         let mut missing = usize::try_from(left).unwrap_or(usize::MAX).min(BLOCK_SIZE);
-        let mut pieces = VecDeque::new();
+        let size = if self.place.is_some() { BLOCK_SIZE } else { PIECE };
+        let mut gathered = Gathered::in_pieces_of(size.min(missing));
         while missing > 0 {
             let mut chunk = self.next_chunk().await?;
             self.beyond = chunk.split_off(chunk.len().min(missing));
             missing = missing.saturating_sub(chunk.len());
-            pieces.push_back(chunk);
+            gathered.add(&chunk);
         }
         let digest = self.next_digest().await?;
         self.block = self.block.saturating_add(1);
+        let pieces = gathered.into_pieces();
         Ok(Block { pieces, digest })
     }
 

@@ -2,6 +2,7 @@
 //! where a connection broke. Keeps no more than the chunk in hand.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use azure_core::ResponseBody;
@@ -10,6 +11,7 @@ use azure_storage_blobs::prelude::{BlobClient, BlobVersioning, VersionId};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use handoff_domain::ports::{BlobError, BlobPin, ByteStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -22,6 +24,7 @@ const PATIENCE: u32 = 3;
 pub(super) async fn download(
     blob: BlobClient,
     ample: BlobClient,
+    places: Arc<Semaphore>,
     pin: BlobPin,
     range: Range<u64>,
 ) -> Result<ByteStream, BlobError> {
@@ -31,6 +34,8 @@ pub(super) async fn download(
     let mut reading = Reading {
         blob,
         ample,
+        places,
+        place: None,
         pin,
         next: range.start,
         end: range.end,
@@ -123,6 +128,10 @@ struct Reading {
     blob: BlobClient,
     /// The same, for readers who have shown that they take much at once.
     ample: BlobClient,
+    /// Places for those.
+    places: Arc<Semaphore>,
+    /// The place of the present window, where it is read amply.
+    place: Option<OwnedSemaphorePermit>,
     pin: BlobPin,
     next: u64,
     end: u64,
@@ -154,7 +163,11 @@ impl Reading {
     /// Asks for the next window.
     async fn open(&mut self) -> Result<ResponseBody, BlobError> {
         self.window.open(self.next, self.end);
-        let blob = if self.window.size > Window::SMALLEST {
+        self.place = None;
+        if self.window.size > Window::SMALLEST {
+            self.place = Arc::clone(&self.places).try_acquire_owned().ok();
+        }
+        let blob = if self.place.is_some() {
             &self.ample
         } else {
             &self.blob

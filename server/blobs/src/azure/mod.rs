@@ -7,11 +7,13 @@ mod transport;
 mod upload;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use azure_core::prelude::IfMatchCondition;
 use azure_storage::CloudLocation;
 use azure_storage_blobs::prelude::{BlobClient, ClientBuilder, ContainerClient, PublicAccess, VersionId};
 use handoff_domain::ports::{BlobError, BlobPin, BlobStore, BoxFuture, ByteStream, Uploaded};
+use tokio::sync::Semaphore;
 use tracing::debug;
 
 use self::pipeline::{CONTROL_DEADLINE, Failure, within};
@@ -26,7 +28,12 @@ pub struct AzureStore {
     container: ContainerClient,
     /// The same one, read in large pieces.
     ample: ContainerClient,
+    /// Places for downloads that are read so.
+    places: Arc<Semaphore>,
 }
+
+/// Each may hold most of a MiB in buffers, for as long as a reader who was quick before stops reading.
+const AMPLE_READERS: usize = 128;
 
 impl AzureStore {
     /// A client for the configured container. Nothing is sent yet.
@@ -47,6 +54,7 @@ impl AzureStore {
         Ok(Self {
             container: client(Reads::Sparing),
             ample: client(Reads::Ample),
+            places: Arc::new(Semaphore::new(AMPLE_READERS)),
         })
     }
 
@@ -133,7 +141,8 @@ impl BlobStore for AzureStore {
     ) -> BoxFuture<'a, Result<ByteStream, BlobError>> {
         Box::pin(async move {
             let ample = self.ample.blob_client(Key::parse(&pin.key)?.to_name());
-            download::download(self.blob(&pin.key)?, ample, pin.clone(), range).await
+            let places = Arc::clone(&self.places);
+            download::download(self.blob(&pin.key)?, ample, places, pin.clone(), range).await
         })
     }
 

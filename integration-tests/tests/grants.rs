@@ -138,6 +138,10 @@ on_both! {
         let path = format!("/access-grants/{}", grants[0]["grantId"].as_str().unwrap());
         clerk.delete(&path).await.refused(403, "policy-denied");
         auditor.delete(&path).await.refused(403, "policy-denied");
+        // Who may not read it does not learn that it exists either.
+        let records = app.client("records").await;
+        records.get(&path).await.refused(404, "not-found");
+        records.delete(&path).await.refused(404, "not-found");
         for client in [&referral.ehr, &operator, &referral.lane] {
             ask(client, file, task, &for_lane).await.expect(201);
         }

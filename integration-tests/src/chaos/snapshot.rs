@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::record::{Micros, now};
-use super::stand::{Cell, Stand};
+use super::stand::{Cell, Reader, Stand};
 
 /// A version of a Task or a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,15 +151,17 @@ pub struct Snapshot {
 impl Snapshot {
     /// Reads everything.
     pub async fn take(stand: &Stand) -> Self {
+        // All of one instant: the servers run on, and a grant may expire between two tables.
+        let reader = &mut stand.reader();
         Self {
             taken: now(),
-            heads: heads(stand),
-            versions: versions(stand),
-            grants: grants(stand),
-            redemptions: redemptions(stand),
-            audit: audit(stand),
-            outbox: outbox(stand),
-            binaries: binaries(stand),
+            heads: heads(reader),
+            versions: versions(reader),
+            grants: grants(reader),
+            redemptions: redemptions(reader),
+            audit: audit(reader),
+            outbox: outbox(reader),
+            binaries: binaries(reader),
             objects: stand.objects().await,
         }
     }
@@ -167,27 +169,27 @@ impl Snapshot {
 
 /// How many redemptions wait for a stream or run one.
 pub fn left_open(stand: &Stand) -> usize {
-    redemptions(stand).iter().filter(|r| r.is_left_open()).count()
+    let all = redemptions(&mut stand.reader());
+    all.iter().filter(|r| r.is_left_open()).count()
 }
 
 use Cell::{About, Detail, Hex, Plain, Text};
 
-fn heads(stand: &Stand) -> Vec<HeadRow> {
+fn heads(reader: &mut Reader) -> Vec<HeadRow> {
     let cells = [Plain("id"), Plain("version"), Plain("deleted")];
-    let of = |kind: &'static str, rest: &str| {
-        stand.rows(&cells, rest).into_iter().map(move |row| HeadRow {
+    let mut heads = Vec::new();
+    for (kind, rest) in [("Task", "FROM tasks"), ("DocumentReference", "FROM documents")] {
+        heads.extend(reader.rows(&cells, rest).into_iter().map(|row| HeadRow {
             kind: kind.to_owned(),
             id: text(&row[0]),
             version: number(&row[1]),
             is_deleted: flag(&row[2]),
-        })
-    };
-    of("Task", "FROM tasks")
-        .chain(of("DocumentReference", "FROM documents"))
-        .collect()
+        }));
+    }
+    heads
 }
 
-fn versions(stand: &Stand) -> Vec<VersionRow> {
+fn versions(reader: &mut Reader) -> Vec<VersionRow> {
     let cells = [
         Plain("kind"),
         Plain("id"),
@@ -195,7 +197,7 @@ fn versions(stand: &Stand) -> Vec<VersionRow> {
         Plain("last_updated"),
         Text("body"),
     ];
-    let rows = stand.rows(&cells, "FROM resource_versions ORDER BY kind, id, version");
+    let rows = reader.rows(&cells, "FROM resource_versions ORDER BY kind, id, version");
     rows.into_iter()
         .map(|row| {
             let body: Value = serde_json::from_str(&text(&row[4])).unwrap_or(Value::Null);
@@ -230,7 +232,7 @@ fn names(body: &Value) -> Vec<String> {
         .collect()
 }
 
-fn grants(stand: &Stand) -> Vec<GrantRow> {
+fn grants(reader: &mut Reader) -> Vec<GrantRow> {
     let cells = [
         Plain("id"),
         Plain("task"),
@@ -242,7 +244,7 @@ fn grants(stand: &Stand) -> Vec<GrantRow> {
         Plain("grantee"),
         Plain("expires_at"),
     ];
-    let rows = stand.rows(&cells, "FROM grants ORDER BY issued_at, id");
+    let rows = reader.rows(&cells, "FROM grants ORDER BY issued_at, id");
     rows.into_iter()
         .map(|row| GrantRow {
             id: text(&row[0]),
@@ -258,7 +260,7 @@ fn grants(stand: &Stand) -> Vec<GrantRow> {
         .collect()
 }
 
-fn redemptions(stand: &Stand) -> Vec<RedemptionRow> {
+fn redemptions(reader: &mut Reader) -> Vec<RedemptionRow> {
     let cells = [
         Plain("id"),
         Plain("grant_id"),
@@ -269,7 +271,7 @@ fn redemptions(stand: &Stand) -> Vec<RedemptionRow> {
         Plain("streams"),
         Plain("process"),
     ];
-    let rows = stand.rows(&cells, "FROM redemptions ORDER BY opened_at, id");
+    let rows = reader.rows(&cells, "FROM redemptions ORDER BY opened_at, id");
     rows.into_iter()
         .map(|row| RedemptionRow {
             id: text(&row[0]),
@@ -284,7 +286,7 @@ fn redemptions(stand: &Stand) -> Vec<RedemptionRow> {
         .collect()
 }
 
-fn audit(stand: &Stand) -> Vec<AuditRow> {
+fn audit(reader: &mut Reader) -> Vec<AuditRow> {
     let cells = [
         Plain("sequence"),
         Plain("recorded"),
@@ -300,7 +302,7 @@ fn audit(stand: &Stand) -> Vec<AuditRow> {
         Plain("redemption"),
         Detail("business-status"),
     ];
-    let rows = stand.rows(&cells, "FROM audit_log ORDER BY sequence");
+    let rows = reader.rows(&cells, "FROM audit_log ORDER BY sequence");
     rows.into_iter()
         .map(|row| AuditRow {
             sequence: number(&row[0]),
@@ -320,7 +322,7 @@ fn audit(stand: &Stand) -> Vec<AuditRow> {
         .collect()
 }
 
-fn outbox(stand: &Stand) -> Vec<OutboxRow> {
+fn outbox(reader: &mut Reader) -> Vec<OutboxRow> {
     let cells = [
         Plain("topic"),
         Plain("focus"),
@@ -328,7 +330,7 @@ fn outbox(stand: &Stand) -> Vec<OutboxRow> {
         Plain("change"),
         Plain("grant_id"),
     ];
-    let rows = stand.rows(&cells, "FROM outbox ORDER BY sequence");
+    let rows = reader.rows(&cells, "FROM outbox ORDER BY sequence");
     rows.into_iter()
         .map(|row| OutboxRow {
             topic: text(&row[0]),
@@ -340,7 +342,7 @@ fn outbox(stand: &Stand) -> Vec<OutboxRow> {
         .collect()
 }
 
-fn binaries(stand: &Stand) -> Vec<BinaryRow> {
+fn binaries(reader: &mut Reader) -> Vec<BinaryRow> {
     let cells = [
         Plain("id"),
         Plain("document"),
@@ -348,7 +350,7 @@ fn binaries(stand: &Stand) -> Vec<BinaryRow> {
         Hex("sha256"),
         Plain("deleted_at"),
     ];
-    let rows = stand.rows(&cells, "FROM binaries ORDER BY id");
+    let rows = reader.rows(&cells, "FROM binaries ORDER BY id");
     rows.into_iter()
         .map(|row| BinaryRow {
             id: text(&row[0]),

@@ -122,23 +122,22 @@ impl Stand {
         (self.backend == Backend::Production).then(|| (place(&self.database_url()), place(&self.blob_url())))
     }
 
-    /// The rows that a query gives, each a JSON array of these cells.
-    pub fn rows(&self, cells: &[Cell], rest: &str) -> Vec<Value> {
-        let cells: Vec<String> = cells.iter().map(|cell| cell.of(self.backend)).collect();
-        let (function, cast) = match self.backend {
-            Backend::Embedded => ("json_array", ""),
-            Backend::Production => ("json_build_array", "::text"),
-        };
-        let query = format!("SELECT {function}({}){cast} AS line {rest}", cells.join(", "));
-        let lines: Vec<Line> = match self.backend {
-            Backend::Embedded => diesel::sql_query(query).load(&mut self.sqlite()),
-            Backend::Production => diesel::sql_query(query).load(&mut self.postgres()),
+    /// Reads the database as it is at its first query.
+    pub fn reader(&self) -> Reader {
+        match self.backend {
+            Backend::Embedded => {
+                let mut connection = self.sqlite();
+                connection.batch_execute("BEGIN").expect("a transaction");
+                Reader::Sqlite(connection)
+            }
+            Backend::Production => {
+                let mut connection = self.postgres();
+                connection
+                    .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                    .expect("a transaction");
+                Reader::Postgres(connection)
+            }
         }
-        .expect("a query");
-        lines
-            .iter()
-            .map(|line| serde_json::from_str(&line.line).expect("JSON"))
-            .collect()
     }
 
     /// Does something to the rows behind the servers' backs, as the tests of the checker do.
@@ -203,4 +202,33 @@ fn files(folder: &Path) -> Vec<String> {
                 .into_owned()
         })
         .collect()
+}
+
+/// One transaction that reads.
+pub enum Reader {
+    /// Of PostgreSQL.
+    Postgres(PgConnection),
+    /// Of SQLite.
+    Sqlite(SqliteConnection),
+}
+
+impl Reader {
+    /// The rows that a query gives, each a JSON array of these cells.
+    pub fn rows(&mut self, cells: &[Cell], rest: &str) -> Vec<Value> {
+        let (backend, function, cast) = match self {
+            Self::Sqlite(_) => (Backend::Embedded, "json_array", ""),
+            Self::Postgres(_) => (Backend::Production, "json_build_array", "::text"),
+        };
+        let cells: Vec<String> = cells.iter().map(|cell| cell.of(backend)).collect();
+        let query = format!("SELECT {function}({}){cast} AS line {rest}", cells.join(", "));
+        let lines: Vec<Line> = match self {
+            Self::Sqlite(connection) => diesel::sql_query(query).load(connection),
+            Self::Postgres(connection) => diesel::sql_query(query).load(connection),
+        }
+        .expect("a query");
+        lines
+            .iter()
+            .map(|line| serde_json::from_str(&line.line).expect("JSON"))
+            .collect()
+    }
 }

@@ -218,15 +218,17 @@ impl Redemption {
             self.sent_up_to
         };
         let state = match (end, self.state) {
-            // A cut that was committed while the stream ran stays a cut, whatever the stream itself saw.
-            (_, RedemptionState::CutOff) | (StreamEnd::Cut(_), _) => RedemptionState::CutOff,
+            // A cut that came after the last byte cut nothing: what was released whole is not released again.
             (StreamEnd::Sent, _) if sent_up_to >= self.size => RedemptionState::Completed,
+            // Any other that was committed while the stream ran stays a cut, whatever the stream itself saw.
+            (_, RedemptionState::CutOff) | (StreamEnd::Cut(_), _) => RedemptionState::CutOff,
             // All may have been handed over and still not have arrived: whoever went away may come back for it.
             (StreamEnd::Sent | StreamEnd::Gone, _) => RedemptionState::Interrupted,
             (StreamEnd::IntegrityFailed, _) => RedemptionState::IntegrityFailed,
         };
         let cut_reason = match end {
             StreamEnd::Cut(reason) => self.cut_reason.or(Some(reason)),
+            _ if state == RedemptionState::Completed => None,
             StreamEnd::Sent | StreamEnd::Gone | StreamEnd::IntegrityFailed => self.cut_reason,
         };
         Self {

@@ -282,7 +282,8 @@ fn record_outcome(tx: &mut dyn Tx, scope: &Scope, before: &Redemption, after: &R
 
 /// The first completed redemption sets `businessStatus` to `accessed`.
 fn mark_accessed(tx: &mut dyn Tx, scope: &Scope, task: &Task) -> Result<(), AppError> {
-    if task.deleted || task.accessed {
+    // What is over changes no more.
+    if task.deleted || task.accessed || task.facts.status.is_terminal() {
         return Ok(());
     }
     let after = Task {

@@ -377,6 +377,7 @@ fn revoke(
     for grant in loaded.grants.iter().filter(|g| pick(g)) {
         let mut relation = scope.caller.relation_to(&task);
         relation.grantee = grant.grantee() == Some(&scope.caller.principal.actor);
+        let may_know = scope.allows(Action::GrantRead, relation).is_some();
         // Owning the Task gives no right over grants of others.
         relation.owner = false;
         relation.recipient = false;
@@ -386,7 +387,14 @@ fn revoke(
                 if let Some(row) = &mut e.denial {
                     row.about = about_grant(&task, &loaded.documents, grant);
                 }
-                e
+                if may_know {
+                    e
+                } else {
+                    AppError {
+                        denial: e.denial,
+                        ..AppError::not_found()
+                    }
+                }
             })?;
         if grant.uses > 0 && !matches!(grant.state, GrantState::Revoked(..)) {
             plan.cuts.push((grant.id.clone(), reason));

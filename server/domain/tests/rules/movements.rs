@@ -3,6 +3,7 @@
 use handoff_domain::Reason;
 use handoff_domain::document::DocumentStatus;
 use handoff_domain::effects::Change;
+use handoff_domain::redemption::{Redemption, RedemptionState, StreamEnd};
 use handoff_domain::task::TaskStatus;
 use handoff_domain::workflow::Workflow;
 
@@ -326,4 +327,30 @@ fn a_document_withheld_from_the_start_is_refused_and_issues_nothing() {
         plan.refused,
         [(world.documents[0].id.clone(), None, Reason::DocumentWithheld)]
     );
+}
+
+#[test]
+fn a_cut_after_the_last_byte_cuts_nothing_and_any_other_stays_a_cut() {
+    let mut world = World::new(TaskStatus::InProgress, Some(LANE));
+    let taken = world.take(LANE, 0, 0).unwrap();
+    let streaming = world.redemptions[taken]
+        .clone()
+        .start(0, 10, "p", world.now)
+        .unwrap();
+    let cut = Redemption {
+        state: RedemptionState::CutOff,
+        cut_reason: Some(Reason::TaskOnHold),
+        ..streaming
+    };
+    let held = (RedemptionState::CutOff, Some(Reason::TaskOnHold));
+    for (sent, end, expected) in [
+        (10, StreamEnd::Sent, (RedemptionState::Completed, None)),
+        (9, StreamEnd::Sent, held),
+        // Handed over is not sent: the cut took the connection away.
+        (10, StreamEnd::Gone, held),
+        (10, StreamEnd::Cut(Reason::TaskOnHold), held),
+    ] {
+        let ended = cut.clone().end_stream(0, sent, end, world.now);
+        assert_eq!((ended.state, ended.cut_reason), expected, "{sent} {end:?}");
+    }
 }

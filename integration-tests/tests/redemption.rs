@@ -7,7 +7,7 @@ use handoff_domain::time::Span;
 use handoff_domain::workflow::{OnExpiry, Workflow, Workflows};
 use handoff_integration_tests::open_transaction::OpenTransaction;
 use handoff_integration_tests::scene::{Referral, document, document_reference, task, upload};
-use handoff_integration_tests::{Backend, TestApp, eventually, on_both};
+use handoff_integration_tests::{Backend, TestApp, eventually, on_both, psql_in};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -348,7 +348,11 @@ async fn a_grant_that_expires_while_its_redemption_waits_for_the_task_opens_noth
     let held = OpenTransaction::begin(&app.options.store.url, &lock).await;
     let (lane, path) = (referral.lane.clone(), referral.content_path());
     let fetch = tokio::spawn(async move { lane.get(&path).await });
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    eventually("it waits for the Task", async || {
+        psql_in(&app.options.store.url, waits) == "1"
+    })
+    .await;
     app.clock.advance(Span::minutes(16));
     drop(held);
     fetch.await.unwrap().refused(403, "expired");

@@ -97,8 +97,7 @@ impl Ending {
             (end, _) => end,
         };
         let app = self.app.clone();
-        let mut caller = self.caller.clone();
-        caller.context.now = app.clock.now();
+        let caller = self.caller.clone();
         let facts = EndFacts {
             sent: self.sent.load(Ordering::Relaxed),
             end,

@@ -154,7 +154,7 @@ pub struct Scope {
     /// What is set.
     pub settings: Arc<Settings>,
     clock: Arc<dyn Clock>,
-    /// In microseconds.
+    /// What [`Self::now`] answers, in microseconds since 1970.
     instant: Arc<AtomicI64>,
 }
 

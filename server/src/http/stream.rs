@@ -17,7 +17,7 @@ use super::HttpState;
 use super::answer::with_correlation;
 use super::connection::Connection;
 use super::room::Taken;
-use crate::app::redeem::{Ticket, strong_etag};
+use crate::app::redeem::{Continue, Ticket, strong_etag};
 use crate::app::{AppError, Caller};
 
 /// Content of a ticket as an answer: 200 for the whole, 206 for the rest. Its room is `taken` until the end.
@@ -128,18 +128,53 @@ fn file_name(binary: &StoredBinary) -> String {
 
 /// What a `Range` and `If-Range` pair asks to go on with: one range `a-b` or `a-`, a strong validator.
 /// Anything else is no resume, and is ignored as RFC 9110 allows.
-pub fn resume_of(request: &HttpRequest) -> Option<(String, crate::app::redeem::Continue)> {
+pub fn resume_of(request: &HttpRequest) -> Option<(String, Continue)> {
     let text = |name: header::HeaderName| request.headers().get(name).and_then(|v| v.to_str().ok());
     let validator = text(header::IF_RANGE)?.trim();
-    let range = text(header::RANGE)?.trim().strip_prefix("bytes=")?;
-    let (from, last) = range.split_once('-')?;
-    let from: u64 = from.trim().parse().ok()?;
-    let until = match last.trim() {
-        "" => None,
-        last => Some(last.parse::<u64>().ok()?.checked_add(1)?),
-    };
-    if until.is_some_and(|until| until <= from) || !validator.starts_with('"') {
+    let wanted = range(text(header::RANGE)?.trim())?;
+    validator.starts_with('"').then(|| (validator.to_owned(), wanted))
+}
+
+/// One range with a first byte (RFC 9110, 14.1.2). Units are told in any case, positions in digits alone.
+fn range(text: &str) -> Option<Continue> {
+    let (unit, set) = text.split_once('=')?;
+    let (from, last) = set.split_once('-')?;
+    let is_position = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    if !unit.eq_ignore_ascii_case("bytes") || !is_position(from) || !is_position(last) {
         return None;
     }
-    Some((validator.to_owned(), crate::app::redeem::Continue { from, until }))
+    let from: u64 = from.parse().ok()?;
+    // None, or one beyond all numbers, means the end.
+    let until = last.parse().ok().and_then(|last: u64| last.checked_add(1));
+    until
+        .is_none_or(|until| from < until)
+        .then_some(Continue { from, until })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_range_with_a_first_byte_is_gone_on_with_and_nothing_else() {
+        let asked = |text| range(text).map(|c| (c.from, c.until));
+        assert_eq!(asked("bytes=0-9"), Some((0, Some(10))));
+        assert_eq!(asked("BYTES=5-"), Some((5, None)));
+        assert_eq!(asked("bytes=7-7"), Some((7, Some(8))));
+        assert_eq!(asked("bytes=1-18446744073709551615"), Some((1, None)));
+        assert_eq!(asked("bytes=1-99999999999999999999"), Some((1, None)));
+        for odd in [
+            "bytes=-5",
+            "bytes=9-5",
+            "bytes=+5-9",
+            "bytes= 5 - 9",
+            "bytes=0-1,3-4",
+            "bytes=99999999999999999999-",
+            "bytes=",
+            "bytes",
+            "rows=0-9",
+        ] {
+            assert_eq!(asked(odd), None, "{odd}");
+        }
+    }
 }

@@ -4,8 +4,10 @@
 use std::borrow::Cow;
 use std::marker::PhantomData;
 
+use diesel::backend::Backend;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Text};
+use diesel::serialize::ToSql;
+use diesel::sql_types::{BigInt, Binary, Bool, HasSqlType, Nullable, Text};
 use diesel::{QueryResult, RunQueryDsl};
 
 use crate::dialect::{AnyConnection, MultiBackend};
@@ -68,6 +70,26 @@ impl From<Option<Vec<u8>>> for Value {
 impl From<bool> for Value {
     fn from(flag: bool) -> Self {
         Self::Flag(flag)
+    }
+}
+
+impl Value {
+    /// Binds it.
+    pub(crate) fn push<'b, Db>(&'b self, out: &mut AstPass<'_, 'b, Db>) -> QueryResult<()>
+    where
+        Db: Backend + HasSqlType<Nullable<Text>> + HasSqlType<Nullable<BigInt>>,
+        Db: HasSqlType<Nullable<Binary>> + HasSqlType<Bool>,
+        Option<String>: ToSql<Nullable<Text>, Db>,
+        Option<i64>: ToSql<Nullable<BigInt>, Db>,
+        Option<Vec<u8>>: ToSql<Nullable<Binary>, Db>,
+        bool: ToSql<Bool, Db>,
+    {
+        match self {
+            Self::Text(text) => out.push_bind_param::<Nullable<Text>, _>(text),
+            Self::Int(number) => out.push_bind_param::<Nullable<BigInt>, _>(number),
+            Self::Bytes(bytes) => out.push_bind_param::<Nullable<Binary>, _>(bytes),
+            Self::Flag(flag) => out.push_bind_param::<Bool, _>(flag),
+        }
     }
 }
 
@@ -155,10 +177,7 @@ impl<Row> QueryFragment<MultiBackend> for Statement<Row> {
         for part in &self.parts {
             match part {
                 Part::Sql(sql) => out.push_sql(sql),
-                Part::Bind(Value::Text(text)) => out.push_bind_param::<Nullable<Text>, _>(text)?,
-                Part::Bind(Value::Int(number)) => out.push_bind_param::<Nullable<BigInt>, _>(number)?,
-                Part::Bind(Value::Bytes(bytes)) => out.push_bind_param::<Nullable<Binary>, _>(bytes)?,
-                Part::Bind(Value::Flag(flag)) => out.push_bind_param::<Bool, _>(flag)?,
+                Part::Bind(value) => value.push(&mut out)?,
             }
         }
         Ok(())

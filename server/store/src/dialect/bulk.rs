@@ -1,11 +1,9 @@
 //! Rows that are written together when a unit of work commits, in as few round trips as can be: on PostgreSQL
 //! one statement for all that goes and one for all that comes, however many tables there are.
 
-use diesel::backend::Backend;
 use diesel::pg::Pg;
 use diesel::query_builder::{AstPass, QueryFragment, QueryId};
-use diesel::serialize::ToSql;
-use diesel::sql_types::{Array, BigInt, Binary, Bool, HasSqlType, Nullable, Text};
+use diesel::sql_types::{Array, BigInt, Binary, Bool, Nullable, Text};
 use diesel::sqlite::Sqlite;
 use diesel::{PgConnection, QueryResult, RunQueryDsl, SqliteConnection};
 
@@ -250,7 +248,12 @@ impl QueryFragment<Pg> for TogetherInsert {
             match addition {
                 Addition::One(row) => {
                     out.push_sql(" VALUES (");
-                    push_values(row, &mut out)?;
+                    for (number, value) in row.iter().enumerate() {
+                        if number > 0 {
+                            out.push_sql(", ");
+                        }
+                        value.push(&mut out)?;
+                    }
                 }
                 Addition::Several(columns) => {
                     let mut before = " SELECT * FROM unnest(";
@@ -278,30 +281,6 @@ impl QueryFragment<Pg> for TogetherInsert {
     }
 }
 
-/// The values of one row, without the brackets.
-fn push_values<'b, Db>(row: &'b [Value], out: &mut AstPass<'_, 'b, Db>) -> QueryResult<()>
-where
-    Db: Backend + HasSqlType<Nullable<Text>> + HasSqlType<Nullable<BigInt>>,
-    Db: HasSqlType<Nullable<Binary>> + HasSqlType<Bool>,
-    Option<String>: ToSql<Nullable<Text>, Db>,
-    Option<i64>: ToSql<Nullable<BigInt>, Db>,
-    Option<Vec<u8>>: ToSql<Nullable<Binary>, Db>,
-    bool: ToSql<Bool, Db>,
-{
-    for (number, value) in row.iter().enumerate() {
-        if number > 0 {
-            out.push_sql(", ");
-        }
-        match value {
-            Value::Text(text) => out.push_bind_param::<Nullable<Text>, _>(text)?,
-            Value::Int(number) => out.push_bind_param::<Nullable<BigInt>, _>(number)?,
-            Value::Bytes(bytes) => out.push_bind_param::<Nullable<Binary>, _>(bytes)?,
-            Value::Flag(flag) => out.push_bind_param::<Bool, _>(flag)?,
-        }
-    }
-    Ok(())
-}
-
 impl QueryId for TogetherInsert {
     type QueryId = ();
 
@@ -326,7 +305,12 @@ impl QueryFragment<Sqlite> for RowInsert {
             Ok(())
         })?;
         out.push_sql(" VALUES (");
-        push_values(&self.row, &mut out)?;
+        for (number, value) in self.row.iter().enumerate() {
+            if number > 0 {
+                out.push_sql(", ");
+            }
+            value.push(&mut out)?;
+        }
         out.push_sql(")");
         Ok(())
     }

@@ -3,15 +3,19 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
-use tokio::task::{JoinError, JoinSet};
+use tokio::runtime::Builder;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::{JoinError, JoinSet, LocalSet};
 use tokio::time::{sleep, timeout};
 
 use super::{millis, number};
+use crate::azurite::GivesWay;
 use crate::failure::{Failure, Result};
 use crate::http::{Connection, Target};
 use crate::load::{Expected, Load, open};
@@ -51,6 +55,7 @@ pub(super) async fn measure(run: &Run) -> Result<Vec<Row>> {
         fetches.push(stage.fetch(document, task));
     }
     let others = others(&stage, run).await?;
+    let gives_way = GivesWay::begin();
     others_for(&stage, &others, Duration::from_secs(1)).await?;
     let mut calm = others_for(&stage, &others, watched).await?;
     let before = stage.server.resident_kib()?;
@@ -59,11 +64,16 @@ pub(super) async fn measure(run: &Run) -> Result<Vec<Row>> {
     let crowd = Crowd::gather(&stage.target, fetches).await?;
     sleep(SETTLE.min(watched)).await;
     let from = Instant::now();
-    crowd.window.set(Some((from, from + watched)));
+    crowd.watch(from, from + watched)?;
     let mut busy = others_for(&stage, &others, watched).await?;
     let during = stage.server.resident_kib()?;
     let sockets = socket_mib()? - sockets_before;
     let received = crowd.disperse().await?;
+    let way = match gives_way {
+        Some(_) => "the emulator gives way",
+        None => "beside the emulator",
+    };
+    drop(gives_way);
     let peak = stage.server.peak_kib()?;
     stage.server.stop().await?;
 
@@ -109,33 +119,85 @@ pub(super) async fn measure(run: &Run) -> Result<Vec<Row>> {
             "×",
             Budget::AtMost(2.0),
         )
-        .detail(format!("{calm:.1} to {busy:.1} ms"))
+        .detail(format!("{calm:.1} to {busy:.1} ms, {way}"))
         .with("calm_p99_ms", calm)
         .with("busy_p99_ms", busy),
     ])
 }
 
-/// All of the slow clients.
+/// When what the slow clients get counts, once that is known. They leave at its end.
+type Window = OnceLock<(Instant, Instant)>;
+
+/// All of the slow clients, in a thread of their own: two thousand of them would get in the way of those whose time
+/// is measured.
 struct Crowd {
-    clients: JoinSet<Result<u64>>,
-    /// When what they get counts, once that is known. They leave at its end.
-    window: Rc<Cell<Option<(Instant, Instant)>>>,
+    window: Arc<Window>,
+    /// The bytes that each got within the window.
+    received: oneshot::Receiver<Result<Vec<u64>>>,
 }
 
 impl Crowd {
-    /// Begins every download. A few begin at a time: the emulator of the blob store opens no more than some hundred
-    /// streams a second, and it is not to be measured here.
+    /// Begins every download.
     async fn gather(target: &Target, fetches: Vec<Bytes>) -> Result<Self> {
-        let mut crowd = Self {
-            clients: JoinSet::new(),
-            window: Rc::default(),
-        };
+        let window = Arc::<Window>::default();
+        let (tell_begun, begun) = oneshot::channel();
+        let (tell_received, received) = oneshot::channel();
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (target, clients_window) = (target.clone(), Arc::clone(&window));
+        thread::Builder::new()
+            .name("slow clients".to_owned())
+            .spawn(move || {
+                let clients = async {
+                    match SlowClients::begin(&target, fetches, &clients_window).await {
+                        Ok(clients) => {
+                            // Who does not wait for it any more does not need to be told.
+                            let _ = tell_begun.send(Ok(()));
+                            let _ = tell_received.send(clients.end().await);
+                        }
+                        Err(failure) => {
+                            let _ = tell_begun.send(Err(failure));
+                        }
+                    }
+                };
+                LocalSet::new().block_on(&runtime, clients);
+            })?;
+        begun.await.map_err(|_| Self::lost())??;
+        Ok(Self { window, received })
+    }
+
+    fn watch(&self, from: Instant, until: Instant) -> Result<()> {
+        self.window
+            .set((from, until))
+            .map_err(|_| Failure::new("the slow clients are watched already"))
+    }
+
+    /// Waits until all have left; answers the bytes that each got within the window.
+    async fn disperse(self) -> Result<Vec<u64>> {
+        timeout(PATIENCE, self.received)
+            .await
+            .map_err(|_| Failure::new("the slow downloads do not end"))?
+            .map_err(|_| Self::lost())?
+    }
+
+    fn lost() -> Failure {
+        Failure::new("the thread of the slow clients is gone")
+    }
+}
+
+/// The clients within their thread.
+struct SlowClients(JoinSet<Result<u64>>);
+
+impl SlowClients {
+    /// A few begin at a time: the emulator of the blob store opens no more than some hundred streams a second, and it
+    /// is not to be measured here.
+    async fn begin(target: &Target, fetches: Vec<Bytes>, window: &Arc<Window>) -> Result<Self> {
+        let mut clients = Self(JoinSet::new());
         let (arriving, arrived) = (Rc::new(Semaphore::new(ARRIVING)), Rc::new(Cell::new(0)));
         let all = fetches.len();
         for fetch in fetches {
-            let (target, window) = (target.clone(), Rc::clone(&crowd.window));
+            let (target, window) = (target.clone(), Arc::clone(window));
             let (arriving, arrived) = (Rc::clone(&arriving), Rc::clone(&arrived));
-            crowd.clients.spawn_local(async move {
+            clients.0.spawn_local(async move {
                 let arrival = arriving
                     .acquire()
                     .await
@@ -149,7 +211,7 @@ impl Crowd {
         }
         let begun = Instant::now();
         while arrived.get() < all {
-            crowd.check()?;
+            clients.check()?;
             if begun.elapsed() > PATIENCE {
                 return Err(Failure::new(format!(
                     "of {all} slow downloads only {} began",
@@ -158,12 +220,12 @@ impl Crowd {
             }
             sleep(Duration::from_millis(50)).await;
         }
-        Ok(crowd)
+        Ok(clients)
     }
 
     /// Nobody leaves before the end unless something went wrong.
     fn check(&mut self) -> Result<()> {
-        match self.clients.try_join_next() {
+        match self.0.try_join_next() {
             Some(ended) => Err(flat(ended)
                 .err()
                 .unwrap_or_else(|| Failure::new("a slow download was over too early"))),
@@ -171,13 +233,10 @@ impl Crowd {
         }
     }
 
-    /// Waits until all have left; answers the bytes that each got within the window.
-    async fn disperse(mut self) -> Result<Vec<u64>> {
+    /// Answers what each got, once all have left.
+    async fn end(mut self) -> Result<Vec<u64>> {
         let mut received = Vec::new();
-        while let Some(ended) = timeout(PATIENCE, self.clients.join_next())
-            .await
-            .map_err(|_| Failure::new("the slow downloads do not end"))?
-        {
+        while let Some(ended) = self.0.join_next().await {
             received.push(flat(ended)?);
         }
         Ok(received)
@@ -189,7 +248,7 @@ fn flat(ended: std::result::Result<Result<u64>, JoinError>) -> Result<u64> {
 }
 
 /// Reads at its pace until the end of the window; answers what it got within the window.
-async fn slow_client(mut connection: Connection, window: &Cell<Option<(Instant, Instant)>>) -> Result<u64> {
+async fn slow_client(mut connection: Connection, window: &Window) -> Result<u64> {
     let mut got = 0;
     let mut next = Instant::now();
     loop {
@@ -198,8 +257,8 @@ async fn slow_client(mut connection: Connection, window: &Cell<Option<(Instant, 
             // What does not come is noticed by the end of the window at the latest.
             let read = timeout(Duration::from_secs(1), connection.read_body(left)).await;
             let now = Instant::now();
-            let counts = window.get().is_some_and(|(from, _)| now >= from);
-            if window.get().is_some_and(|(_, until)| now >= until) {
+            let counts = window.get().is_some_and(|(from, _)| now >= *from);
+            if window.get().is_some_and(|(_, until)| now >= *until) {
                 return Ok(got);
             }
             match read {

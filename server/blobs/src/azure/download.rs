@@ -25,6 +25,7 @@ pub(super) async fn download(
     blob: BlobClient,
     ample: BlobClient,
     places: Arc<Semaphore>,
+    window: Window,
     pin: BlobPin,
     range: Range<u64>,
 ) -> Result<ByteStream, BlobError> {
@@ -39,7 +40,7 @@ pub(super) async fn download(
         pin,
         next: range.start,
         end: range.end,
-        window: Window::first(),
+        window,
         body: None,
         broken: 0,
     };
@@ -79,7 +80,7 @@ pub(super) async fn gone_or(
 /// How much is asked for at once: about what the reader takes in a few seconds. What it does not take waits in the
 /// kernels of both sides, where thousands of slow readers would fill the memory for sockets with what they want later.
 #[derive(Debug)]
-struct Window {
+pub(super) struct Window {
     size: u64,
     opened: Instant,
     /// Where it ends.
@@ -88,6 +89,8 @@ struct Window {
 
 impl Window {
     const SMALLEST: u64 = 512 * 1024;
+    /// Larger than any first one: its reader has shown that it takes much at once.
+    const AMPLE: u64 = 1024 * 1024;
     const LARGEST: u64 = 2 * 1024 * 1024 * 1024;
     /// The first is taken by buffers, so it says little of the reader.
     const GROWTH: u64 = 64;
@@ -98,9 +101,14 @@ impl Window {
     /// In milliseconds.
     const WANTED: u64 = 2_000;
 
-    fn first() -> Self {
+    /// That of the download begun as number `turn`. Slow readers who begin together would all be through the same
+    /// window together, and ask for the next one at once. Theirs differ by up to half of it to either side: steps of
+    /// the golden ratio fill that room evenly, however many there are.
+    pub(super) fn first(turn: u32) -> Self {
+        const GOLDEN: u32 = 0x9E37_79B9;
+        let part = u64::from(turn.wrapping_mul(GOLDEN));
         Self {
-            size: Self::SMALLEST,
+            size: Self::SMALLEST / 2 + ((part * Self::SMALLEST) >> 32),
             opened: Instant::now(),
             end: 0,
         }
@@ -164,7 +172,7 @@ impl Reading {
     async fn open(&mut self) -> Result<ResponseBody, BlobError> {
         self.window.open(self.next, self.end);
         self.place = None;
-        if self.window.size > Window::SMALLEST {
+        if self.window.size >= Window::AMPLE {
             self.place = Arc::clone(&self.places).try_acquire_owned().ok();
         }
         let blob = if self.place.is_some() {
@@ -245,8 +253,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn readers_who_begin_together_ask_again_at_different_times() {
+        let mut sizes: Vec<u64> = (0..2_000).map(|turn| Window::first(turn).size).collect();
+        sizes.sort_unstable();
+        let (first, last) = (sizes[0], sizes[1_999]);
+        assert!(first >= Window::SMALLEST / 2 && last <= Window::SMALLEST * 3 / 2);
+        assert!(last < Window::AMPLE, "nobody has shown anything yet");
+        let even = (last - first) / 2_000;
+        let widest = sizes.windows(2).map(|pair| pair[1] - pair[0]).max();
+        assert!(widest < Some(even * 4), "no bunch and no gap: {widest:?}");
+    }
+
+    #[test]
     fn a_window_is_as_large_as_its_reader_is_fast() {
-        let mut window = Window::first();
+        let mut window = Window {
+            size: Window::SMALLEST,
+            ..Window::first(0)
+        };
         let mut sizes = Vec::new();
         for milliseconds in [0, 500, 2_000, 0, 0, 5_000, 16_000, 16_000, 16_000, 1_200_000, 900] {
             window.open(10, u64::MAX);

@@ -8,6 +8,7 @@ mod upload;
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use azure_core::prelude::IfMatchCondition;
 use azure_storage::CloudLocation;
@@ -16,6 +17,7 @@ use handoff_domain::ports::{BlobError, BlobPin, BlobStore, BoxFuture, ByteStream
 use tokio::sync::Semaphore;
 use tracing::debug;
 
+use self::download::Window;
 use self::pipeline::{CONTROL_DEADLINE, Failure, within};
 use self::transport::Reads;
 use crate::config::AzureConfig;
@@ -30,6 +32,8 @@ pub struct AzureStore {
     ample: ContainerClient,
     /// Places for downloads that are read so.
     places: Arc<Semaphore>,
+    /// Downloads begun so far.
+    begun: Arc<AtomicU32>,
 }
 
 /// Each may hold most of a MiB in buffers, for as long as a reader who was quick before stops reading.
@@ -55,6 +59,7 @@ impl AzureStore {
             container: client(Reads::Sparing),
             ample: client(Reads::Ample),
             places: Arc::new(Semaphore::new(AMPLE_READERS)),
+            begun: Arc::default(),
         })
     }
 
@@ -142,7 +147,8 @@ impl BlobStore for AzureStore {
         Box::pin(async move {
             let ample = self.ample.blob_client(Key::parse(&pin.key)?.to_name());
             let places = Arc::clone(&self.places);
-            download::download(self.blob(&pin.key)?, ample, places, pin.clone(), range).await
+            let window = Window::first(self.begun.fetch_add(1, Ordering::Relaxed));
+            download::download(self.blob(&pin.key)?, ample, places, window, pin.clone(), range).await
         })
     }
 

@@ -169,6 +169,14 @@ impl TestApp {
         Client::sign_in(&self.http, &self.issuer_base(), &self.server.base_url, name).await
     }
 
+    /// A client whose token has these scopes, and this patient where one is given.
+    pub async fn scoped(&self, name: &str, scope: &str, patient: Option<&str>) -> Client {
+        let patient = patient.map(|id| ("patient", id));
+        let asked: Vec<_> = std::iter::once(("scope", scope)).chain(patient).collect();
+        let base = &self.server.base_url;
+        Client::sign_in_for(&self.http, &self.issuer_base(), base, name, &asked).await
+    }
+
     /// A client without credentials.
     pub fn stranger(&self) -> Client {
         Client::anonymous(&self.http, &self.server.base_url)

@@ -17,6 +17,7 @@ mod odd_requests;
 mod races;
 mod redemption;
 mod rest;
+mod scopes;
 mod search;
 mod streams;
 mod task_life;

@@ -270,6 +270,7 @@ fn lane_herself(app: &TestApp) -> Caller {
         principal,
         context,
         session: None,
+        caps: handoff::app::caps::Caps::Unbounded,
     }
 }
 

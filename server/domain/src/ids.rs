@@ -133,6 +133,14 @@ impl ActorRef {
             "Practitioner" | "PractitionerRole" | "Patient" | "RelatedPerson" | "Device"
         )
     }
+
+    /// Whether this names a person, not a system or several.
+    pub fn is_person(&self) -> bool {
+        matches!(
+            self.kind(),
+            "Practitioner" | "PractitionerRole" | "Patient" | "RelatedPerson"
+        )
+    }
 }
 
 impl fmt::Display for ActorRef {

@@ -15,6 +15,7 @@ pub mod outbox;
 pub mod ports;
 pub mod reason;
 pub mod redemption;
+pub mod scopes;
 pub mod task;
 pub mod time;
 pub mod workflow;

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use handoff_domain::ports::Clock;
 use handoff_domain::time::{Span, Timestamp};
-use openidconnect::core::{CoreJsonWebKey, CoreJsonWebKeyType, CoreProviderMetadata};
+use openidconnect::core::{CoreJsonWebKey, CoreJsonWebKeyType};
 use openidconnect::{IssuerUrl, JsonWebKey, JsonWebKeySet};
 use serde_json::Value;
 use tokio::sync::Mutex;
@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 use crate::config::Alg;
 use crate::fetch::{Fetcher, chain};
 use crate::jws::Jws;
+use crate::metadata::{Discovered, IssuerMetadata};
 
 /// Keys are read again after this long.
 const FRESH_FOR: Span = Span::hours(1);
@@ -45,6 +46,7 @@ enum Verdict {
 
 struct KeySet {
     keys: Vec<CoreJsonWebKey>,
+    metadata: IssuerMetadata,
     read_at: Timestamp,
     generation: u64,
 }
@@ -128,9 +130,18 @@ impl IssuerKeys {
         }
     }
 
-    /// Takes `jwks` as read just now, without asking the issuer.
-    pub(crate) fn preload(&self, jwks: &JsonWebKeySet<CoreJsonWebKey>) {
-        self.take(jwks);
+    /// What the issuer says about itself, asking it where it was never read.
+    pub(crate) async fn metadata(self: &Arc<Self>) -> Result<IssuerMetadata, String> {
+        let set = match self.held() {
+            Some(set) => set,
+            None => self.refreshed(0).await?,
+        };
+        Ok(set.metadata.clone())
+    }
+
+    /// Takes both as read just now, without asking the issuer.
+    pub(crate) fn preload(&self, metadata: &Discovered, jwks: &JsonWebKeySet<CoreJsonWebKey>) {
+        self.take(metadata, jwks);
     }
 
     /// Reads the keys unless somebody else just did. The read goes on if the caller goes away.
@@ -156,8 +167,8 @@ impl IssuerKeys {
         }
         let now = self.clock.now();
         self.write(|state| state.last_attempt = Some(now));
-        match CoreProviderMetadata::discover_async(self.issuer.clone(), &self.fetcher).await {
-            Ok(metadata) => Ok(self.take(metadata.jwks())),
+        match Discovered::discover_async(self.issuer.clone(), &self.fetcher).await {
+            Ok(metadata) => Ok(self.take(&metadata, metadata.jwks())),
             Err(error) => {
                 let detail = chain(&error);
                 tracing::warn!(
@@ -170,7 +181,7 @@ impl IssuerKeys {
         }
     }
 
-    fn take(&self, jwks: &JsonWebKeySet<CoreJsonWebKey>) -> Arc<KeySet> {
+    fn take(&self, metadata: &Discovered, jwks: &JsonWebKeySet<CoreJsonWebKey>) -> Arc<KeySet> {
         let keys: Vec<_> = jwks.keys().iter().filter(|key| is_usable(key)).cloned().collect();
         let (kept, ignored) = (keys.len(), jwks.keys().len().saturating_sub(keys.len()));
         tracing::info!(
@@ -179,6 +190,7 @@ impl IssuerKeys {
             ignored,
             "issuer keys were read"
         );
+        let metadata = IssuerMetadata::from(metadata);
         let read_at = self.clock.now();
         self.write(|state| {
             let generation = state
@@ -188,6 +200,7 @@ impl IssuerKeys {
                 .saturating_add(1);
             let set = Arc::new(KeySet {
                 keys,
+                metadata,
                 read_at,
                 generation,
             });

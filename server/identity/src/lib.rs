@@ -10,6 +10,7 @@ mod error;
 mod fetch;
 mod jws;
 mod keys;
+mod metadata;
 mod validator;
 
 #[cfg(test)]
@@ -17,4 +18,5 @@ mod test_server;
 
 pub use config::{Alg, ClaimNames, HttpSettings, IssuerConfig, IssuerConfigError, default_role_map};
 pub use error::{Refusal, TokenError};
+pub use metadata::IssuerMetadata;
 pub use validator::{TokenValidator, Validated};

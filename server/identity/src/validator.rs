@@ -22,6 +22,7 @@ use crate::error::{TokenError, quoted};
 use crate::fetch::Fetcher;
 use crate::jws::{Jws, MOST_TOKEN_BYTES};
 use crate::keys::{IssuerKeys, KeyError};
+use crate::metadata::{Discovered, IssuerMetadata};
 
 /// A validated token is not checked again for this long.
 const REMEMBERED_FOR: Span = Span::seconds(60);
@@ -45,6 +46,8 @@ struct Issuer {
 /// Validates access tokens of the configured issuers.
 pub struct TokenValidator {
     issuers: HashMap<String, Issuer>,
+    /// Their names, as they are configured.
+    order: Vec<String>,
     clock: Arc<dyn Clock>,
     remembered: TokenCache<Validated>,
 }
@@ -66,6 +69,7 @@ impl TokenValidator {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, IssuerConfigError> {
         let mut problems: Vec<String> = issuers.iter().flat_map(IssuerConfig::problems).collect();
+        let order = issuers.iter().map(|issuer| issuer.issuer.clone()).collect();
         let mut by_name = HashMap::new();
         for mut config in issuers {
             let Ok(url) = config.url() else { continue };
@@ -90,6 +94,7 @@ impl TokenValidator {
         if problems.is_empty() {
             Ok(Self {
                 issuers: by_name,
+                order,
                 clock,
                 remembered: TokenCache::new(),
             })
@@ -98,18 +103,37 @@ impl TokenValidator {
         }
     }
 
-    /// Hands in the keys of `issuer` (a JWKS document), as if they had been read just now. For an issuer in
-    /// the same process, which need not be asked over HTTP. False where the issuer is not configured or the
-    /// document is no key set.
-    pub fn preload(&self, issuer: &str, jwks: &Value) -> bool {
+    /// Hands in the discovery document and the keys (a JWKS document) of `issuer`, as if they had been read just now.
+    /// For an issuer in the same process, which need not be asked over HTTP. False where the issuer is not configured
+    /// or the documents are not what they should be.
+    pub fn preload(&self, issuer: &str, discovery: &Value, jwks: &Value) -> bool {
+        let metadata = serde_json::from_value::<Discovered>(discovery.clone());
         let keys = serde_json::from_value::<JsonWebKeySet<CoreJsonWebKey>>(jwks.clone());
-        match (self.issuers.get(issuer), keys) {
-            (Some(issuer), Ok(keys)) => {
-                issuer.keys.preload(&keys);
+        match (self.issuers.get(issuer), metadata, keys) {
+            (Some(issuer), Ok(metadata), Ok(keys)) => {
+                issuer.keys.preload(&metadata, &keys);
                 true
             }
             _ => false,
         }
+    }
+
+    /// The issuers of a tenant by name, in the order in which they are configured.
+    pub fn issuers_of<'v>(&'v self, tenant: &'v TenantId) -> impl Iterator<Item = &'v str> + 'v {
+        self.order
+            .iter()
+            .filter(|name| {
+                self.issuers
+                    .get(*name)
+                    .is_some_and(|issuer| issuer.config.tenant == *tenant)
+            })
+            .map(String::as_str)
+    }
+
+    /// What an issuer says about itself. Fails where it is not configured, or was never read and can't be reached.
+    pub async fn metadata(&self, issuer: &str) -> Result<IssuerMetadata, TokenError> {
+        let issuer = self.issuers.get(issuer).ok_or_else(foreign)?;
+        issuer.keys.metadata().await.map_err(TokenError::unavailable)
     }
 
     /// Validates `token`, which was presented to `tenant` as a bearer token.

@@ -4,6 +4,7 @@ use handoff_domain::access::{Action, Relation};
 use handoff_domain::audit::{Event, Outcome};
 use handoff_domain::ports::{AuditSearch, RecordedRow};
 use handoff_domain::reason::Reason;
+use handoff_domain::scopes::Interaction;
 
 use super::{App, AppError, Caller, Cuts};
 
@@ -13,9 +14,11 @@ impl App {
         &self,
         caller: &Caller,
         search: AuditSearch,
+        interaction: Interaction,
     ) -> Result<Vec<RecordedRow>, AppError> {
         let scope = self.scope(caller);
         self.write(caller.tenant(), move |tx| {
+            scope.demand("AuditEvent", interaction)?;
             scope.permit(Action::AuditRead, Relation::default(), Event::AuditRead)?;
             let rows = tx.audit(scope.tenant(), &search)?;
             let row = scope

@@ -8,6 +8,7 @@ use handoff_domain::document::StoredBinary;
 use handoff_domain::ids::BinaryId;
 use handoff_domain::ports::{ByteStream, StoreError, Tx};
 use handoff_domain::reason::Reason;
+use handoff_domain::scopes::Interaction;
 use serde_json::json;
 
 use super::{App, AppError, Caller, Class, Cuts, Scope, Stored};
@@ -33,6 +34,8 @@ impl App {
     ) -> Result<Stored, AppError> {
         let (app, caller) = (self.clone(), caller.clone());
         self.to_the_end(async move {
+            app.demand(&app.scope(&caller), "Binary", Interaction::Create)
+                .await?;
             let id = app.fresh_binary()?;
             let ingested = app
                 .ingest(&caller, id, content_type, security_context, content, limit)
@@ -162,9 +165,13 @@ pub fn insert(tx: &mut dyn Tx, scope: &Scope, ingested: &Ingested) -> Result<(),
 }
 
 fn delete(tx: &mut dyn Tx, scope: &Scope, id: &BinaryId) -> Result<(Option<StoredBinary>, Cuts), AppError> {
+    let reach = scope.demand("Binary", Interaction::Delete)?;
     let Some(binary) = tx.binary(scope.tenant(), id)?.filter(|b| !b.deleted) else {
         return Ok((None, Cuts::none()));
     };
+    if !reach.covers_content_of(tx, scope, binary.document.as_ref())? {
+        return Ok((None, Cuts::none()));
+    }
     let relation = Relation {
         creator: binary.uploaded_by == scope.caller.principal.actor,
         ..Relation::default()
@@ -178,6 +185,9 @@ fn delete(tx: &mut dyn Tx, scope: &Scope, id: &BinaryId) -> Result<(Option<Store
     if let Some(document) = &binary.document {
         // With its document locked, no Task can bind a grant to it meanwhile.
         super::documents::lock_with_tasks(tx, scope, document)?;
+        if !reach.covers_content_of(tx, scope, Some(document))? {
+            return Ok((None, Cuts::none()));
+        }
     }
     let grants = tx.grants_of_binary(scope.tenant(), id)?;
     if grants.iter().any(|g| g.state.is_open()) {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use handoff_domain::ids::{BinaryId, DocumentId, TaskId};
 use handoff_domain::ports::Tx;
 use handoff_domain::reason::Reason;
+use handoff_domain::scopes::Interaction;
 use handoff_fhir_model::bundle::{Bundle, Entry};
 use handoff_fhir_model::links::LinkKind;
 use handoff_fhir_model::{Issue, IssueType, Resource};
@@ -408,6 +409,12 @@ async fn prepare(app: &App, caller: &Caller, entry: Planned) -> Result<Act, AppE
         resource,
     } = entry;
     let bad_id = |_| AppError::not_found();
+    let (kind, interaction) = match &target {
+        Target::Create { kind, .. } => (*kind, Interaction::Create),
+        Target::Update { kind, .. } => (*kind, Interaction::Update),
+        Target::Delete { kind, .. } => (*kind, Interaction::Delete),
+    };
+    app.demand(&app.scope(caller), kind, interaction).await?;
     match (target, resource) {
         (Target::Create { kind: "Binary", id }, Some(resource)) => {
             let binary = handoff_fhir_model::binary::binary(&resource).map_err(AppError::invalid)?;

@@ -8,11 +8,13 @@ use handoff_domain::ids::{BinaryId, DocumentId};
 use handoff_domain::outbox::{Topic, TopicEvent};
 use handoff_domain::ports::{Kind, Tx};
 use handoff_domain::reason::Reason;
+use handoff_domain::scopes::Interaction;
 use handoff_domain::task::{Code, Task};
 use handoff_fhir_model::{Resource, document_facts, search_index};
 
 use super::attachments::{self, resolve};
 use super::binaries;
+use super::caps::Reach;
 use super::effects::{load, settle};
 use super::tasks::{Expected, sees};
 use super::{App, AppError, Caller, Class, Cuts, Scope, Stored, json_edit};
@@ -20,7 +22,11 @@ use super::{App, AppError, Caller, Class, Cuts, Scope, Stored, json_edit};
 impl App {
     /// Creates a document. Inline data becomes a Binary of its own.
     pub async fn create_document(&self, caller: &Caller, resource: Resource) -> Result<Stored, AppError> {
-        let id = new_document_id(&self.scope(caller))?;
+        let scope = self.scope(caller);
+        // Before its content is taken in.
+        self.demand(&scope, "DocumentReference", Interaction::Create)
+            .await?;
+        let id = new_document_id(&scope)?;
         self.with_content(caller, resource, move |tx, scope, resource| {
             create(tx, scope, &id, resource)
         })
@@ -35,6 +41,8 @@ impl App {
         resource: Resource,
         expected: Expected,
     ) -> Result<Stored, AppError> {
+        self.demand(&self.scope(caller), "DocumentReference", Interaction::Update)
+            .await?;
         self.with_content(caller, resource, move |tx, scope, resource| {
             update(tx, scope, &id, resource, expected)
         })
@@ -92,6 +100,7 @@ pub fn create(
     id: &DocumentId,
     resource: &Resource,
 ) -> Result<(Stored, Cuts), AppError> {
+    let reach = scope.demand("DocumentReference", Interaction::Create)?;
     scope.permit(
         Action::DocumentCreate,
         Relation::default(),
@@ -115,6 +124,7 @@ pub fn create(
     resource.set_id(id.as_str());
     json_edit::stamp(&mut resource, 1, document.last_updated);
     let body = resource.to_json();
+    keep_within(&reach, scope, Interaction::Create, &document, &body)?;
     let index = search_index(&resource, &scope.fhir_base());
     tx.insert_document(scope.tenant(), &document, &body, &index)?;
     let mut row = scope
@@ -134,10 +144,13 @@ pub fn update(
     resource: &Resource,
     expected: Expected,
 ) -> Result<(Stored, Cuts), AppError> {
+    let reach = scope.demand("DocumentReference", Interaction::Update)?;
     let (tasks, before) = lock_with_tasks(tx, scope, id)?;
     let before = before.ok_or_else(AppError::not_found)?;
     let relation = relation_to(scope, &before, &tasks);
-    if scope.allows(Action::DocumentRead, relation).is_none() {
+    if scope.allows(Action::DocumentRead, relation).is_none()
+        || !reach.covers_present(tx, scope, Kind::Document, id.as_str())?
+    {
         return Err(AppError::not_found());
     }
     if before.deleted {
@@ -167,6 +180,7 @@ pub fn update(
     resource.set_id(id.as_str());
     json_edit::stamp(&mut resource, after.version, after.last_updated);
     let body = resource.to_json();
+    keep_within(&reach, scope, Interaction::Update, &after, &body)?;
     let index = search_index(&resource, &scope.fhir_base());
     tx.update_document(scope.tenant(), &after, &body, Some(&index))?;
     let row = scope
@@ -189,12 +203,15 @@ pub fn delete(
     id: &DocumentId,
     expected: Expected,
 ) -> Result<((), Cuts), AppError> {
+    let reach = scope.demand("DocumentReference", Interaction::Delete)?;
     let (tasks, before) = lock_with_tasks(tx, scope, id)?;
     let Some(before) = before.filter(|d| !d.deleted) else {
         return Ok(((), Cuts::none()));
     };
     let relation = relation_to(scope, &before, &tasks);
-    if scope.allows(Action::DocumentRead, relation).is_none() {
+    if scope.allows(Action::DocumentRead, relation).is_none()
+        || !reach.covers_present(tx, scope, Kind::Document, id.as_str())?
+    {
         return Ok(((), Cuts::none()));
     }
     scope
@@ -214,6 +231,33 @@ pub fn delete(
     tx.record(scope.tenant(), row);
     let cuts = settle_tasks(tx, scope, &tasks)?;
     Ok(((), cuts))
+}
+
+/// A document must not be written that the scopes which write it do not reach.
+fn keep_within(
+    reach: &Reach,
+    scope: &Scope,
+    interaction: Interaction,
+    document: &Document,
+    body: &[u8],
+) -> Result<(), AppError> {
+    if reach.covers(scope, document.id.as_str(), document.last_updated, body) {
+        return Ok(());
+    }
+    let event = if document.version == 1 {
+        Event::DocumentCreated
+    } else {
+        Event::DocumentUpdated
+    };
+    let row = scope.row(event, Outcome::Denied, Reason::InsufficientScope);
+    let about = if document.version == 1 {
+        About::default()
+    } else {
+        about(document)
+    };
+    Err(scope
+        .beyond_scope("DocumentReference", interaction)
+        .recorded(row.about(about)))
 }
 
 /// Locks a document and, before it, the Tasks that release it: Tasks always come first.
@@ -272,13 +316,22 @@ fn supersede_all(
     document: &Document,
     before: &[String],
 ) -> Result<Cuts, AppError> {
+    let targets: Vec<DocumentId> = document
+        .facts
+        .replaces
+        .iter()
+        .filter(|r| !before.contains(r))
+        .filter_map(|r| document_of(r))
+        .filter(|id| *id != document.id)
+        .collect();
     let mut cuts = Cuts::none();
-    let targets = document.facts.replaces.iter().filter(|r| !before.contains(r));
-    for reference in targets {
-        let Some(id) = document_of(reference).filter(|id| *id != document.id) else {
-            continue;
-        };
-        cuts.extend(supersede(tx, scope, &id)?);
+    if targets.is_empty() {
+        return Ok(cuts);
+    }
+    // The other document is changed, whoever it is about.
+    let reach = scope.demand("DocumentReference", Interaction::Update)?;
+    for id in targets {
+        cuts.extend(supersede(tx, scope, &reach, &id)?);
     }
     Ok(cuts)
 }
@@ -297,7 +350,7 @@ fn document_of(reference: &str) -> Option<DocumentId> {
     DocumentId::parse(rest.split('/').next().unwrap_or_default()).ok()
 }
 
-fn supersede(tx: &mut dyn Tx, scope: &Scope, id: &DocumentId) -> Result<Cuts, AppError> {
+fn supersede(tx: &mut dyn Tx, scope: &Scope, reach: &Reach, id: &DocumentId) -> Result<Cuts, AppError> {
     let (tasks, before) = lock_with_tasks(tx, scope, id)?;
     let Some(before) = before.filter(|d| !d.deleted && !d.superseded) else {
         return Ok(Cuts::none());
@@ -309,6 +362,9 @@ fn supersede(tx: &mut dyn Tx, scope: &Scope, id: &DocumentId) -> Result<Cuts, Ap
     let stored = tx
         .current(scope.tenant(), Kind::Document, id.as_str())?
         .ok_or_else(AppError::not_found)?;
+    if !reach.covers(scope, id.as_str(), stored.last_updated, &stored.body) {
+        return Ok(Cuts::none());
+    }
     let (version, at) = (
         before.version.saturating_add(1),
         before.last_updated.max(scope.now()),

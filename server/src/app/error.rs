@@ -75,6 +75,8 @@ pub struct AppError {
     pub cause: Option<String>,
     /// What stands in the way, and may be ended and asked again.
     pub busy: Option<Box<Busy>>,
+    /// The scope that the token would have to have, where that is what is wanting.
+    pub wanted_scope: Option<String>,
     pub(crate) store: Option<StoreError>,
 }
 
@@ -89,6 +91,7 @@ impl AppError {
             denial: None,
             cause: None,
             busy: None,
+            wanted_scope: None,
             store: None,
         }
     }

@@ -361,6 +361,7 @@ pub fn server_itself(app: &App, tenant: &TenantId) -> Result<Caller, AppError> {
             },
         },
         session: None,
+        caps: super::caps::Caps::Unbounded,
     })
 }
 

@@ -13,12 +13,13 @@ use handoff_domain::grant::{Constraints, Grant, GrantState, Origin};
 use handoff_domain::ids::{ActorRef, BinaryId, DocumentId, GrantId, TaskId};
 use handoff_domain::ports::{Kind, Read, Tx};
 use handoff_domain::reason::Reason;
+use handoff_domain::scopes::Interaction;
 use handoff_domain::task::Task;
 use handoff_domain::time::Span;
 use sha2::{Digest, Sha256};
 
 use super::effects::{about_document, about_grant, carry_out, load, scene};
-use super::tasks::lock_visible;
+use super::tasks::lock_reached;
 use super::{App, AppError, Caller, Class, Cuts, GrantView, Scope};
 
 /// A request for a grant, the same for both faces of the operation.
@@ -73,8 +74,12 @@ impl App {
     /// One grant, for those who may see it.
     pub async fn read_grant(&self, caller: &Caller, id: GrantId) -> Result<GrantView, AppError> {
         let scope = self.scope(caller);
+        let reach = self.demand(&scope, "Task", Interaction::Read).await?;
         self.read(move |read| {
             let grant = read.grant(scope.tenant(), &id)?.ok_or_else(AppError::not_found)?;
+            if !reach.covers_present(read, &scope, Kind::Task, grant.task.as_str())? {
+                return Err(AppError::not_found());
+            }
             let task = read
                 .task(scope.tenant(), &grant.task)?
                 .ok_or_else(AppError::not_found)?;
@@ -90,17 +95,26 @@ impl App {
         document: DocumentId,
     ) -> Result<Vec<GrantView>, AppError> {
         let scope = self.scope(caller);
+        let reach = self.demand(&scope, "Task", Interaction::Read).await?;
         self.read(move |read| {
             let mut views = Vec::new();
             let found = read
                 .document(scope.tenant(), &document)?
                 .ok_or_else(AppError::not_found)?;
             for grant in read.grants_of_document(scope.tenant(), &document, LIST_LIMIT)? {
-                if let Some(task) = read.task(scope.tenant(), &grant.task)? {
-                    views.extend(view(read, &scope, &task, grant)?);
+                let Some(task) = read.task(scope.tenant(), &grant.task)? else {
+                    continue;
+                };
+                if let Some(seen) = view(read, &scope, &task, grant)?
+                    && reach.covers_present(read, &scope, Kind::Task, task.id.as_str())?
+                {
+                    views.push(seen);
                 }
             }
-            let own = found.created_by == scope.caller.principal.actor;
+            let own = found.created_by == scope.caller.principal.actor
+                && scope
+                    .readable(&reach)
+                    .covers_present(read, &scope, Kind::Document, document.as_str())?;
             if views.is_empty() && !own {
                 return Err(AppError::not_found());
             }
@@ -113,6 +127,8 @@ impl App {
     pub async fn revoke_grant(&self, caller: &Caller, id: GrantId) -> Result<(), AppError> {
         let scope = self.scope(caller);
         self.write(caller.tenant(), move |tx| {
+            // Before it is looked up: who may not revoke learns nothing of what there is.
+            scope.demand("Task", Interaction::Update)?;
             let grant = tx.grant(scope.tenant(), &id)?.ok_or_else(AppError::not_found)?;
             let only = |g: &Grant| g.id == id;
             let (_, cuts) = revoke(tx, &scope, &grant.task, &only, Reason::Revoked)?;
@@ -178,7 +194,9 @@ fn ask(
     request: &GrantRequest,
     secret_hash: [u8; 32],
 ) -> Result<(GrantView, Cuts), AppError> {
-    let task = lock_visible(tx, scope, &request.task).map_err(|error| refuse(scope, request, error))?;
+    let reach = scope.demand("Task", Interaction::Update)?;
+    let task =
+        lock_reached(tx, scope, &reach, &request.task).map_err(|error| refuse(scope, request, error))?;
     let loaded = load(tx, scope, &task)?;
     let (origin, grantee) = standing(scope, request, &task).map_err(|e| {
         let row = denial(scope, &task, request, e.reason);
@@ -211,8 +229,12 @@ fn ask(
     };
     if let (Some(id), None) = (&request.document, document) {
         // One that the caller may not know of is as unknown as one that does not exist.
-        super::read::check_visible(&mut *tx, scope, Kind::Document, id.as_str())
-            .map_err(|e| e.recorded(denial(scope, &task, request, Reason::NotFound)))?;
+        let unknown = |e: AppError| e.recorded(denial(scope, &task, request, Reason::NotFound));
+        super::read::check_visible(&mut *tx, scope, Kind::Document, id.as_str()).map_err(unknown)?;
+        let reach = scope.readable(&reach);
+        if !reach.covers_present(tx, scope, Kind::Document, id.as_str())? {
+            return Err(unknown(AppError::not_found()));
+        }
     }
     let document = document.ok_or_else(|| {
         AppError::rule(
@@ -370,7 +392,11 @@ fn revoke(
     pick: &dyn Fn(&Grant) -> bool,
     reason: Reason,
 ) -> Result<(Vec<GrantId>, Cuts), AppError> {
+    let reach = scope.demand("Task", Interaction::Update)?;
     let task = lock_visible_even_deleted(tx, scope, task)?;
+    if !reach.covers_present(tx, scope, Kind::Task, task.id.as_str())? {
+        return Err(AppError::not_found());
+    }
     let loaded = load(tx, scope, &task)?;
     let mut plan = Plan::default();
     let mut ids = Vec::new();

@@ -7,6 +7,7 @@ pub mod audit_read;
 pub mod binaries;
 mod blocks;
 pub mod bundle;
+pub mod caps;
 pub mod content;
 pub mod documents;
 pub mod effects;
@@ -109,6 +110,8 @@ pub struct Caller {
     pub context: Context,
     /// The hash of the browser session, where there is one.
     pub session: Option<String>,
+    /// What the token's scopes leave of the caller's rights.
+    pub caps: caps::Caps,
 }
 
 impl Caller {

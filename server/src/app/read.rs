@@ -6,8 +6,10 @@ use handoff_domain::audit::{Event, Outcome};
 use handoff_domain::ids::{DocumentId, TaskId};
 use handoff_domain::ports::{Filter, Found, Kind, Read, Search, Sort, Version, Visibility};
 use handoff_domain::reason::Reason;
+use handoff_domain::scopes::Interaction;
 use handoff_domain::time::Timestamp;
 
+use super::caps::Reach;
 use super::tasks::sees;
 use super::{App, AppError, Caller, Class, Scope, Stored};
 
@@ -35,6 +37,7 @@ impl App {
     /// The current version of a Task or document.
     pub async fn read_current(&self, caller: &Caller, kind: Kind, id: String) -> Result<Stored, AppError> {
         let scope = self.scope(caller);
+        let reach = self.demand(&scope, kind.as_str(), Interaction::Read).await?;
         self.read(move |read| {
             let version = match kind {
                 // The most frequent read: in one look.
@@ -44,7 +47,10 @@ impl App {
                     read.current(scope.tenant(), kind, &id)?
                 }
             };
-            answer(kind, id, version.ok_or_else(AppError::not_found)?)
+            let version = version
+                .filter(|v| reach.covers(&scope, &id, v.last_updated, &v.body))
+                .ok_or_else(AppError::not_found)?;
+            answer(kind, id, version)
         })
         .await
     }
@@ -58,10 +64,12 @@ impl App {
         version: i64,
     ) -> Result<Stored, AppError> {
         let scope = self.scope(caller);
+        let reach = self.demand(&scope, kind.as_str(), Interaction::Read).await?;
         self.read(move |read| {
             check_visible(read, &scope, kind, &id)?;
             let version = read
                 .version(scope.tenant(), kind, &id, version)?
+                .filter(|v| reach.covers(&scope, &id, v.last_updated, &v.body))
                 .ok_or_else(AppError::not_found)?;
             answer(kind, id, version)
         })
@@ -79,9 +87,33 @@ impl App {
         limit: u32,
     ) -> Result<Vec<Version>, AppError> {
         let scope = self.scope(caller);
+        let reach = self.demand(&scope, kind.as_str(), Interaction::Read).await?;
         self.read(move |read| {
             check_visible(read, &scope, kind, &id)?;
-            Ok(read.history(scope.tenant(), kind, &id, since, before, limit.min(HISTORY_PAGE))?)
+            let limit = limit.min(HISTORY_PAGE);
+            let (mut before, mut reached) = (before, Vec::new());
+            // Versions beyond the scopes are left out, and others take their place on the page.
+            let at_once = match &reach {
+                Reach::All => limit,
+                Reach::Within(_) => HISTORY_PAGE,
+            };
+            loop {
+                let page = read.history(scope.tenant(), kind, &id, since, before, at_once)?;
+                let full = page.len() >= at_once as usize;
+                before = page.last().map(|v| v.version);
+                reached.extend(
+                    page.into_iter()
+                        .filter(|v| reach.covers(&scope, &id, v.last_updated, &v.body)),
+                );
+                if !full || reached.len() >= limit as usize {
+                    break;
+                }
+            }
+            if reached.is_empty() && !reach.covers_present(read, &scope, kind, &id)? {
+                return Err(AppError::not_found());
+            }
+            reached.truncate(limit as usize);
+            Ok(reached)
         })
         .await
     }
@@ -93,6 +125,9 @@ impl App {
             Kind::Task => Action::TaskSearch,
             Kind::Document | Kind::Binary => Action::DocumentSearch,
         };
+        let reach = self
+            .demand(&scope, query.kind.as_str(), Interaction::Search)
+            .await?;
         if scope.allows(action, Relation::default()).is_none() {
             let row = scope
                 .row(Event::RequestDenied, Outcome::Denied, Reason::PolicyDenied)
@@ -100,9 +135,11 @@ impl App {
             let refusal = AppError::forbidden(Reason::PolicyDenied).recorded(row);
             return Err(self.record_denial(caller.tenant(), refusal).await);
         }
+        let mut filters = query.filters;
+        filters.extend(reach.into_filters());
         let search = Search {
             kind: query.kind,
-            filters: query.filters,
+            filters,
             visibility: visibility(&scope, query.kind),
             sort: query.sort,
             limit: query.limit,

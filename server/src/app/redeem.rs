@@ -12,9 +12,11 @@ use handoff_domain::ids::{BinaryId, Handle, RedemptionId, TaskId};
 use handoff_domain::ports::Tx;
 use handoff_domain::reason::Reason;
 use handoff_domain::redemption::{Redemption, ResumeError};
+use handoff_domain::scopes::Interaction;
 use handoff_domain::task::Task;
 use sha2::{Digest, Sha256};
 
+use super::caps::Reach;
 use super::finish::Ending;
 use super::redemption_scene::Scene;
 use super::streams::{Announced, Streams};
@@ -129,8 +131,9 @@ impl App {
     pub async fn fetch_binary(&self, caller: &Caller, fetch: Fetch) -> Result<Fetched, AppError> {
         let id = self.fresh_redemption()?;
         let fresh = Some(id.clone());
+        let reach = self.demand_content(caller).await?;
         self.decide(caller, fresh, move |tx, scope, streams| {
-            by_binary(tx, scope, streams, &id, &fetch)
+            by_binary(tx, scope, &reach, streams, &id, &fetch)
         })
         .await
     }
@@ -143,10 +146,11 @@ impl App {
         secret: &str,
     ) -> Result<RedemptionId, AppError> {
         let scope = self.scope(caller);
+        let reach = self.demand_content(caller).await?;
         let id = self.fresh_redemption()?;
         let hash: [u8; 32] = Sha256::digest(secret.as_bytes()).into();
         self.write(caller.tenant(), move |tx| {
-            by_link(tx, &scope, &id, &handle, &hash)
+            by_link(tx, &scope, &reach, &id, &handle, &hash)
         })
         .await
     }
@@ -159,10 +163,17 @@ impl App {
         resume: Option<(String, Continue)>,
         head: bool,
     ) -> Result<Fetched, AppError> {
+        let reach = self.demand_content(caller).await?;
         self.decide(caller, None, move |tx, scope, streams| {
-            by_redemption(tx, scope, streams, &id, resume.as_ref(), head)
+            by_redemption(tx, scope, &reach, streams, &id, resume.as_ref(), head)
         })
         .await
+    }
+
+    /// How far the scopes reach content, by whichever way it is asked for.
+    async fn demand_content(&self, caller: &Caller) -> Result<Reach, AppError> {
+        self.demand(&self.scope(caller), "Binary", Interaction::Read)
+            .await
     }
 
     fn fresh_redemption(&self) -> Result<RedemptionId, AppError> {
@@ -229,6 +240,7 @@ impl App {
 fn by_binary(
     tx: &mut dyn Tx,
     scope: &Scope,
+    reach: &Reach,
     streams: &Arc<Streams>,
     id: &RedemptionId,
     fetch: &Fetch,
@@ -236,10 +248,17 @@ fn by_binary(
     let binary = tx
         .binary(scope.tenant(), &fetch.binary)?
         .ok_or_else(|| unknown(scope, &fetch.binary))?;
+    if !reach.covers_content_of(tx, scope, binary.document.as_ref())? {
+        return Err(unknown(scope, &fetch.binary));
+    }
     let Some(task) = pick_task(tx, scope, &binary, fetch.task.as_ref())? else {
         return Err(without_relation(scope, &binary, fetch.task.as_ref()));
     };
     let scene = Scene::lock(tx, scope, &task.id, binary)?;
+    // Once more, now that nobody can change the document.
+    if !reach.covers_content_of(tx, scope, scene.document.as_ref().map(|d| &d.id))? {
+        return Err(unknown(scope, &fetch.binary));
+    }
     if !fetch.head
         && let Some((etag, wanted)) = &fetch.resume
         && *etag == scene.etag()
@@ -268,6 +287,7 @@ fn by_binary(
 fn by_link(
     tx: &mut dyn Tx,
     scope: &Scope,
+    reach: &Reach,
     id: &RedemptionId,
     handle: &Handle,
     secret_hash: &[u8; 32],
@@ -297,6 +317,7 @@ fn by_link(
     if grant.grantee() != Some(&scope.caller.principal.actor) {
         return Err(scene.refuse(scope, Reason::NotGrantee));
     }
+    scene.check_reach(tx, scope, reach)?;
     // Asked again because the answer was lost: the same use, not another.
     if let Some(open) = scene.unanswered(tx, scope)? {
         scene
@@ -325,6 +346,7 @@ fn by_link(
 fn by_redemption(
     tx: &mut dyn Tx,
     scope: &Scope,
+    reach: &Reach,
     streams: &Arc<Streams>,
     id: &RedemptionId,
     resume: Option<&(String, Continue)>,
@@ -353,6 +375,7 @@ fn by_redemption(
         .ok_or_else(AppError::not_found)?;
     let mut scene = Scene::lock(tx, scope, &task.id, binary)?;
     scene.grant = tx.grant(scope.tenant(), &grant.id)?;
+    scene.check_reach(tx, scope, reach)?;
     // Read again: now nobody else can change it.
     let redemption = tx
         .redemption(scope.tenant(), id)?

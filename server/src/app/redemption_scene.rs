@@ -13,8 +13,10 @@ use handoff_domain::outbox::{Topic, TopicEvent};
 use handoff_domain::ports::Tx;
 use handoff_domain::reason::Reason;
 use handoff_domain::redemption::{Redemption, RedemptionState, ResumeError};
+use handoff_domain::scopes::Interaction;
 use handoff_domain::task::Task;
 
+use super::caps::Reach;
 use super::effects::about_grant;
 use super::error::Busy;
 use super::redeem::{Continue, Decided, Leave, strong_etag};
@@ -96,6 +98,22 @@ impl Scene {
         self.gate(scope)
             .check()
             .map_err(|reason| self.refuse(scope, reason))
+    }
+
+    /// Whether the scopes reach the content, for one who is known to hold its grant.
+    pub(super) fn check_reach(&self, tx: &mut dyn Tx, scope: &Scope, reach: &Reach) -> Result<(), AppError> {
+        let document = self.document.as_ref().map(|d| &d.id);
+        if reach.covers_content_of(tx, scope, document)? {
+            return Ok(());
+        }
+        let row = scope
+            .row(
+                Event::RedemptionDenied,
+                Outcome::Denied,
+                Reason::InsufficientScope,
+            )
+            .about(self.about(None));
+        Err(scope.beyond_scope("Binary", Interaction::Read).recorded(row))
     }
 
     pub(super) fn refuse(&self, scope: &Scope, reason: Reason) -> AppError {

@@ -4,17 +4,19 @@
 use std::collections::BTreeSet;
 
 use handoff_domain::access::{Action, Role};
-use handoff_domain::audit::{Event, Outcome};
+use handoff_domain::audit::{About, Event, Outcome};
 use handoff_domain::document::Document;
 use handoff_domain::ids::{DocumentId, TaskId};
 use handoff_domain::moves::{check_constant, may_move};
 use handoff_domain::outbox::{Topic, TopicEvent};
 use handoff_domain::ports::{Kind, Read, Tx};
 use handoff_domain::reason::Reason;
+use handoff_domain::scopes::Interaction;
 use handoff_domain::task::{MAX_TASK_DEPTH, Task, TaskFacts, TaskStatus, check_move};
 use handoff_domain::time::{Span, Timestamp};
 use handoff_fhir_model::{Issue, IssueType, Resource, search_index, task_facts};
 
+use super::caps::Reach;
 use super::effects::{Loaded, about_task, load, settle};
 use super::{App, AppError, Caller, Class, Cuts, Scope, Stored, json_edit, task_family};
 
@@ -136,6 +138,7 @@ pub fn create(
     id: &TaskId,
     resource: &Resource,
 ) -> Result<(Stored, Cuts), AppError> {
+    let reach = scope.demand("Task", Interaction::Create)?;
     scope.permit(
         Action::TaskCreate,
         handoff_domain::access::Relation::default(),
@@ -144,8 +147,8 @@ pub fn create(
     let facts = facts_of(scope, resource)?;
     let workflow = scope.rules.workflows.of(&facts.code);
     check_move(workflow, None, None, facts.status).map_err(|e| illegal(&e))?;
-    check_parents(tx, scope, id, &facts)?;
-    let documents = effective_documents(tx, scope, &facts, None)?;
+    check_parents(tx, scope, &reach, id, &facts)?;
+    let documents = effective_documents(tx, scope, &reach, &facts, None)?;
     let task = Task {
         id: id.clone(),
         version: 1,
@@ -164,6 +167,7 @@ pub fn create(
     resource.set_id(id.as_str());
     json_edit::stamp(&mut resource, 1, task.last_updated);
     let body = resource.to_json();
+    keep_within(&reach, scope, Interaction::Create, &task, &body)?;
     tx.insert_task(scope.tenant(), &task, &body, &index(scope, &resource))?;
     let row = scope
         .row(Event::TaskCreated, Outcome::Success, Reason::Permitted)
@@ -190,7 +194,8 @@ pub fn update(
     resource: &Resource,
     expected: Expected,
 ) -> Result<(Stored, Cuts), AppError> {
-    let before = lock_visible(tx, scope, id)?;
+    let reach = scope.demand("Task", Interaction::Update)?;
+    let before = lock_reached(tx, scope, &reach, id)?;
     let facts = facts_of(scope, resource)?;
     let workflow = scope.rules.workflows.of(&before.facts.code);
     let asked = facts.status;
@@ -207,14 +212,15 @@ pub fn update(
     expected.check(before.version, workflow.require_if_match)?;
     check_constant(&before, &facts).map_err(|e| AppError::rule("Task.intent", e.text))?;
     if facts.part_of != before.facts.part_of {
-        check_parents(tx, scope, id, &facts)?;
+        check_parents(tx, scope, &reach, id, &facts)?;
     }
-    let documents = effective_documents(tx, scope, &facts, Some(&before))?;
+    let documents = effective_documents(tx, scope, &reach, &facts, Some(&before))?;
     let after = advance(scope, &before, facts, documents);
     let mut resource = resource.clone();
     resource.set_id(id.as_str());
     json_edit::stamp(&mut resource, after.version, after.last_updated);
     let body = resource.to_json();
+    keep_within(&reach, scope, Interaction::Update, &after, &body)?;
     tx.update_task(scope.tenant(), &after, &body, Some(&index(scope, &resource)))?;
     let mut cuts = settle_move(tx, scope, &before, &after)?;
     cuts.extend(task_family::follow(tx, scope, &before, &after)?);
@@ -228,11 +234,15 @@ pub fn delete(
     id: &TaskId,
     expected: Expected,
 ) -> Result<((), Cuts), AppError> {
+    let reach = scope.demand("Task", Interaction::Delete)?;
     let locked = scope.lock_tasks(tx, std::slice::from_ref(id))?;
     // Gone already, never there or not to be seen: the same success.
     let Some(before) = locked.into_iter().next().filter(|t| !t.deleted && sees(scope, t)) else {
         return Ok(((), Cuts::none()));
     };
+    if !reach.covers_present(tx, scope, Kind::Task, id.as_str())? {
+        return Ok(((), Cuts::none()));
+    }
     let relation = scope.caller.relation_to(&before);
     scope
         .permit(Action::TaskDelete, relation, Event::TaskDeleted)
@@ -301,6 +311,45 @@ pub fn lock_visible(tx: &mut dyn Tx, scope: &Scope, id: &TaskId) -> Result<Task,
         ));
     }
     Ok(task)
+}
+
+/// As [`lock_visible`], for a Task that the scopes reach.
+pub fn lock_reached(tx: &mut dyn Tx, scope: &Scope, reach: &Reach, id: &TaskId) -> Result<Task, AppError> {
+    let task = lock_visible(tx, scope, id);
+    // A deleted one is as unknown as any other that they do not reach.
+    let is_known = match &task {
+        Ok(_) => true,
+        Err(error) => error.class == Class::Gone,
+    };
+    if is_known && !reach.covers_present(tx, scope, Kind::Task, id.as_str())? {
+        return Err(AppError::not_found());
+    }
+    task
+}
+
+/// A Task must not be written that the scopes which write it do not reach.
+fn keep_within(
+    reach: &Reach,
+    scope: &Scope,
+    interaction: Interaction,
+    task: &Task,
+    body: &[u8],
+) -> Result<(), AppError> {
+    if reach.covers(scope, task.id.as_str(), task.last_updated, body) {
+        return Ok(());
+    }
+    let event = if task.version == 1 {
+        Event::TaskCreated
+    } else {
+        Event::TaskUpdated
+    };
+    let row = scope.row(event, Outcome::Denied, Reason::InsufficientScope);
+    let about = if task.version == 1 {
+        About::default()
+    } else {
+        about_task(task)
+    };
+    Err(scope.beyond_scope("Task", interaction).recorded(row.about(about)))
 }
 
 /// The index of a Task, with our own base taken off its references.
@@ -409,6 +458,7 @@ fn about(mut error: AppError, task: &Task) -> AppError {
 fn effective_documents(
     tx: &mut dyn Tx,
     scope: &Scope,
+    reach: &Reach,
     facts: &TaskFacts,
     before: Option<&Task>,
 ) -> Result<Vec<DocumentId>, AppError> {
@@ -432,10 +482,16 @@ fn effective_documents(
     } else {
         scope.lock_documents(tx, &judged.into_iter().collect::<Vec<_>>(), false)?
     };
-    let own: Vec<&Document> = found
-        .iter()
-        .filter(|d| kept.contains(&d.id) || may_release(scope, d))
-        .collect();
+    let readable = scope.readable(reach);
+    let mut own: Vec<&Document> = Vec::new();
+    for document in &found {
+        if kept.contains(&document.id)
+            || (may_release(scope, document)
+                && readable.covers_present(tx, scope, Kind::Document, document.id.as_str())?)
+        {
+            own.push(document);
+        }
+    }
     for document in &own {
         if !document.is_about(facts.subject.as_deref()) {
             return Err(AppError::rule(
@@ -474,7 +530,13 @@ fn place_of(facts: &TaskFacts, id: &DocumentId) -> &'static str {
 }
 
 /// `partOf` must not make a cycle nor go too deep. A parent that is unknown or not to be seen counts as none.
-fn check_parents(read: &mut dyn Tx, scope: &Scope, id: &TaskId, facts: &TaskFacts) -> Result<(), AppError> {
+fn check_parents(
+    read: &mut dyn Tx,
+    scope: &Scope,
+    reach: &Reach,
+    id: &TaskId,
+    facts: &TaskFacts,
+) -> Result<(), AppError> {
     let mut level: BTreeSet<TaskId> = facts.parents().into_iter().collect();
     for _ in 0..MAX_TASK_DEPTH {
         if level.len() > MAX_FAMILY {
@@ -494,7 +556,9 @@ fn check_parents(read: &mut dyn Tx, scope: &Scope, id: &TaskId, facts: &TaskFact
         }
         let mut above = BTreeSet::new();
         for parent in &level {
-            if let Some(task) = Read::task(read, scope.tenant(), parent)?.filter(|t| sees(scope, t)) {
+            if let Some(task) = Read::task(read, scope.tenant(), parent)?.filter(|t| sees(scope, t))
+                && reach.covers_present(read, scope, Kind::Task, parent.as_str())?
+            {
                 above.extend(task.facts.parents());
             }
         }

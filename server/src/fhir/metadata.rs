@@ -16,8 +16,10 @@ use super::search::parameters::{self, Parameter};
 /// When what the statement says last changed.
 const DATE: &str = "2026-11-24";
 
-const SECURITY: &str = "Every request but `metadata` needs an OAuth 2.0 access token (a JWT of a configured \
-OpenID Connect issuer) as `Authorization: Bearer`. Roles and relations to a Task decide what is seen and done. \
+const SECURITY: &str = "Every request but `metadata` and `.well-known/smart-configuration` needs an OAuth 2.0 access \
+token (a JWT of a configured OpenID Connect issuer) as `Authorization: Bearer`. Its SMART scopes cap what it can do \
+(`$grant` and `$revoke-grants` need `Task.u`, content needs `Binary.r`); roles and relations to a Task decide what is \
+seen and done. \
 The content of a Binary is served to the holder of a live grant alone, while the Task that it was granted under \
 is actionable.";
 

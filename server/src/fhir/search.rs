@@ -101,6 +101,21 @@ pub fn parse(kind: Kind, pairs: &[(String, String)], strict: bool, base: &str) -
     })
 }
 
+/// The filters of a scope's constraints. `None` where one is no search parameter of `kind` that is understood as
+/// written, or is one that shapes an answer and not what it is about.
+pub fn constraints(kind: Kind, pairs: &[(String, String)], base: &str) -> Option<Vec<Filter>> {
+    let mut filters = Vec::with_capacity(pairs.len());
+    for (name, value) in pairs {
+        let parameter = parameters::of(kind).find(|parameter| parameter.name == name)?;
+        // Searches compare no more of a value, and what differs behind that must not be reached.
+        if value.chars().count() > INDEXED_TEXT {
+            return None;
+        }
+        filters.push(filter(parameter, None, value, base).ok()?);
+    }
+    Some(filters)
+}
+
 fn filter(
     parameter: &Parameter,
     modifier: Option<&str>,

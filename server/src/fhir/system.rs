@@ -3,6 +3,7 @@
 
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
+use handoff_domain::scopes::Interaction;
 use serde::Deserialize;
 
 use super::negotiate::check_accept;
@@ -31,6 +32,7 @@ pub fn routes(cfg: &mut web::ServiceConfig) {
                 .default_service(web::to(not_allowed)),
         );
     }
+    cfg.configure(crate::http::discovery::smart_routes);
     cfg.service(
         web::resource("/metadata")
             .route(web::get().to(capabilities))
@@ -129,7 +131,10 @@ async fn search_audit(state: State, request: HttpRequest) -> HttpResponse {
         let base = state.app.settings.fhir_base(caller.tenant());
         let pairs = pairs_of(request.query_string().as_bytes());
         let parsed = audit_event::parse(&pairs, super::negotiate::handling_strict(&request), &base)?;
-        let rows = state.app.search_audit(&caller, parsed.search.clone()).await?;
+        let rows = state
+            .app
+            .search_audit(&caller, parsed.search.clone(), Interaction::Search)
+            .await?;
         Ok(audit_event::searchset(&base, &rows, &parsed, caller.context.now))
     };
     match answer.await {
@@ -149,7 +154,7 @@ async fn read_audit(state: State, request: HttpRequest, ids: web::Path<Ids>) -> 
         };
         let row = state
             .app
-            .search_audit(&caller, search)
+            .search_audit(&caller, search, Interaction::Read)
             .await?
             .pop()
             .ok_or_else(AppError::not_found)?;

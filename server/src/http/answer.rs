@@ -111,6 +111,9 @@ pub fn failure(state: &HttpState, request: &HttpRequest, face: Face, error: &App
         Class::Unauthenticated => {
             response.insert_header((header::WWW_AUTHENTICATE, challenge(state, request, error)));
         }
+        Class::Forbidden if error.wanted_scope.is_some() => {
+            response.insert_header((header::WWW_AUTHENTICATE, challenge(state, request, error)));
+        }
         Class::Unavailable => {
             response.insert_header((header::RETRY_AFTER, "2"));
         }
@@ -140,7 +143,8 @@ pub fn failure(state: &HttpState, request: &HttpRequest, face: Face, error: &App
     }
 }
 
-/// The challenge of a 401 (RFC 6750, RFC 9728): an error is named only where credentials were sent.
+/// The challenge of a 401, or of a 403 for want of a scope (RFC 6750, RFC 9728): an error is named only where
+/// credentials were sent.
 fn challenge(state: &HttpState, request: &HttpRequest, error: &AppError) -> String {
     let base = tenant_of(state, request).map_or_else(
         |_| state.app.settings.public_base.clone(),
@@ -156,6 +160,9 @@ fn challenge(state: &HttpState, request: &HttpRequest, error: &AppError) -> Stri
     let (origin, path) = split_origin(&base);
     let metadata = format!("{origin}/.well-known/oauth-protected-resource{path}");
     let value = format!("Bearer resource_metadata=\"{metadata}\"");
+    if let Some(scope) = &error.wanted_scope {
+        return format!("{value}, error=\"insufficient_scope\", scope=\"{scope}\"");
+    }
     if error.reason == Reason::TokenInvalid {
         let text: String = error
             .text
@@ -167,7 +174,8 @@ fn challenge(state: &HttpState, request: &HttpRequest, error: &AppError) -> Stri
     value
 }
 
-fn split_origin(base: &str) -> (&str, &str) {
+/// A URL as its origin and its path, which is empty where there is none.
+pub fn split_origin(base: &str) -> (&str, &str) {
     let start = base.find("://").map_or(0, |i| i.saturating_add(3));
     let rest = base.get(start..).unwrap_or_default();
     match rest.find('/') {

@@ -5,10 +5,12 @@ pub mod access_grants;
 pub mod answer;
 pub mod body;
 pub mod connection;
+pub mod discovery;
 pub mod handoff_page;
 pub mod redemptions;
 pub mod request;
 pub mod room;
+pub mod scopes;
 pub mod stream;
 pub mod wrapped;
 
@@ -50,6 +52,7 @@ pub struct HttpState {
 /// All routes of the public listener, for the default tenant and under `/t/{tenant}` for the others.
 pub fn configure(cfg: &mut web::ServiceConfig, state: HttpState) {
     cfg.app_data(web::Data::new(state));
+    cfg.configure(discovery::resource_routes);
     cfg.service(web::scope("/t/{tenant}").configure(routes));
     cfg.configure(routes);
     cfg.default_service(web::to(answer::no_route));

@@ -15,6 +15,7 @@ use handoff_domain::time::{Span, Timestamp};
 use handoff_identity::TokenError;
 
 use super::HttpState;
+use super::scopes::caps_of;
 use crate::app::{AppError, Caller, Class};
 
 /// How long the record of an actor's teams is taken to be fresh.
@@ -159,6 +160,7 @@ pub async fn authenticate(state: &HttpState, request: &HttpRequest) -> Result<Ca
         principal: validated.principal.clone(),
         context,
         session: None,
+        caps: caps_of(&validated.principal, &state.app.settings.fhir_base(&tenant)),
     };
     remember(state, &caller).await?;
     Ok(caller)

@@ -134,7 +134,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     let validator = TokenValidator::new(issuers, &options.issuer_http, Arc::clone(&clock))?;
     if let Some(dev) = &dev {
         for issuer in dev.all() {
-            validator.preload(issuer.issuer(), &issuer.jwks());
+            validator.preload(issuer.issuer(), &issuer.discovery(), &issuer.jwks());
         }
     }
     if matches!(options.identity, Identity::Demo { .. }) {

@@ -4,7 +4,7 @@ mod index;
 
 use diesel::RunQueryDsl;
 use diesel::sql_types::{BigInt, Binary, Text};
-use handoff_domain::ports::{Filter, Found, Kind, Search, Sort, StoreError, Visibility};
+use handoff_domain::ports::{Filter, Found, Kind, Search, Sort, StoreError, Visibility, bare};
 use handoff_domain::{TenantId, Timestamp};
 
 use crate::dialect::AnyConnection;
@@ -13,7 +13,7 @@ use crate::statement::Statement;
 use crate::tasks::team_viewer;
 
 pub(crate) use index::{Digest, first_reference, remove, replace};
-use index::{STATUS, bare, cut};
+use index::{STATUS, cut};
 
 /// Resources that match.
 pub(crate) fn search(
@@ -199,6 +199,14 @@ impl<'s> Asked<'s> {
                 .uncached()
             }
             Filter::Missing { name, missing } => self.missing(sql, name, *missing),
+            Filter::AnyOf(alternatives) => any(sql, alternatives, |mut sql, all| {
+                sql = sql.sql("1 = 1");
+                for filter in all {
+                    sql = self.filter(sql.sql(" AND "), filter);
+                }
+                sql
+            })
+            .uncached(),
         }
     }
 

@@ -114,7 +114,7 @@ async fn es256(count: usize) -> Result<Latencies> {
     let issuer = DevIssuer::new(BASE, Realm::Default, key, Arc::new(OsEntropy::new()));
     let tenant = TenantId::default_tenant();
     let validator = validator(DevIssuer::issuer_config(BASE, Realm::Default, tenant))?;
-    if !validator.preload(issuer.issuer(), &issuer.jwks()) {
+    if !validator.preload(issuer.issuer(), &issuer.discovery(), &issuer.jwks()) {
         return Err(Failure::new("the validator does not take the issuer's keys"));
     }
     let mut tokens = Vec::new();

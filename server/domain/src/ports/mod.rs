@@ -2,10 +2,12 @@
 //! Adapters live in other crates; only wiring names a concrete one.
 
 mod blob;
+mod matching;
 mod store;
 mod work;
 
 pub use blob::{BlobError, BlobPin, BlobStore, ByteStream, Uploaded};
+pub use matching::{Subject, bare};
 pub use store::*;
 pub use work::{Reading, Verdict, Work, WorkError, read, watch, write};
 

@@ -146,6 +146,8 @@ pub enum Filter {
         /// Whether it must be missing (else present).
         missing: bool,
     },
+    /// All filters of any of these; of none of them, nothing.
+    AnyOf(Vec<Vec<Filter>>),
 }
 
 /// What order results come in; ties are broken by id, so that pages never overlap.

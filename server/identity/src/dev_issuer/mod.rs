@@ -144,7 +144,14 @@ impl DevIssuer {
             "id_token_signing_alg_values_supported": ["ES256"],
             "code_challenge_methods_supported": ["S256"],
             "token_endpoint_auth_methods_supported": ["none"],
-            "scopes_supported": ["openid", "fhirUser", "user/*.cruds", "system/*.cruds"],
+            "scopes_supported": [
+                "openid",
+                "fhirUser",
+                "launch/patient",
+                "patient/*.cruds",
+                "user/*.cruds",
+                "system/*.cruds",
+            ],
             "claims_supported": ["sub", "name", "fhirUser", "roles", "teams"],
         })
     }

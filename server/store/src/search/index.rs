@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use handoff_domain::TenantId;
-use handoff_domain::ports::{Kind, SearchIndex, StoreError};
+use handoff_domain::ports::{Kind, SearchIndex, StoreError, bare};
 
 use crate::dialect::{Bulk, Column, Removal, Table};
 use crate::error::unreadable;
@@ -66,14 +66,6 @@ pub(super) fn cut(text: &str) -> &str {
         .nth(LONGEST)
         .and_then(|(end, _)| text.get(..end))
         .unwrap_or(text)
-}
-
-/// What a reference without its type is found by: the id of a relative one, the whole of any other.
-pub(super) fn bare(target: &str) -> &str {
-    match target.split_once('/') {
-        Some((kind, id)) if !kind.is_empty() && !kind.contains(':') && !id.contains('/') => id,
-        _ => target,
-    }
 }
 
 /// The first reference under the first of these names that has one.

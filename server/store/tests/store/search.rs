@@ -1,6 +1,6 @@
 //! Search: what each kind of filter finds, for whom, in what order, page by page.
 
-use handoff_domain::ports::{Filter, Found, Kind, Search, SearchIndex, Sort, Visibility};
+use handoff_domain::ports::{Filter, Found, Kind, Search, SearchIndex, Sort, Subject, Visibility};
 use handoff_domain::task::{Task, TaskStatus};
 use handoff_domain::{TenantId, Timestamp};
 
@@ -96,9 +96,11 @@ async fn ids(rig: &Rig, search: Search) -> Vec<String> {
 }
 
 /// Four Tasks, `t1` the oldest: lane's ready, lane's completed, otis's ready, and one for a team.
-async fn fill(rig: &Rig) {
+///
+/// Answers them as a search sees them, without the one that was deleted.
+async fn fill(rig: &Rig) -> Vec<(String, Timestamp, SearchIndex)> {
     let tenant = rig.tenant.clone();
-    rig.write(move |tx| {
+    let kept = rig.write(move |tx| {
         let at = |id: &str, seconds| Task {
             last_updated: after(seconds),
             ..task(id)
@@ -128,23 +130,25 @@ async fn fill(rig: &Rig) {
         rich.strings
             .push(("title".to_owned(), "100%_\u{e4}rger".to_owned()));
         tx.insert_task(&tenant, &first, &body("t1"), &rich)?;
+        let mut kept = vec![("t1".to_owned(), first.last_updated, rich)];
         for one in [done, other, team] {
             insert_task(tx, &tenant, &one)?;
+            kept.push((one.id.to_string(), one.last_updated, index(&one)));
         }
         let mut gone = at("gone", 9);
         insert_task(tx, &tenant, &gone)?;
         gone = next(&gone, after(10));
         gone.deleted = true;
         tx.update_task(&tenant, &gone, &[], None)?;
-        insert_task(tx, &TenantId::parse("other").unwrap(), &at("elsewhere", 1))
-    })
-    .await
-    .unwrap();
+        insert_task(tx, &TenantId::parse("other").unwrap(), &at("elsewhere", 1))?;
+        Ok(kept)
+    });
+    kept.await.unwrap()
 }
 
 on_both! {
     async fn each_kind_of_filter_finds_what_it_should(rig: Arc<Rig>) {
-        fill(&rig).await;
+        let kept = fill(&rig).await;
         let status = Some("http://hl7.org/fhir/task-status");
         let cases: Vec<(Filter, &[&str])> = vec![
             (Filter::Id(vec!["t1".to_owned(), "t3".to_owned(), "gone".to_owned()]), &["t3", "t1"]),
@@ -181,6 +185,14 @@ on_both! {
             (missing("code", true), &["t2"]),
             (missing("period", false), &["t1"]),
             (missing("requester", true), &["t4"]),
+            (Filter::AnyOf(Vec::new()), &[]),
+            (
+                Filter::AnyOf(vec![
+                    vec![reference("patient", &["Patient/ben"])],
+                    vec![reference("owner", &["*/lane"]), token("status", &[(None, Some("ready"))], false)],
+                ]),
+                &["t3", "t1"],
+            ),
         ];
         for (filter, expected) in cases {
             let search = Search { total: true, ..by(filter.clone()) };
@@ -188,6 +200,16 @@ on_both! {
             let ids: Vec<_> = found.resources.iter().map(|(id, ..)| id.as_str()).collect();
             assert_eq!(ids, expected, "{filter:?}");
             assert_eq!(found.total, Some(expected.len() as u64), "{filter:?}");
+            // Held against the resources in hand it comes to the same.
+            let mut held: Vec<&str> = Vec::new();
+            for (id, last_updated, index) in &kept {
+                if filter.holds(Subject { id, last_updated: *last_updated, index }) {
+                    held.push(id);
+                }
+            }
+            let mut found: Vec<&str> = expected.to_vec();
+            found.sort_unstable();
+            assert_eq!(held, found, "{filter:?}");
         }
         let both = vec![reference("owner", &["Practitioner/lane"]), token("status", &[(None, Some("ready"))], false)];
         assert_eq!(ids(&rig, Search { filters: both, ..all(Kind::Task) }).await, ["t1"]);

@@ -155,17 +155,27 @@ async fn discovery_that_names_another_issuer_or_another_place_is_not_believed() 
 async fn preloaded_keys_need_no_http() {
     let stage = Stage::set().await;
     stage.server.set_down(true);
+    assert!(stage.validator.preload(
+        stage.issuer.issuer(),
+        &stage.issuer.discovery(),
+        &stage.issuer.jwks()
+    ));
+    assert!(!stage.validator.preload(
+        "https://unknown.example",
+        &stage.issuer.discovery(),
+        &stage.issuer.jwks()
+    ));
+    let discovery = stage.issuer.discovery();
     assert!(
-        stage
+        !stage
             .validator
-            .preload(stage.issuer.issuer(), &stage.issuer.jwks())
+            .preload(stage.issuer.issuer(), &discovery, &json!("no keys"))
     );
     assert!(
         !stage
             .validator
-            .preload("https://unknown.example", &stage.issuer.jwks())
+            .preload(stage.issuer.issuer(), &json!({}), &stage.issuer.jwks())
     );
-    assert!(!stage.validator.preload(stage.issuer.issuer(), &json!("no keys")));
     assert!(stage.validate(&stage.token("lane")).await.is_ok());
     assert_eq!(stage.server.reads(), 0);
 }

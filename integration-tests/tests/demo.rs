@@ -323,7 +323,7 @@ async fn provider_client(base: &str, name: &str) -> Client {
     let discovery: Value = discovery.json().await.unwrap();
     let form = format!(
         "grant_type=client_credentials&client_id={name}&client_secret={PROVIDER_SECRET}\
-         &resource=https%3A%2F%2Fhandoff.example%2Ffhir&scope=user%2F*.cruds"
+         &resource=https%3A%2F%2Fhandoff.example%2Ffhir&scope=system%2F*.cruds"
     );
     let answer = http
         .post(discovery["token_endpoint"].as_str().unwrap())

@@ -11,11 +11,22 @@ const BEN: &str = "Patient/ben";
 
 /// Refused for want of a scope, which the challenge names.
 fn wants(answer: Answer, scope: &str) {
+    let challenge = wants_scope(answer);
+    assert!(challenge.contains(&format!("scope=\"{scope}\"")), "{challenge}");
+}
+
+/// Refused as beyond the patient or the constraints: more scopes of the kind would not help, so none is named.
+fn beyond(answer: Answer) {
+    let challenge = wants_scope(answer);
+    assert!(!challenge.contains(" scope="), "{challenge}");
+}
+
+fn wants_scope(answer: Answer) -> String {
     let answer = answer.refused(403, "insufficient-scope");
     let challenge = answer.header("www-authenticate").expect("a challenge").to_owned();
     assert!(challenge.contains("error=\"insufficient_scope\""), "{challenge}");
-    assert!(challenge.contains(&format!("scope=\"{scope}\"")), "{challenge}");
     assert!(challenge.contains("resource_metadata="), "{challenge}");
+    challenge
 }
 
 async fn total(client: &Client, search: &str) -> u64 {
@@ -208,9 +219,9 @@ on_both! {
         let placer = app.scoped("ehr", "patient/Task.cruds patient/DocumentReference.cruds", Some("ada")).await;
         let mut stranger = task("requested", &other.id, Some(LANE));
         stranger["for"]["reference"] = json!(BEN);
-        wants(placer.post("/fhir/Task", &stranger).await, "patient/Task.c");
+        beyond(placer.post("/fhir/Task", &stranger).await);
         stranger.as_object_mut().expect("an object").remove("for");
-        wants(placer.post("/fhir/Task", &stranger).await, "patient/Task.c");
+        beyond(placer.post("/fhir/Task", &stranger).await);
         placer.delete(&task_path).await.expect(204);
         scene.ehr.get(&task_path).await.expect(200);
         // Another patient's document is not superseded, nor given away, nor told of.
@@ -264,7 +275,7 @@ on_both! {
         // Out of what it reaches it can't move a Task.
         let mut moved = scene.current().await;
         moved["status"] = json!("in-progress");
-        wants(accepted.put(&path, &moved).await, "user/Task.u");
+        beyond(accepted.put(&path, &moved).await);
         assert_eq!(scene.current().await["status"], "accepted");
         for scope in [
             "user/Task.rs?unknown=1",
@@ -327,7 +338,7 @@ on_both! {
             .and_then(|rest| rest.split_once('#'))
             .expect("a link of this server");
         let ben = app.scoped("lane", "patient/*.cruds", Some("ben")).await;
-        wants(ben.post_plain(path, &json!({"secret": secret})).await, "patient/Binary.r");
+        beyond(ben.post_plain(path, &json!({"secret": secret})).await);
         let none = app.scoped("lane", "user/Task.cruds", None).await;
         wants(none.post_plain(path, &json!({"secret": secret})).await, "user/Binary.r");
         // No use was taken.
@@ -335,7 +346,7 @@ on_both! {
         let opened = ada.post_plain(path, &json!({"secret": secret})).await.expect(303);
         let content = opened.header("location").expect("a place").to_owned();
         let content = content.strip_prefix(&ada.base).unwrap_or(&content).to_owned();
-        wants(ben.get(&content).await, "patient/Binary.r");
+        beyond(ben.get(&content).await);
         assert_eq!(ada.get(&content).await.expect(200).body, scene.document.content);
     }
 
@@ -355,7 +366,7 @@ on_both! {
             assert_eq!(smart["token_endpoint"], format!("{base}{issuer}/token"));
             assert_eq!(smart["authorization_endpoint"], format!("{base}{issuer}/authorize"));
             assert_eq!(smart["code_challenge_methods_supported"], json!(["S256"]));
-            for capability in ["launch-standalone", "client-public", "permission-v2", "context-standalone-patient"] {
+            for capability in ["launch-standalone", "client-public", "permission-v2", "permission-patient"] {
                 assert!(smart["capabilities"].as_array().unwrap().contains(&json!(capability)), "{smart}");
             }
             let challenge = stranger.get(&format!("{tenant}/fhir/Task")).await.refused(401, "unauthenticated");
@@ -370,6 +381,10 @@ on_both! {
         for path in ["", "/", "/fhir/", "/t/none/fhir", "/t/b", "/fhir/Task", "fhir"] {
             let path = format!("/.well-known/oauth-protected-resource{path}");
             stranger.get(&path).await.refused(404, "not-found");
+        }
+        for path in ["/fhir/.well-known/smart-configuration", "/.well-known/oauth-protected-resource/fhir"] {
+            let refused = stranger.post_plain(path, &json!({})).await.refused(405, "not-supported");
+            assert_eq!(refused.header("allow"), Some("GET, HEAD"));
         }
         stranger.get("/t/none/fhir/.well-known/smart-configuration").await.refused(404, "not-found");
     }

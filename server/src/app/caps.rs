@@ -159,7 +159,15 @@ impl Scope {
     }
 
     /// The refusal of something that the scopes do not reach; it is not recorded yet.
-    pub fn beyond_scope(&self, kind: &str, interaction: Interaction) -> AppError {
+    pub fn beyond_scope(&self, kind: &'static str, interaction: Interaction) -> AppError {
+        if self.caller.caps.reach(kind, interaction).is_some() {
+            // One like those that it has would not help.
+            return AppError::new(
+                Class::Forbidden,
+                Reason::InsufficientScope,
+                "it is beyond the patient or the constraints of the access token's scopes",
+            );
+        }
         let level = match kind {
             // A scope about one patient never reaches the audit.
             "AuditEvent" if self.caller.principal.actor.is_person() => "user",

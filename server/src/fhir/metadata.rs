@@ -14,9 +14,9 @@ use sha2::{Digest as _, Sha256};
 use super::search::parameters::{self, Parameter};
 
 /// When what the statement says last changed.
-const DATE: &str = "2026-11-24";
+const DATE: &str = "2026-11-27";
 
-const SECURITY: &str = "Every request but `metadata` and `.well-known/smart-configuration` needs an OAuth 2.0 access \
+const SECURITY: &str = "Every request to this base but `metadata` and `.well-known/smart-configuration` needs an OAuth 2.0 access \
 token (a JWT of a configured OpenID Connect issuer) as `Authorization: Bearer`. Its SMART scopes cap what it can do \
 (`$grant` and `$revoke-grants` need `Task.u`, content needs `Binary.r`); roles and relations to a Task decide what is \
 seen and done. \

@@ -111,7 +111,7 @@ pub fn failure(state: &HttpState, request: &HttpRequest, face: Face, error: &App
         Class::Unauthenticated => {
             response.insert_header((header::WWW_AUTHENTICATE, challenge(state, request, error)));
         }
-        Class::Forbidden if error.wanted_scope.is_some() => {
+        Class::Forbidden if error.reason == Reason::InsufficientScope => {
             response.insert_header((header::WWW_AUTHENTICATE, challenge(state, request, error)));
         }
         Class::Unavailable => {
@@ -160,8 +160,10 @@ fn challenge(state: &HttpState, request: &HttpRequest, error: &AppError) -> Stri
     let (origin, path) = split_origin(&base);
     let metadata = format!("{origin}/.well-known/oauth-protected-resource{path}");
     let value = format!("Bearer resource_metadata=\"{metadata}\"");
-    if let Some(scope) = &error.wanted_scope {
-        return format!("{value}, error=\"insufficient_scope\", scope=\"{scope}\"");
+    if error.reason == Reason::InsufficientScope {
+        let scope = error.wanted_scope.as_ref();
+        let wanted = scope.map_or_else(String::new, |scope| format!(", scope=\"{scope}\""));
+        return format!("{value}, error=\"insufficient_scope\"{wanted}");
     }
     if error.reason == Reason::TokenInvalid {
         let text: String = error

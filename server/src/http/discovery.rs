@@ -25,7 +25,7 @@ pub fn smart_routes(cfg: &mut web::ServiceConfig) {
         web::resource("/.well-known/smart-configuration")
             .route(web::get().to(smart_configuration))
             .route(web::head().to(smart_configuration))
-            .default_service(web::to(crate::fhir::not_allowed)),
+            .default_service(web::to(not_allowed)),
     );
 }
 
@@ -35,8 +35,22 @@ pub fn resource_routes(cfg: &mut web::ServiceConfig) {
         web::resource("/.well-known/oauth-protected-resource{path:(/.*)?}")
             .route(web::get().to(protected_resource))
             .route(web::head().to(protected_resource))
-            .default_service(web::to(super::answer::no_route)),
+            .default_service(web::to(not_allowed)),
     );
+}
+
+/// Open to all, so that nobody is asked for a token here.
+async fn not_allowed(state: web::Data<HttpState>, request: HttpRequest) -> HttpResponse {
+    let error = AppError::new(
+        Class::MethodNotAllowed,
+        Reason::NotSupported,
+        "this document can only be read",
+    );
+    let mut answer = failure(&state, &request, Face::Problem, &error);
+    answer
+        .headers_mut()
+        .insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
+    answer
 }
 
 async fn smart_configuration(state: web::Data<HttpState>, request: HttpRequest) -> HttpResponse {
@@ -138,7 +152,8 @@ fn configuration(issuer: &IssuerMetadata) -> Value {
     );
     let signs_in = has(&grants, "authorization_code");
     let opens_id = signs_in && scopes.iter().any(|scope| *scope == "openid");
-    let about_patients = scopes.iter().any(|scope| *scope == "launch/patient");
+    let launches = scopes.iter().any(|scope| *scope == "launch/patient");
+    let about_patients = launches || scopes.iter().any(|scope| scope.starts_with("patient/"));
     let mut put = |name: &str, value: Value| {
         let is_empty = value.is_null() || value.as_array().is_some_and(Vec::is_empty);
         if !is_empty {
@@ -176,7 +191,7 @@ fn configuration(issuer: &IssuerMetadata) -> Value {
             scopes.iter().any(|scope| *scope == "offline_access"),
         ),
         ("launch-standalone", signs_in),
-        ("context-standalone-patient", signs_in && about_patients),
+        ("context-standalone-patient", signs_in && launches),
         ("sso-openid-connect", opens_id),
         ("client-public", has(&methods, "none")),
         (

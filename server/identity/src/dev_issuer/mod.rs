@@ -147,7 +147,6 @@ impl DevIssuer {
             "scopes_supported": [
                 "openid",
                 "fhirUser",
-                "launch/patient",
                 "patient/*.cruds",
                 "user/*.cruds",
                 "system/*.cruds",

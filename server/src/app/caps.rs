@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use handoff_domain::Timestamp;
-use handoff_domain::audit::{Event, Outcome};
+use handoff_domain::audit::{About, Event, Outcome};
 use handoff_domain::ids::DocumentId;
 use handoff_domain::ports::{Filter, Kind, Read, Subject};
 use handoff_domain::reason::Reason;
@@ -15,7 +15,7 @@ use handoff_domain::scopes::{Interaction, SmartScope};
 use handoff_fhir_model::resource::parse_stored;
 use handoff_fhir_model::search_index;
 
-use super::{App, AppError, Caller, Class, Scope};
+use super::{App, AppError, Caller, Class, Scope, Stored};
 
 /// The types that scopes are asked about here.
 pub const CAPPED: [&str; 4] = ["AuditEvent", "Binary", "DocumentReference", "Task"];
@@ -156,6 +156,29 @@ impl Scope {
             Reach::All => Reach::All,
             Reach::Within(_) => Reach::Within(Vec::new()),
         })
+    }
+
+    /// A version must not be written that the scopes which write it do not reach. `about` says whose refusal is recorded;
+    /// of a resource that will not exist nothing is named.
+    pub fn keep_within(&self, reach: &Reach, coming: &Stored, about: About) -> Result<(), AppError> {
+        if reach.covers(self, &coming.id, coming.last_updated, &coming.body) {
+            return Ok(());
+        }
+        let event = match (coming.kind, coming.created) {
+            ("Task", true) => Event::TaskCreated,
+            ("Task", false) => Event::TaskUpdated,
+            (_, true) => Event::DocumentCreated,
+            (_, false) => Event::DocumentUpdated,
+        };
+        let (interaction, about) = if coming.created {
+            (Interaction::Create, About::default())
+        } else {
+            (Interaction::Update, about)
+        };
+        let row = self.row(event, Outcome::Denied, Reason::InsufficientScope);
+        Err(self
+            .beyond_scope(coming.kind, interaction)
+            .recorded(row.about(about)))
     }
 
     /// The refusal of something that the scopes do not reach; it is not recorded yet.

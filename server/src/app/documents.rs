@@ -123,17 +123,17 @@ pub fn create(
     };
     resource.set_id(id.as_str());
     json_edit::stamp(&mut resource, 1, document.last_updated);
-    let body = resource.to_json();
-    keep_within(&reach, scope, Interaction::Create, &document, &body)?;
+    let answer = stored(&document, resource.to_json(), true);
+    scope.keep_within(&reach, &answer, about(&document))?;
     let index = search_index(&resource, &scope.fhir_base());
-    tx.insert_document(scope.tenant(), &document, &body, &index)?;
+    tx.insert_document(scope.tenant(), &document, &answer.body, &index)?;
     let mut row = scope
         .row(Event::DocumentCreated, Outcome::Success, Reason::Permitted)
         .about(about(&document));
     row = row.detail("class", document.class.as_deref().unwrap_or("unmapped"));
     tx.record(scope.tenant(), row);
     let cuts = supersede_all(tx, scope, &document, &[])?;
-    Ok((stored(&document, body, true), cuts))
+    Ok((answer, cuts))
 }
 
 /// Changes a document inside a transaction.
@@ -179,10 +179,10 @@ pub fn update(
     };
     resource.set_id(id.as_str());
     json_edit::stamp(&mut resource, after.version, after.last_updated);
-    let body = resource.to_json();
-    keep_within(&reach, scope, Interaction::Update, &after, &body)?;
+    let answer = stored(&after, resource.to_json(), false);
+    scope.keep_within(&reach, &answer, about(&after))?;
     let index = search_index(&resource, &scope.fhir_base());
-    tx.update_document(scope.tenant(), &after, &body, Some(&index))?;
+    tx.update_document(scope.tenant(), &after, &answer.body, Some(&index))?;
     let row = scope
         .row(Event::DocumentUpdated, Outcome::Success, Reason::Permitted)
         .about(about(&after));
@@ -193,7 +193,7 @@ pub fn update(
     }
     let mut cuts = settle_tasks(tx, scope, &tasks)?;
     cuts.extend(supersede_all(tx, scope, &after, &before.facts.replaces)?);
-    Ok((stored(&after, body, false), cuts))
+    Ok((answer, cuts))
 }
 
 /// Deletes a document inside a transaction.
@@ -231,33 +231,6 @@ pub fn delete(
     tx.record(scope.tenant(), row);
     let cuts = settle_tasks(tx, scope, &tasks)?;
     Ok(((), cuts))
-}
-
-/// A document must not be written that the scopes which write it do not reach.
-fn keep_within(
-    reach: &Reach,
-    scope: &Scope,
-    interaction: Interaction,
-    document: &Document,
-    body: &[u8],
-) -> Result<(), AppError> {
-    if reach.covers(scope, document.id.as_str(), document.last_updated, body) {
-        return Ok(());
-    }
-    let event = if document.version == 1 {
-        Event::DocumentCreated
-    } else {
-        Event::DocumentUpdated
-    };
-    let row = scope.row(event, Outcome::Denied, Reason::InsufficientScope);
-    let about = if document.version == 1 {
-        About::default()
-    } else {
-        about(document)
-    };
-    Err(scope
-        .beyond_scope("DocumentReference", interaction)
-        .recorded(row.about(about)))
 }
 
 /// Locks a document and, before it, the Tasks that release it: Tasks always come first.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use handoff_domain::access::{Action, Role};
-use handoff_domain::audit::{About, Event, Outcome};
+use handoff_domain::audit::{Event, Outcome};
 use handoff_domain::document::Document;
 use handoff_domain::ids::{DocumentId, TaskId};
 use handoff_domain::moves::{check_constant, may_move};
@@ -166,9 +166,9 @@ pub fn create(
     let mut resource = resource.clone();
     resource.set_id(id.as_str());
     json_edit::stamp(&mut resource, 1, task.last_updated);
-    let body = resource.to_json();
-    keep_within(&reach, scope, Interaction::Create, &task, &body)?;
-    tx.insert_task(scope.tenant(), &task, &body, &index(scope, &resource))?;
+    let answer = stored(&task, resource.to_json(), true);
+    scope.keep_within(&reach, &answer, about_task(&task))?;
+    tx.insert_task(scope.tenant(), &task, &answer.body, &index(scope, &resource))?;
     let row = scope
         .row(Event::TaskCreated, Outcome::Success, Reason::Permitted)
         .about(about_task(&task))
@@ -183,7 +183,7 @@ pub fn create(
     );
     let loaded = load(tx, scope, &task)?;
     let cuts = settle(tx, scope, &task, &loaded)?;
-    Ok((stored(&task, body, true), cuts))
+    Ok((answer, cuts))
 }
 
 /// Changes a Task inside a transaction. The order of the checks is the contract's.
@@ -219,12 +219,17 @@ pub fn update(
     let mut resource = resource.clone();
     resource.set_id(id.as_str());
     json_edit::stamp(&mut resource, after.version, after.last_updated);
-    let body = resource.to_json();
-    keep_within(&reach, scope, Interaction::Update, &after, &body)?;
-    tx.update_task(scope.tenant(), &after, &body, Some(&index(scope, &resource)))?;
+    let answer = stored(&after, resource.to_json(), false);
+    scope.keep_within(&reach, &answer, about_task(&after))?;
+    tx.update_task(
+        scope.tenant(),
+        &after,
+        &answer.body,
+        Some(&index(scope, &resource)),
+    )?;
     let mut cuts = settle_move(tx, scope, &before, &after)?;
     cuts.extend(task_family::follow(tx, scope, &before, &after)?);
-    Ok((stored(&after, body, false), cuts))
+    Ok((answer, cuts))
 }
 
 /// Deletes a Task inside a transaction.
@@ -325,31 +330,6 @@ pub fn lock_reached(tx: &mut dyn Tx, scope: &Scope, reach: &Reach, id: &TaskId) 
         return Err(AppError::not_found());
     }
     task
-}
-
-/// A Task must not be written that the scopes which write it do not reach.
-fn keep_within(
-    reach: &Reach,
-    scope: &Scope,
-    interaction: Interaction,
-    task: &Task,
-    body: &[u8],
-) -> Result<(), AppError> {
-    if reach.covers(scope, task.id.as_str(), task.last_updated, body) {
-        return Ok(());
-    }
-    let event = if task.version == 1 {
-        Event::TaskCreated
-    } else {
-        Event::TaskUpdated
-    };
-    let row = scope.row(event, Outcome::Denied, Reason::InsufficientScope);
-    let about = if task.version == 1 {
-        About::default()
-    } else {
-        about_task(task)
-    };
-    Err(scope.beyond_scope("Task", interaction).recorded(row.about(about)))
 }
 
 /// The index of a Task, with our own base taken off its references.

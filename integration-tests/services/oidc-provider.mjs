@@ -1,21 +1,31 @@
-// A certified OpenID Connect provider on loopback, which issues the JWT access tokens
+// A certified OpenID Connect provider on loopback, which issues the access tokens
 // that the tests show to Handoff. It prints one line, `issuer URL`, once it listens.
 //
 // A token comes from the discovered token endpoint with
 //   grant_type=client_credentials, client_id=NAME, client_secret=test-only-not-a-secret,
 //   resource=https://handoff.example/fhir (another audience: https://elsewhere.example/fhir)
 // and carries the claims of the client below. Tokens of the clients whose name ends in
-// `-es256` are signed with ES256, the others with RS256.
+// `-es256` are signed with ES256, of those in `-opaque` they are opaque, the others are
+// signed with RS256. `gateway` may introspect all of them.
+//
+// `app` is a public client for the authorization code flow with PKCE: people of the cast
+// sign in on a page without a password. `backend` authenticates with private_key_jwt by
+// the keys in CLIENT_JWKS.
+//
+// PORT takes a certain port. A line `rotate` on standard input replaces the signing keys.
 
 import { webcrypto } from 'node:crypto';
 import { createServer } from 'node:http';
+import { createInterface } from 'node:readline';
 import { exportJWK, generateKeyPair } from 'jose';
 import Provider from 'oidc-provider';
 
 const SECRET = 'test-only-not-a-secret';
 const AUDIENCE = 'https://handoff.example/fhir';
 const OTHER_AUDIENCE = 'https://elsewhere.example/fhir';
-const SCOPES = 'system/*.cruds user/*.cruds';
+const SCOPES = 'system/*.cruds user/*.cruds patient/*.rs launch/patient';
+// Where `app` is called back; a native app's loopback address may have any port.
+const CALLBACK = 'http://127.0.0.1/callback';
 
 const cast = {
   ehr: { roles: ['placer'], fhirUser: 'Organization/referring-clinic' },
@@ -30,12 +40,19 @@ const cast = {
   nobody: {},
 };
 
-const claimsOf = (clientId) => cast[clientId.replace(/-es256$/, '')] ?? {};
+const people = ['lane', 'otis', 'clerk'];
+
+// Backend services with keys of their own.
+const services = { backend: { roles: ['subscriber'] } };
+
+const claimsOf = (name) => ({ ...services, ...cast })[name.replace(/-(es256|opaque)$/, '')] ?? {};
 const algorithmOf = (clientId) => (clientId.endsWith('-es256') ? 'ES256' : 'RS256');
+
+let generation = 0;
 
 const signingKey = async (alg) => {
   const { privateKey } = await generateKeyPair(alg, { extractable: true });
-  return { ...(await exportJWK(privateKey)), alg, use: 'sig', kid: `test-${alg.toLowerCase()}` };
+  return { ...(await exportJWK(privateKey)), alg, use: 'sig', kid: `test-${alg.toLowerCase()}-${generation}` };
 };
 
 const client = (clientId) => ({
@@ -47,23 +64,70 @@ const client = (clientId) => ({
   token_endpoint_auth_method: 'client_secret_post',
 });
 
+const app = {
+  client_id: 'app',
+  application_type: 'native',
+  grant_types: ['authorization_code', 'refresh_token'],
+  response_types: ['code'],
+  redirect_uris: [CALLBACK],
+  token_endpoint_auth_method: 'none',
+};
+
+const gateway = { ...client('gateway'), token_endpoint_auth_method: 'client_secret_basic' };
+
+const backend = () => ({
+  client_id: 'backend',
+  grant_types: ['client_credentials'],
+  response_types: [],
+  redirect_uris: [],
+  token_endpoint_auth_method: 'private_key_jwt',
+  jwks: JSON.parse(process.env.CLIENT_JWKS),
+});
+
+// What the access token says of its bearer: a person who signed in, or the client itself.
+const claimsIn = (_ctx, token) => {
+  const claims = { ...claimsOf(token.accountId ?? token.clientId) };
+  if (token.accountId && token.scope?.includes('launch/patient')) {
+    claims.patient = 'ada';
+  }
+  return claims;
+};
+
 const configuration = async () => ({
-  clients: Object.keys(cast).flatMap((name) => [client(name), client(`${name}-es256`)]),
+  clients: [
+    ...Object.keys(cast).flatMap((name) => ['', '-es256', '-opaque'].map((kind) => client(name + kind))),
+    app,
+    gateway,
+    ...(process.env.CLIENT_JWKS ? [backend()] : []),
+  ],
   jwks: { keys: [await signingKey('RS256'), await signingKey('ES256')] },
-  scopes: SCOPES.split(' '),
-  ttl: { ClientCredentials: 3600 },
-  extraTokenClaims: (_ctx, token) => claimsOf(token.clientId),
+  cookies: { keys: ['test only'] },
+  scopes: [...SCOPES.split(' '), 'openid', 'offline_access', 'fhirUser'],
+  claims: { openid: ['sub'], fhirUser: ['fhirUser'] },
+  findAccount: (_ctx, id) => (people.includes(id)
+    ? { accountId: id, claims: () => ({ sub: id, fhirUser: cast[id].fhirUser }) }
+    : undefined),
+  interactions: { url: (_ctx, interaction) => `/interaction/${interaction.uid}` },
+  ttl: { ClientCredentials: 3600, AccessToken: 3600, RefreshToken: 3600 },
+  extraTokenClaims: claimsIn,
+  enabledJWA: {
+    clientAuthSigningAlgValues: ['RS384', 'ES384'],
+    dPoPSigningAlgValues: ['ES256'],
+  },
   features: {
     clientCredentials: { enabled: true },
     devInteractions: { enabled: false },
-    introspection: { enabled: true },
+    dPoP: { enabled: true },
+    introspection: { enabled: true, allowedPolicy: (_ctx, asking) => asking.clientId === 'gateway' },
+    revocation: { enabled: true },
     resourceIndicators: {
       enabled: true,
       defaultResource: () => AUDIENCE,
+      useGrantedResource: () => true,
       getResourceServerInfo: (_ctx, resource, of) => ({
         audience: resource === OTHER_AUDIENCE ? OTHER_AUDIENCE : AUDIENCE,
         scope: SCOPES,
-        accessTokenFormat: 'jwt',
+        accessTokenFormat: of.clientId.endsWith('-opaque') ? 'opaque' : 'jwt',
         accessTokenTTL: 3600,
         jwt: { sign: { alg: algorithmOf(of.clientId) } },
       }),
@@ -71,16 +135,57 @@ const configuration = async () => ({
   },
 });
 
+// The page on which a person signs in, and agrees by doing so.
+const signIn = async (provider, request, response) => {
+  const { prompt, params, session, grantId } = await provider.interactionDetails(request, response);
+  if (prompt.name === 'login' && request.method === 'GET') {
+    const buttons = people.map((name) => `<button name="who" value="${name}">${name}</button>`).join('');
+    response.writeHead(200, { 'content-type': 'text/html; charset=utf-8' });
+    response.end(`<!doctype html><html lang="en"><title>Sign in</title><main><h1>Sign in</h1><form method="post">${buttons}</form></main></html>`);
+    return;
+  }
+  let result;
+  if (prompt.name === 'login') {
+    let body = '';
+    for await (const chunk of request) body += chunk;
+    result = { login: { accountId: new URLSearchParams(body).get('who') } };
+  } else {
+    const grant = grantId
+      ? await provider.Grant.find(grantId)
+      : new provider.Grant({ accountId: session.accountId, clientId: params.client_id });
+    grant.addOIDCScope(params.scope);
+    grant.addResourceScope(AUDIENCE, SCOPES);
+    result = { consent: { grantId: await grant.save() } };
+  }
+  await provider.interactionFinished(request, response, result, { mergeWithLastSubmission: true });
+};
+
 // Node 18 knows Web Crypto only as a module.
 globalThis.crypto ??= webcrypto;
 
 // The issuer's name holds the port, so the listener comes first.
 let handle = (_request, response) => response.writeHead(503).end();
 const server = createServer((request, response) => handle(request, response));
-server.listen(0, '127.0.0.1', async () => {
+server.listen(Number(process.env.PORT ?? 0), '127.0.0.1', async () => {
   const issuer = `http://127.0.0.1:${server.address().port}`;
-  const provider = new Provider(issuer, await configuration());
-  provider.on('server_error', (_ctx, error) => console.error('server error:', error.message));
-  handle = provider.callback();
+  const renew = async () => {
+    const provider = new Provider(issuer, await configuration());
+    provider.on('server_error', (_ctx, error) => console.error('server error:', error.message));
+    const callback = provider.callback();
+    handle = (request, response) => {
+      if (!request.url.startsWith('/interaction/')) return callback(request, response);
+      return signIn(provider, request, response).catch((error) => {
+        console.error('sign-in:', error.message);
+        response.writeHead(400).end();
+      });
+    };
+  };
+  await renew();
   console.log(`issuer ${issuer}`);
+  createInterface({ input: process.stdin }).on('line', async (line) => {
+    if (line !== 'rotate') return;
+    generation += 1;
+    await renew();
+    console.log('rotated');
+  });
 });

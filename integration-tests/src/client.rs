@@ -74,6 +74,15 @@ impl Client {
         }
     }
 
+    /// The same client with this token.
+    #[must_use]
+    pub fn with_token(self, token: String) -> Self {
+        Self {
+            token: Some(token),
+            ..self
+        }
+    }
+
     /// The same caller at another server.
     #[must_use]
     pub fn at(&self, base: &str) -> Self {

@@ -5,15 +5,17 @@ pub mod azurite;
 pub mod chaos;
 pub mod client;
 pub mod figures;
+pub mod issuer;
 pub mod open_transaction;
 pub mod process;
+pub mod provider;
 pub mod proxy;
 pub mod races;
 pub mod scene;
 pub mod slow;
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Once};
@@ -24,7 +26,7 @@ use handoff_blobs::BlobConfig;
 use handoff_domain::ids::{BinaryId, TenantId};
 use handoff_domain::ports::Clock;
 use handoff_domain::time::{Span, Timestamp};
-use handoff_domain::workflow::Workflows;
+use handoff_policies::{SHIPPED_WORKFLOWS, Source};
 use tempfile::TempDir;
 
 pub use client::{Answer, Client};
@@ -89,13 +91,37 @@ impl TestApp {
         Self::start_with(backend, |_| {}).await
     }
 
-    /// The same with other workflows.
-    pub async fn with_workflows(backend: Backend, workflows: Workflows) -> Self {
-        Self::start_with(backend, move |options| options.workflows = workflows).await
+    /// The same with another workflow file.
+    pub async fn with_workflows(backend: Backend, text: &str) -> Self {
+        Self::start_in(backend, |options, folder| {
+            let file = folder.join("workflow.toml");
+            std::fs::write(&file, text).expect("a file can be written");
+            options.policies.workflow = Some(file);
+        })
+        .await
+    }
+
+    /// The same with the shipped rules as files of its own, which a test may change: `policies` in its folder.
+    pub async fn with_own_rules(backend: Backend) -> Self {
+        Self::start_in(backend, |options, folder| {
+            let policies = folder.join("policies");
+            std::fs::create_dir(&policies).expect("a folder can be made");
+            for (name, text) in Source::shipped().rules {
+                std::fs::write(policies.join(name), text).expect("a file can be written");
+            }
+            std::fs::write(policies.join("workflow.toml"), SHIPPED_WORKFLOWS).expect("a file can be written");
+            options.policies.directory = Some(policies);
+        })
+        .await
     }
 
     /// The same with anything changed.
     pub async fn start_with(backend: Backend, change: impl FnOnce(&mut Options)) -> Self {
+        Self::start_in(backend, |options, _| change(options)).await
+    }
+
+    /// The same with anything changed, and files in its folder.
+    async fn start_in(backend: Backend, change: impl FnOnce(&mut Options, &Path)) -> Self {
         log_to_file();
         let folder = TempDir::new().expect("a temporary folder");
         let name = unique();
@@ -124,7 +150,7 @@ impl TestApp {
         let mut options = Options::demo(database_url, blobs);
         options.clock = Some(Arc::clone(&clock) as Arc<dyn Clock>);
         options.store.pool_size = 8;
-        change(&mut options);
+        change(&mut options, folder.path());
         let server = start(options.clone())
             .await
             .unwrap_or_else(|e| panic!("the server did not start: {e}"));

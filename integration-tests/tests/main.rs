@@ -1,10 +1,14 @@
 //! The contract over HTTP, on both pairs of stores.
 
+mod authorization;
 mod bad_clients;
 mod bad_input;
+mod bad_tokens;
 mod bench;
+mod certified;
 mod chaos;
 mod chaos_checker;
+mod cors;
 mod cut_off;
 mod demo;
 mod examples;
@@ -14,6 +18,7 @@ mod grants;
 mod logs;
 mod no_way_around;
 mod odd_requests;
+mod policies;
 mod races;
 mod redemption;
 mod rest;

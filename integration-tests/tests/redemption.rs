@@ -4,25 +4,12 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use handoff_domain::time::Span;
-use handoff_domain::workflow::{OnExpiry, Workflow, Workflows};
 use handoff_integration_tests::open_transaction::OpenTransaction;
 use handoff_integration_tests::scene::{Referral, document, document_reference, task, upload};
 use handoff_integration_tests::{Backend, TestApp, eventually, on_both, psql_in};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-
-/// The usual workflow with another consequence of expiry.
-fn on_expiry(on_expiry: OnExpiry) -> Workflows {
-    let default = Workflow {
-        on_expiry,
-        ..Workflow::default()
-    };
-    Workflows {
-        default,
-        ..Workflows::default()
-    }
-}
 
 on_both! {
     async fn the_owner_of_an_accepted_task_fetches_the_exact_document_once(backend) {
@@ -138,7 +125,7 @@ on_both! {
     }
 
     async fn an_expiry_escalates_where_the_workflow_says_so(backend) {
-        let app = TestApp::with_workflows(backend, on_expiry(OnExpiry::Escalate)).await;
+        let app = TestApp::with_workflows(backend, "[default]\non_expiry = \"escalate\"").await;
         let referral = Referral::set(&app).await;
         app.clock.advance(Span::minutes(16));
         eventually("the Task is escalated", async || {
@@ -150,7 +137,7 @@ on_both! {
     }
 
     async fn an_expiry_reissues_as_often_as_the_workflow_says_and_no_more(backend) {
-        let app = TestApp::with_workflows(backend, on_expiry(OnExpiry::Reissue { at_most: 1 })).await;
+        let app = TestApp::with_workflows(backend, "[default]\non_expiry = \"reissue\"\nreissue_at_most = 1").await;
         let referral = Referral::set(&app).await;
         app.clock.advance(Span::minutes(16));
         eventually("a fresh grant is there", async || {
@@ -169,11 +156,11 @@ on_both! {
 
     async fn what_follows_an_expiry_happens_once_whoever_sees_it_first(backend) {
         for (workflow, status, grants) in [
-            (OnExpiry::None, "link-expired", 1),
-            (OnExpiry::Escalate, "escalated", 1),
-            (OnExpiry::Reissue { at_most: 5 }, "link-expired", 2),
+            ("", "link-expired", 1),
+            ("on_expiry = \"escalate\"", "escalated", 1),
+            ("on_expiry = \"reissue\"\nreissue_at_most = 5", "link-expired", 2),
         ] {
-            let app = TestApp::with_workflows(backend, on_expiry(workflow)).await;
+            let app = TestApp::with_workflows(backend, &format!("[default]\n{workflow}")).await;
             // The server looks for itself five times a second; a change that comes before it is what this is about.
             let (mut rounds, mut seen_by_us) = (0, false);
             while !seen_by_us {

@@ -259,6 +259,7 @@ fn lane_herself(app: &TestApp) -> Caller {
         patient: None,
         key: None,
         token_id: "test".to_owned(),
+        attributes: handoff_domain::access::Attributes::default(),
     };
     let context = Context {
         tenant: TenantId::default_tenant(),

@@ -1,10 +1,24 @@
-//! The rules that a hospital can read and change: the workflows of `workflow.toml`, and who may do what.
-//! Knows no HTTP, no storage and no tokens: it is handed facts and text, and answers in the domain's words.
+//! The rules that a hospital can read and change: who may do what, in Cedar (`*.cedar`), and the workflows of
+//! `workflow.toml`. Knows no HTTP, no storage and no tokens: it is handed facts and text, and answers in the
+//! domain's words.
 
-mod builtin;
+mod cases;
+mod check;
+mod explain;
+mod expression;
+mod facts;
+mod rules;
+mod situation;
+mod source;
+mod vary;
 mod workflow_file;
 
-pub use builtin::BuiltIn;
+pub use cases::{Case, Cases, Expected, Failure, run_case};
+pub use check::{Finding, review};
+pub use explain::{Explanation, explain};
+pub use rules::{CompileError, PolicyProblem, RuleSet};
+pub use situation::{AboutDocument, AboutTask, Asker, CaseProblem, Facts, Situation};
+pub use source::{Place, SCHEMA, Source, SourceError};
 pub use workflow_file::{WorkflowProblem, parse_workflows};
 
 /// The `workflow.toml` that ships with the server, for a server that is given none.

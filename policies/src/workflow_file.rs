@@ -1,9 +1,10 @@
 //! Reads `workflow.toml`. Strict: an unknown key, a status that FHIR does not have or a window out of range is a
 //! problem with its line and key, and all problems are named at once. A file with any problem gives no rules.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use handoff_domain::ids::ActorRef;
 use handoff_domain::task::TaskStatus;
 use handoff_domain::time::Span;
 use handoff_domain::workflow::{OnExpiry, Workflow, Workflows};
@@ -13,7 +14,7 @@ use toml::de::{DeTable, DeValue};
 
 /// One thing wrong with a workflow file.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("line {line}: {}{text}", key_prefix(.key))]
+#[error("line {line}: {}", self.described())]
 pub struct WorkflowProblem {
     /// The line it is on, from 1.
     pub line: usize,
@@ -23,11 +24,14 @@ pub struct WorkflowProblem {
     pub text: String,
 }
 
-fn key_prefix(key: &str) -> String {
-    if key.is_empty() {
-        String::new()
-    } else {
-        format!("`{key}`: ")
+impl WorkflowProblem {
+    /// What is wrong with which key.
+    pub(crate) fn described(&self) -> String {
+        if self.key.is_empty() {
+            self.text.clone()
+        } else {
+            format!("`{}`: {}", self.key, self.text)
+        }
     }
 }
 
@@ -43,6 +47,7 @@ const RULE_KEYS: &[&str] = &[
     "reissue_at_most",
     "if_match",
     "releases",
+    "approved_steps",
     "transitions",
 ];
 
@@ -203,6 +208,11 @@ impl Reader<'_> {
                     None => self.wrong_type(value, &key, "true or false"),
                 },
                 "releases" => self.releases(value, &key, &mut rules),
+                "approved_steps" => {
+                    if let Some(listed) = self.systems(value, &key) {
+                        rules.approved_steps = listed;
+                    }
+                }
                 "transitions" => self.transitions(value, &key, &mut rules.transitions),
                 _ => {}
             }
@@ -260,7 +270,7 @@ impl Reader<'_> {
             self.wrong_type(value, key, "`\"all\"` or a list of document classes");
             return;
         };
-        let mut classes = std::collections::BTreeSet::new();
+        let mut classes = BTreeSet::new();
         for item in array {
             match item.get_ref().as_str() {
                 Some(class) if is_class(class) => {
@@ -271,6 +281,29 @@ impl Reader<'_> {
             }
         }
         rules.releases = Some(classes);
+    }
+
+    /// The systems of a list.
+    fn systems(&mut self, value: &Spanned<DeValue<'_>>, key: &str) -> Option<BTreeSet<ActorRef>> {
+        let Some(array) = value.get_ref().as_array() else {
+            self.wrong_type(value, key, "a list of systems, like `Device/archiver`");
+            return None;
+        };
+        let mut systems = BTreeSet::new();
+        for item in array {
+            let actor = item.get_ref().as_str().map(ActorRef::parse);
+            match actor {
+                Some(Ok(actor)) if actor.can_hold_a_grant() && !actor.is_person() => {
+                    systems.insert(actor);
+                }
+                Some(_) => {
+                    let text = "must be a reference to a system that can own a Task, like `Device/archiver`";
+                    self.problem(item.span(), key, text);
+                }
+                None => self.wrong_type(item, key, "a reference as a string"),
+            }
+        }
+        Some(systems)
     }
 
     fn transitions(

@@ -2,11 +2,16 @@
 //! Roles and relations are facts handed in; the rules themselves stand behind [`Policy`].
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::document::Document;
 use crate::ids::{ActorRef, TenantId};
 use crate::reason::Reason;
+use crate::task::Task;
+use crate::time::Timestamp;
 
 /// A canonical role (CodeSystem `handoff-role`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -94,6 +99,23 @@ pub struct Principal {
     pub key: Option<String>,
     /// `jti`, or a hash of the token where it has none: never the token itself.
     pub token_id: String,
+    /// What else the token says that rules may ask about.
+    pub attributes: Attributes,
+}
+
+/// What a token says of its bearer's circumstances. Absent is unknown, which no rule may take for leave.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// Where in the organisation the person works.
+    pub department: Option<String>,
+    /// Where the person works.
+    pub location: Option<String>,
+    /// What for (HL7 PurposeOfUse): `TREAT`, `ETREAT`.
+    pub purpose_of_use: Option<String>,
+    /// When the person signed in (`auth_time`).
+    pub authenticated_at: Option<Timestamp>,
+    /// Whether the issuer's configuration lists the client as trusted.
+    pub trusted_client: bool,
 }
 
 impl Principal {
@@ -135,6 +157,33 @@ pub enum Action {
 }
 
 impl Action {
+    /// Every action.
+    pub const ALL: [Self; 18] = [
+        Self::TaskRead,
+        Self::TaskSearch,
+        Self::TaskCreate,
+        Self::TaskUpdate,
+        Self::TaskDelete,
+        Self::DocumentRead,
+        Self::DocumentSearch,
+        Self::DocumentCreate,
+        Self::DocumentUpdate,
+        Self::DocumentDelete,
+        Self::BinaryCreate,
+        Self::BinaryDelete,
+        Self::BinaryFetch,
+        Self::GrantIssue,
+        Self::GrantRead,
+        Self::GrantRevoke,
+        Self::AuditRead,
+        Self::AdminAct,
+    ];
+
+    /// The action that a name means.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.as_str() == name)
+    }
+
     /// The action's name in audit rows and policies.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -199,6 +248,30 @@ impl Relation {
     }
 }
 
+/// What is acted on, as far as rules may ask about it.
+#[derive(Debug, Clone, Copy)]
+pub enum Object<'a> {
+    /// Nothing in particular: the tenant.
+    Tenant,
+    /// A Task; `None` where it is about all of them.
+    Task(Option<&'a Task>),
+    /// A document; `None` for content that none governs, and where it is about all of them.
+    Document(Option<&'a Document>),
+    /// Content that is fetched by way of a Task.
+    Content {
+        /// The document that governs it.
+        document: Option<&'a Document>,
+        /// The Task.
+        task: &'a Task,
+        /// Whether the Task's workflow approves the caller as an automated step.
+        approved_step: bool,
+    },
+    /// A grant under a Task.
+    Grant(&'a Task),
+    /// The audit.
+    Audit,
+}
+
 /// One question to the policy.
 #[derive(Debug, Clone, Copy)]
 pub struct AccessRequest<'a> {
@@ -208,15 +281,28 @@ pub struct AccessRequest<'a> {
     pub action: Action,
     /// How they stand to it; the default for actions on nothing in particular.
     pub relation: Relation,
+    /// What is acted on.
+    pub object: Object<'a>,
+    /// The tenant that it belongs to.
+    pub tenant: &'a TenantId,
+    /// Where the request comes from, where it is known.
+    pub address: Option<IpAddr>,
+    /// When.
+    pub now: Timestamp,
 }
+
+/// The id of a rule, as it stands in audit rows.
+pub type RuleId = Arc<str>;
 
 /// The answer, with the ids of the rules that gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     /// Whether it is allowed.
     pub allowed: bool,
-    /// The rules that decided; empty when none matched, which denies.
-    pub rules: Vec<&'static str>,
+    /// The rules that decided, in order; empty when none matched, which denies.
+    pub rules: Vec<RuleId>,
+    /// Whether those rules could not be evaluated, which denies.
+    pub failed: bool,
 }
 
 /// The rules of access. Deny is the default: no rule, no access.
@@ -224,7 +310,11 @@ pub trait Policy: Send + Sync {
     /// Decides one request. A rule that cannot be evaluated denies.
     fn decide(&self, request: &AccessRequest<'_>) -> Decision;
 
-    /// A digest or name of the rule set in force, for the audit.
+    /// Whether rules about `action` ask more than how the caller stands to the object. Where they do, what a search
+    /// finds by relation has to be held to the rules one by one.
+    fn looks_at_object(&self, action: Action) -> bool;
+
+    /// The digest of the rule set in force, for the audit.
     fn version(&self) -> &str;
 }
 
@@ -232,7 +322,7 @@ pub trait Policy: Send + Sync {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Permit {
     action: Action,
-    rules: Vec<&'static str>,
+    rules: Vec<RuleId>,
 }
 
 impl Permit {
@@ -242,32 +332,46 @@ impl Permit {
     }
 
     /// The rules that gave it.
-    pub fn rules(&self) -> &[&'static str] {
+    pub fn rules(&self) -> &[RuleId] {
         &self.rules
     }
 }
 
 /// A refusal by policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denied {
     /// What was refused.
     pub action: Action,
     /// Why.
     pub reason: Reason,
+    /// The rules that forbade it, or that could not be evaluated; none where nothing allowed it.
+    pub rules: Vec<RuleId>,
+    /// Whether rules could not be evaluated.
+    pub failed: bool,
+}
+
+impl Denied {
+    /// Whether rules forbid it, and not only none allows it.
+    pub fn is_forbidden(&self) -> bool {
+        self.failed || !self.rules.is_empty()
+    }
 }
 
 /// Asks the policy, and mints a permit where it allows.
 pub fn authorize(policy: &dyn Policy, request: &AccessRequest<'_>) -> Result<Permit, Denied> {
     let decision = policy.decide(request);
-    if decision.allowed {
+    let action = request.action;
+    if decision.allowed && !decision.failed {
         Ok(Permit {
-            action: request.action,
+            action,
             rules: decision.rules,
         })
     } else {
         Err(Denied {
-            action: request.action,
+            action,
             reason: Reason::PolicyDenied,
+            rules: decision.rules,
+            failed: decision.failed,
         })
     }
 }

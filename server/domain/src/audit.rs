@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::access::{Principal, Role};
+use crate::access::{Action, Principal, Role};
 use crate::ids::{CorrelationId, TenantId};
 use crate::reason::Reason;
 use crate::time::Timestamp;
@@ -91,6 +91,30 @@ events! {
     AdminAction = "admin-action",
     /// Rules were loaded or replaced.
     PolicyChanged = "policy-changed",
+}
+
+impl Event {
+    /// The action that the policy decides before this happens, where one caller asks for it.
+    pub const fn decided_as(self) -> Option<Action> {
+        Some(match self {
+            Self::TaskCreated => Action::TaskCreate,
+            Self::TaskUpdated => Action::TaskUpdate,
+            Self::TaskDeleted => Action::TaskDelete,
+            Self::DocumentCreated => Action::DocumentCreate,
+            Self::DocumentUpdated => Action::DocumentUpdate,
+            Self::DocumentDeleted => Action::DocumentDelete,
+            Self::BinaryCreated => Action::BinaryCreate,
+            Self::BinaryDeleted => Action::BinaryDelete,
+            Self::GrantDenied | Self::GrantIssued | Self::GrantBound => Action::GrantIssue,
+            Self::GrantRevoked => Action::GrantRevoke,
+            Self::LinkOpened
+            | Self::RedemptionAuthorized
+            | Self::RedemptionResumed
+            | Self::RedemptionDenied => Action::BinaryFetch,
+            Self::AuditRead => Action::AuditRead,
+            _ => return None,
+        })
+    }
 }
 
 /// How it went.

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::ids::ActorRef;
 use crate::task::{Code, TaskStatus, default_transitions};
 use crate::time::Span;
 
@@ -44,6 +45,8 @@ pub struct Workflow {
     pub require_if_match: bool,
     /// The document classes it may release; `None` for all.
     pub releases: Option<BTreeSet<String>>,
+    /// The systems that may fetch for themselves as a step of such a Task: an archive, a classifier.
+    pub approved_steps: BTreeSet<ActorRef>,
 }
 
 impl Default for Workflow {
@@ -59,6 +62,7 @@ impl Default for Workflow {
             on_expiry: OnExpiry::None,
             require_if_match: false,
             releases: None,
+            approved_steps: BTreeSet::new(),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use handoff_domain::access::{Principal, Role};
+use handoff_domain::access::{Attributes, Principal, Role};
 use handoff_domain::ids::ActorRef;
 use handoff_domain::time::{Span, Timestamp};
 use serde_json::{Map, Value};
@@ -18,24 +18,37 @@ const MOST_NAME_BYTES: usize = 256;
 
 type Claims = Map<String, Value>;
 
+/// Where claims come from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Said<'t> {
+    /// From a signed token, whose header has this `typ`.
+    BySignature(Option<&'t str>),
+    /// From the issuer itself, which was asked.
+    ByIssuer,
+}
+
 /// Checks the claims at `now` and maps them. `fallback_id` names the token where it has no `jti`.
 pub(crate) fn principal(
     config: &IssuerConfig,
-    typ: Option<&str>,
+    said: Said<'_>,
     claims: &Claims,
     now: Timestamp,
     fallback_id: impl FnOnce() -> String,
 ) -> Result<Validated, TokenError> {
-    check_kind(config, typ, claims)?;
-    let expires_at = check_times(config, claims, now)?;
+    // What RFC 9068 demands of a signed token nobody demands of an answer to introspection.
+    let (strict, require_id) = match said {
+        Said::BySignature(typ) => {
+            check_kind(config, typ, claims)?;
+            (config.require_at_jwt_typ, config.require_jti)
+        }
+        Said::ByIssuer => {
+            check_issuer(config, claims)?;
+            check_asked_kind(claims)?;
+            (false, false)
+        }
+    };
+    let expires_at = check_times(config, claims, now, strict)?;
     check_audience(config, claims)?;
-    if claims.contains_key("cnf") {
-        return Err(TokenError::invalid(
-            "the access token is bound to a key, and cannot be used as a bearer token",
-            "token has `cnf`",
-        ));
-    }
-    let subject = required_name(claims, "sub")?;
     let client = config
         .claims
         .client
@@ -45,12 +58,17 @@ pub(crate) fn principal(
         .filter(|name| is_name(name))
         .ok_or_else(|| unusable("names no client", "client claim"))?
         .to_owned();
+    let subject = match said {
+        // Of a client's own token the issuer need not say more (RFC 7662 section 2.2).
+        Said::ByIssuer if !claims.contains_key("sub") && !claims.contains_key("username") => client.clone(),
+        Said::ByIssuer | Said::BySignature(_) => required_name(claims, "sub")?,
+    };
     let (roles, unmapped_roles) = roles(config, claims);
     let principal = Principal {
         tenant: config.tenant.clone(),
         issuer: config.issuer.clone(),
         actor: actor(config, claims, &subject, &client)?,
-        delegate: delegate(claims)?,
+        delegate: delegate(config, claims)?,
         roles,
         teams: words(find(claims, &config.claims.teams), false)
             .into_iter()
@@ -63,13 +81,15 @@ pub(crate) fn principal(
             .map(|scope| words(Some(scope), true).into_iter().collect())
             .unwrap_or_default(),
         patient: patient(config, claims)?,
-        key: None,
-        token_id: token_id(config, claims, fallback_id)?,
+        key: bound_to(claims)?,
+        token_id: token_id(claims, require_id, fallback_id)?,
+        attributes: attributes(config, claims, &client)?,
         subject,
         client,
     };
     Ok(Validated {
         principal,
+        derived: (),
         unmapped_roles,
         expires_at,
     })
@@ -109,8 +129,70 @@ fn check_kind(config: &IssuerConfig, typ: Option<&str>, claims: &Claims) -> Resu
     }
 }
 
+/// An issuer that is asked speaks for itself, where it says for whom.
+fn check_issuer(config: &IssuerConfig, claims: &Claims) -> Result<(), TokenError> {
+    match claims.get("iss") {
+        None => Ok(()),
+        Some(Value::String(issuer)) if *issuer == config.issuer => Ok(()),
+        Some(_) => Err(TokenError::invalid(
+            "the issuer of the access token is not trusted here",
+            "introspection names another issuer",
+        )),
+    }
+}
+
+/// An issuer may say of refresh and id tokens too that they are active.
+fn check_asked_kind(claims: &Claims) -> Result<(), TokenError> {
+    let is_one_of = |name: &str, known: &[&str]| match claims.get(name) {
+        None => true,
+        Some(Value::String(kind)) => known.iter().any(|known| kind.eq_ignore_ascii_case(known)),
+        Some(_) => false,
+    };
+    let bound = claims.contains_key("cnf");
+    let fits = is_one_of("token_use", &["access_token", "access"])
+        && is_one_of("typ", &["Bearer", "DPoP", "JWT", "at+jwt"])
+        && if bound {
+            is_one_of("token_type", &["Bearer", "DPoP", "access_token"])
+        } else {
+            is_one_of("token_type", &["Bearer", "access_token"])
+        };
+    if fits {
+        Ok(())
+    } else {
+        Err(TokenError::invalid(
+            "the token is not an access token",
+            "introspection names another kind of token, or one that should be bound",
+        ))
+    }
+}
+
+/// The thumbprint of the key that the token is bound to (RFC 9449 section 6.1). Bound in any other way it is good for
+/// nothing, since nobody here could check that.
+fn bound_to(claims: &Claims) -> Result<Option<String>, TokenError> {
+    const THUMBPRINT: usize = 43;
+    let Some(confirmation) = claims.get("cnf") else {
+        return Ok(None);
+    };
+    let only = confirmation.as_object().filter(|members| members.len() == 1);
+    only.and_then(|members| members.get("jkt"))
+        .and_then(Value::as_str)
+        .filter(|thumbprint| thumbprint.len() == THUMBPRINT)
+        .map(|thumbprint| Some(thumbprint.to_owned()))
+        .ok_or_else(|| {
+            TokenError::invalid(
+                "the access token is bound to its sender in a way that is not supported here",
+                "`cnf` is not a `jkt` alone",
+            )
+        })
+}
+
 /// `exp` in the future, `nbf` and `iat` in the past, give or take the leeway.
-fn check_times(config: &IssuerConfig, claims: &Claims, now: Timestamp) -> Result<Timestamp, TokenError> {
+fn check_times(
+    config: &IssuerConfig,
+    claims: &Claims,
+    now: Timestamp,
+    strict: bool,
+) -> Result<Timestamp, TokenError> {
     let leeway = Span::seconds(config.leeway_seconds);
     let expires_at = date(claims, "exp")?.ok_or_else(|| unusable("has no expiry", "`exp`"))?;
     if now >= expires_at.plus(leeway) {
@@ -127,7 +209,7 @@ fn check_times(config: &IssuerConfig, claims: &Claims, now: Timestamp) -> Result
             ));
         }
     }
-    if config.require_at_jwt_typ && !claims.contains_key("iat") {
+    if strict && !claims.contains_key("iat") {
         return Err(unusable("has no issue time", "`iat`"));
     }
     Ok(expires_at)
@@ -205,9 +287,13 @@ fn actor(
 }
 
 /// The acting party (RFC 8693 section 4.1): the outermost `act`. Inner ones are history, not authority.
-fn delegate(claims: &Claims) -> Result<Option<String>, TokenError> {
+fn delegate(config: &IssuerConfig, claims: &Claims) -> Result<Option<String>, TokenError> {
     match claims.get("act") {
         None => Ok(None),
+        // Somebody else's subject of that name would be another.
+        Some(Value::Object(act)) if act.get("iss").is_some_and(|issuer| *issuer != config.issuer) => Err(
+            unusable("is a delegation to another issuer's subject", "`act.iss`"),
+        ),
         Some(Value::Object(act)) => required_name(act, "sub").map(Some),
         Some(_) => Err(unusable("has a malformed delegation", "`act`")),
     }
@@ -258,6 +344,38 @@ fn words(value: Option<&Value>, split: bool) -> Vec<String> {
     }
 }
 
+/// What rules may ask about. What cannot be read as one text is as good as not said.
+fn attributes(config: &IssuerConfig, claims: &Claims, client: &str) -> Result<Attributes, TokenError> {
+    let one = |name: &str| {
+        let text = find(claims, name)?.as_str()?;
+        is_name(text).then(|| text.to_owned())
+    };
+    Ok(Attributes {
+        department: one(&config.claims.department),
+        location: one(&config.claims.location),
+        purpose_of_use: find(claims, &config.claims.purpose_of_use).and_then(code),
+        authenticated_at: date(claims, "auth_time")?,
+        trusted_client: config.trusted_clients.contains(client),
+    })
+}
+
+/// A code: as text, as the `code` of an object, or as the only member of a list of those.
+fn code(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => is_name(text).then(|| text.clone()),
+        Value::Object(coding) => coding
+            .get("code")
+            .filter(|member| member.is_string())
+            .and_then(code),
+        Value::Array(all) => match all.as_slice() {
+            [one] if !one.is_array() => code(one),
+            // Which of several it is for, nobody says.
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 fn patient(config: &IssuerConfig, claims: &Claims) -> Result<Option<String>, TokenError> {
     match find(claims, &config.claims.patient) {
         None => Ok(None),
@@ -275,13 +393,13 @@ fn patient(config: &IssuerConfig, claims: &Claims) -> Result<Option<String>, Tok
 }
 
 fn token_id(
-    config: &IssuerConfig,
     claims: &Claims,
+    required: bool,
     fallback: impl FnOnce() -> String,
 ) -> Result<String, TokenError> {
     match claims.get("jti").and_then(Value::as_str).filter(|id| is_name(id)) {
         Some(id) => Ok(id.to_owned()),
-        None if config.require_jti => Err(unusable("has no id", "`jti`")),
+        None if required => Err(unusable("has no id", "`jti`")),
         None => Ok(fallback()),
     }
 }

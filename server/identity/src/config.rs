@@ -1,7 +1,7 @@
 //! What is configured of an issuer: its name, its tenant, what its tokens must look like and which claims
 //! say who the caller is. Nothing here fetches or validates a token.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use handoff_domain::access::Role;
@@ -10,6 +10,8 @@ use openidconnect::IssuerUrl;
 use openidconnect::core::CoreJwsSigningAlgorithm;
 use thiserror::Error;
 use url::{Host, Url};
+
+use crate::introspect::Introspection;
 
 /// A signature algorithm that an issuer may be allowed (RFC 7518 section 3.1). `none` and the shared-secret
 /// ones do not exist here.
@@ -70,6 +72,12 @@ pub struct ClaimNames {
     pub scope: Vec<String>,
     /// The patient of a launch context. Default `patient`.
     pub patient: String,
+    /// Where in the organisation the person works. Default `department`.
+    pub department: String,
+    /// Where the person works. Default `location`.
+    pub location: String,
+    /// Purpose of use: a code, or what IHE IUA puts there. Default `purpose_of_use`.
+    pub purpose_of_use: String,
 }
 
 impl Default for ClaimNames {
@@ -81,6 +89,9 @@ impl Default for ClaimNames {
             client: vec!["client_id".to_owned(), "azp".to_owned()],
             scope: vec!["scope".to_owned(), "scp".to_owned()],
             patient: "patient".to_owned(),
+            department: "department".to_owned(),
+            location: "location".to_owned(),
+            purpose_of_use: "purpose_of_use".to_owned(),
         }
     }
 }
@@ -99,6 +110,7 @@ pub fn default_role_map() -> HashMap<String, Role> {
 
 /// One issuer, bound to one tenant.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct IssuerConfig {
     /// The issuer, exactly as its tokens write it in `iss`.
     pub issuer: String,
@@ -112,6 +124,8 @@ pub struct IssuerConfig {
     pub claims: ClaimNames,
     /// External role (any case) → canonical role. What is neither here nor canonical is ignored.
     pub role_map: HashMap<String, Role>,
+    /// The clients that rules may treat as trusted.
+    pub trusted_clients: BTreeSet<String>,
     /// How far the issuer's clock may be off, in seconds (0 to 300).
     pub leeway_seconds: i64,
     /// Whether the RFC 9068 header type `at+jwt` is demanded, and with it `iat`. Without it `JWT` or no type
@@ -122,6 +136,11 @@ pub struct IssuerConfig {
     /// The resource type (`Device`) as which a client's own token (`sub` is the client) acts where it names
     /// no FHIR user: `Device/{client_id}`. `None` refuses such tokens.
     pub client_actor: Option<String>,
+    /// How the issuer is asked about its opaque tokens, which are refused where it is not. Signed tokens speak for
+    /// themselves. One issuer of a tenant at most.
+    pub introspection: Option<Introspection>,
+    /// Whether a DPoP proof must carry a nonce of ours.
+    pub require_dpop_nonce: bool,
     /// Whether plain http is accepted; on loopback only, whatever is set.
     pub allow_insecure_loopback: bool,
 }
@@ -136,10 +155,13 @@ impl IssuerConfig {
             algorithms: Alg::ALL.to_vec(),
             claims: ClaimNames::default(),
             role_map: default_role_map(),
+            trusted_clients: BTreeSet::new(),
             leeway_seconds: 60,
             require_at_jwt_typ: true,
             require_jti: false,
             client_actor: None,
+            introspection: None,
+            require_dpop_nonce: false,
             allow_insecure_loopback: false,
         }
     }

@@ -3,6 +3,8 @@
 
 use thiserror::Error;
 
+const USE_NONCE: &str = "the DPoP proof must carry the nonce that came with this answer";
+
 /// One refusal: a fixed sentence for the caller, and the detail for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
@@ -31,6 +33,12 @@ pub enum TokenError {
     /// A JWT that is not acceptable here: 401 `invalid_token`.
     #[error("{}", .0.public)]
     Invalid(Refusal),
+    /// The token may be good; the proof that comes with it is not: 401 `invalid_dpop_proof`.
+    #[error("{}", .0.public)]
+    Proof(Refusal),
+    /// The proof has to carry a nonce of ours: 401 `use_dpop_nonce`.
+    #[error("{USE_NONCE}")]
+    UseNonce,
     /// The issuer's keys were never read and it cannot be reached: 503 with `Retry-After`.
     #[error("{}", .0.public)]
     Unavailable(Refusal),
@@ -45,6 +53,10 @@ impl TokenError {
         Self::Invalid(Refusal::new(public, detail))
     }
 
+    pub(crate) fn proof(public: &'static str, detail: impl Into<String>) -> Self {
+        Self::Proof(Refusal::new(public, detail))
+    }
+
     pub(crate) fn unavailable(detail: impl Into<String>) -> Self {
         Self::Unavailable(Refusal::new(
             "the issuer of the access token cannot be reached",
@@ -52,11 +64,16 @@ impl TokenError {
         ))
     }
 
+    pub(crate) fn busy(public: &'static str) -> Self {
+        Self::Unavailable(Refusal::new(public, public))
+    }
+
     /// What the caller may be told: fit for `error_description` of RFC 6750 (ASCII, no quote, no backslash).
     pub fn public(&self) -> &'static str {
         match self {
             Self::Missing => "no access token was sent",
-            Self::Malformed(r) | Self::Invalid(r) | Self::Unavailable(r) => r.public,
+            Self::UseNonce => USE_NONCE,
+            Self::Malformed(r) | Self::Invalid(r) | Self::Proof(r) | Self::Unavailable(r) => r.public,
         }
     }
 
@@ -64,7 +81,8 @@ impl TokenError {
     pub fn detail(&self) -> &str {
         match self {
             Self::Missing => "no access token was sent",
-            Self::Malformed(r) | Self::Invalid(r) | Self::Unavailable(r) => &r.detail,
+            Self::UseNonce => USE_NONCE,
+            Self::Malformed(r) | Self::Invalid(r) | Self::Proof(r) | Self::Unavailable(r) => &r.detail,
         }
     }
 
@@ -72,7 +90,7 @@ impl TokenError {
     pub const fn retry_after_seconds(&self) -> Option<u32> {
         match self {
             Self::Unavailable(_) => Some(2),
-            Self::Missing | Self::Malformed(_) | Self::Invalid(_) => None,
+            Self::Missing | Self::Malformed(_) | Self::Invalid(_) | Self::Proof(_) | Self::UseNonce => None,
         }
     }
 }

@@ -55,7 +55,8 @@ impl Fetcher {
         })
     }
 
-    async fn fetch(&self, request: HttpRequest) -> Result<HttpResponse, FetchError> {
+    /// Sends one request. Its answer is whatever comes; a redirect is not followed.
+    pub(crate) async fn fetch(&self, request: HttpRequest) -> Result<HttpResponse, FetchError> {
         let request = reqwest::Request::try_from(request).map_err(|e| http(&e))?;
         if !may_fetch(request.url(), self.insecure_loopback) {
             return Err(FetchError::Address);

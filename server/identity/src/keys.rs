@@ -107,11 +107,7 @@ impl IssuerKeys {
     pub(crate) async fn verify(self: &Arc<Self>, jws: &Jws<'_>, alg: Alg) -> Result<(), KeyError> {
         let held = self.held();
         if let Some(set) = &held {
-            if self.clock.now().since(set.read_at) > FRESH_FOR && self.may_attempt() {
-                let this = Arc::clone(self);
-                let known = set.generation;
-                tokio::spawn(async move { this.refresh(known).await });
-            }
+            self.refresh_if_old(set);
             match set.verdict(jws, alg) {
                 Verdict::Good => return Ok(()),
                 Verdict::Bad => return Err(KeyError::Signature),
@@ -130,13 +126,27 @@ impl IssuerKeys {
         }
     }
 
+    /// Reads in the background what was read too long ago.
+    fn refresh_if_old(self: &Arc<Self>, set: &KeySet) {
+        if self.clock.now().since(set.read_at) > FRESH_FOR && self.may_attempt() {
+            let (this, known) = (Arc::clone(self), set.generation);
+            tokio::spawn(async move { this.refresh(known).await });
+        }
+    }
+
     /// What the issuer says about itself, asking it where it was never read.
     pub(crate) async fn metadata(self: &Arc<Self>) -> Result<IssuerMetadata, String> {
         let set = match self.held() {
             Some(set) => set,
             None => self.refreshed(0).await?,
         };
+        self.refresh_if_old(&set);
         Ok(set.metadata.clone())
+    }
+
+    /// Where its requests go out.
+    pub(crate) const fn fetcher(&self) -> &Fetcher {
+        &self.fetcher
     }
 
     /// Takes both as read just now, without asking the issuer.
@@ -244,7 +254,7 @@ impl IssuerKeys {
 }
 
 /// Whether a published key may verify tokens: asymmetric, and RSA of 2048 bits or more.
-fn is_usable(key: &CoreJsonWebKey) -> bool {
+pub(crate) fn is_usable(key: &CoreJsonWebKey) -> bool {
     match key.key_type() {
         CoreJsonWebKeyType::EllipticCurve => true,
         CoreJsonWebKeyType::RSA => serde_json::to_value(key)

@@ -47,6 +47,7 @@ pub(crate) struct TestServer {
     documents: Mutex<HashMap<String, String>>,
     down: AtomicBool,
     hits: AtomicUsize,
+    last: Mutex<String>,
 }
 
 impl TestServer {
@@ -57,6 +58,7 @@ impl TestServer {
             documents: Mutex::default(),
             down: AtomicBool::new(false),
             hits: AtomicUsize::new(0),
+            last: Mutex::default(),
         });
         let this = Arc::clone(&server);
         tokio::spawn(async move {
@@ -66,7 +68,15 @@ impl TestServer {
                 while !request.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).await.is_ok() {
                     request.push(byte[0]);
                 }
-                let line = String::from_utf8_lossy(&request);
+                let length = String::from_utf8_lossy(&request)
+                    .lines()
+                    .find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok())
+                    .unwrap_or(0);
+                let mut body = vec![0; length];
+                stream.read_exact(&mut body).await.unwrap_or_default();
+                request.extend(body);
+                let line = String::from_utf8_lossy(&request).into_owned();
+                line.clone_into(&mut this.last.lock().unwrap());
                 let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
                 let answer = this.answer(&path);
                 let _ = stream.write_all(answer.as_bytes()).await;
@@ -90,6 +100,11 @@ impl TestServer {
     /// How often discovery began.
     pub(crate) fn reads(&self) -> usize {
         self.hits.load(Ordering::SeqCst)
+    }
+
+    /// The last request, head and body.
+    pub(crate) fn last_request(&self) -> String {
+        self.last.lock().unwrap().clone()
     }
 
     fn answer(&self, path: &str) -> String {

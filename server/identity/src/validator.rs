@@ -16,10 +16,12 @@ use openidconnect::core::CoreJsonWebKey;
 use serde_json::Value;
 
 use crate::cache::{TokenCache, TokenHash};
-use crate::claims;
+use crate::claims::{self, Said};
 use crate::config::{Alg, HttpSettings, IssuerConfig, IssuerConfigError};
+use crate::dpop::{Proof, Proofs};
 use crate::error::{TokenError, quoted};
 use crate::fetch::Fetcher;
+use crate::introspect::Introspector;
 use crate::jws::{Jws, MOST_TOKEN_BYTES};
 use crate::keys::{IssuerKeys, KeyError};
 use crate::metadata::{Discovered, IssuerMetadata};
@@ -27,32 +29,54 @@ use crate::metadata::{Discovered, IssuerMetadata};
 /// A validated token is not checked again for this long.
 const REMEMBERED_FOR: Span = Span::seconds(60);
 
+/// What an issuer said is good for nothing is not asked about again for this long.
+const REFUSED_FOR: Span = Span::seconds(5);
+
 /// What a token says, once it is believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Validated {
+pub struct Validated<D = ()> {
     /// Who is calling.
     pub principal: Principal,
+    /// What the validator's user works out of that.
+    pub derived: D,
     /// Roles of the token that map to nothing, and so give nothing. For the audit.
     pub unmapped_roles: Vec<String>,
     /// `exp`.
     pub expires_at: Timestamp,
 }
 
+/// A token, and how it was sent.
+#[derive(Debug, Clone, Copy)]
+pub enum Presented<'r> {
+    /// `Authorization: Bearer`.
+    Bearer(&'r str),
+    /// `Authorization: DPoP`, with a proof for this request.
+    Dpop(&'r str, Proof<'r>),
+}
+
 struct Issuer {
     config: IssuerConfig,
     keys: Arc<IssuerKeys>,
+    introspector: Option<Introspector>,
 }
 
+/// What a validator's user works out of each principal, once a token and not once a request.
+type Derive<D> = Box<dyn Fn(&Principal) -> D + Send + Sync>;
+
 /// Validates access tokens of the configured issuers.
-pub struct TokenValidator {
+pub struct TokenValidator<D = ()> {
     issuers: HashMap<String, Issuer>,
     /// Their names, as they are configured.
     order: Vec<String>,
     clock: Arc<dyn Clock>,
-    remembered: TokenCache<Validated>,
+    derive: Derive<D>,
+    remembered: TokenCache<Validated<D>>,
+    /// Tokens that an issuer said are good for nothing.
+    refused: TokenCache<()>,
+    proofs: Proofs,
 }
 
-impl fmt::Debug for TokenValidator {
+impl<D> fmt::Debug for TokenValidator<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let issuers: BTreeSet<_> = self.issuers.keys().collect();
         f.debug_struct("TokenValidator")
@@ -62,11 +86,24 @@ impl fmt::Debug for TokenValidator {
 }
 
 impl TokenValidator {
-    /// A validator for `issuers`. Fetches nothing yet: keys are read when the first token asks for them.
+    /// A validator for `issuers` that works nothing out beyond who is calling.
     pub fn new(
         issuers: Vec<IssuerConfig>,
         http: &HttpSettings,
         clock: Arc<dyn Clock>,
+    ) -> Result<Self, IssuerConfigError> {
+        Self::deriving(issuers, http, clock, |_| ())
+    }
+}
+
+impl<D> TokenValidator<D> {
+    /// A validator for `issuers`, with what its user works out of each principal. Fetches nothing yet: keys are read
+    /// when the first token asks for them.
+    pub fn deriving(
+        issuers: Vec<IssuerConfig>,
+        http: &HttpSettings,
+        clock: Arc<dyn Clock>,
+        derive: impl Fn(&Principal) -> D + Send + Sync + 'static,
     ) -> Result<Self, IssuerConfigError> {
         let mut problems: Vec<String> = issuers.iter().flat_map(IssuerConfig::problems).collect();
         let order = issuers.iter().map(|issuer| issuer.issuer.clone()).collect();
@@ -87,16 +124,41 @@ impl TokenValidator {
                 .collect();
             let keys = Arc::new(IssuerKeys::new(url, fetcher, Arc::clone(&clock)));
             let name = config.issuer.clone();
-            if by_name.insert(name.clone(), Issuer { config, keys }).is_some() {
+            let introspector = config.introspection.clone().map(Introspector::new);
+            let issuer = Issuer {
+                config,
+                keys,
+                introspector,
+            };
+            if by_name.insert(name.clone(), issuer).is_some() {
                 problems.push(format!("issuer `{name}` is configured twice"));
             }
         }
+        let asking = by_name
+            .values()
+            .filter(|issuer| issuer.introspector.is_some())
+            .map(|issuer| &issuer.config.tenant);
+        let mut tenants = BTreeSet::new();
+        for tenant in asking {
+            if !tenants.insert(tenant) {
+                problems.push(format!(
+                    "two issuers of tenant `{tenant}` would be asked about opaque tokens; each would see those of the other"
+                ));
+            }
+        }
+        let Ok(proofs) = Proofs::new() else {
+            problems.push("the system gives no random bytes".to_owned());
+            return Err(IssuerConfigError(problems));
+        };
         if problems.is_empty() {
             Ok(Self {
                 issuers: by_name,
                 order,
                 clock,
+                derive: Box::new(derive),
                 remembered: TokenCache::new(),
+                refused: TokenCache::new(),
+                proofs,
             })
         } else {
             Err(IssuerConfigError(problems))
@@ -136,11 +198,51 @@ impl TokenValidator {
         issuer.keys.metadata().await.map_err(TokenError::unavailable)
     }
 
-    /// Validates `token`, which was presented to `tenant` as a bearer token.
+    /// A nonce for the next DPoP proof.
+    pub fn nonce(&self) -> String {
+        self.proofs.nonce(self.clock.now())
+    }
+
+    /// Validates a token that was presented to `tenant`.
     ///
-    /// Fails closed: what is not understood is refused. A token that is bound to a key (`cnf`) is refused,
-    /// since no proof comes with it here.
-    pub async fn validate(&self, token: &str, tenant: &TenantId) -> Result<Arc<Validated>, TokenError> {
+    /// Fails closed: what is not understood is refused. A token that is bound to a key is good with a proof alone, and
+    /// a proof with such a token alone.
+    pub async fn validate(
+        &self,
+        presented: Presented<'_>,
+        tenant: &TenantId,
+    ) -> Result<Arc<Validated<D>>, TokenError> {
+        let (token, proof) = match presented {
+            Presented::Bearer(token) => (token, None),
+            Presented::Dpop(token, proof) => (token, Some(proof)),
+        };
+        let validated = self.understood(token, tenant).await?;
+        match (&validated.principal.key, proof) {
+            (None, None) => {}
+            (Some(key), Some(proof)) => {
+                let issuer = self.issuers.get(&validated.principal.issuer);
+                let demand_nonce = issuer.is_none_or(|issuer| issuer.config.require_dpop_nonce);
+                self.proofs
+                    .check(&proof, token, key, demand_nonce, self.clock.now())?;
+            }
+            (Some(_), None) => {
+                return Err(TokenError::invalid(
+                    "the access token is bound to a key, and cannot be used as a bearer token",
+                    "token has `cnf`, and no proof came with it",
+                ));
+            }
+            (None, Some(_)) => {
+                return Err(TokenError::invalid(
+                    "the access token is not bound to a key; send it as a bearer token",
+                    "a proof came with a token that has no `cnf`",
+                ));
+            }
+        }
+        Ok(validated)
+    }
+
+    /// What a token says, whoever sends it.
+    async fn understood(&self, token: &str, tenant: &TenantId) -> Result<Arc<Validated<D>>, TokenError> {
         if token.len() > MOST_TOKEN_BYTES {
             return Err(TokenError::malformed("token is longer than 16 KiB"));
         }
@@ -153,12 +255,35 @@ impl TokenValidator {
                 Err(foreign())
             };
         }
-        let jws = Jws::parse(token)?;
-        let issuer = self.issuer_of(&jws, tenant)?;
+        let (issuer, validated, remember) = match Jws::parse(token) {
+            Ok(jws) => {
+                let issuer = self.issuer_of(&jws, tenant)?;
+                self.signed(issuer, &jws, hash).await?
+            }
+            Err(TokenError::Malformed(refusal)) => match self.opaque(token, tenant, hash).await? {
+                Some(found) => found,
+                None => return Err(TokenError::Malformed(refusal)),
+            },
+            Err(other) => return Err(other),
+        };
+        let now = self.clock.now();
+        let leeway = Span::seconds(issuer.config.leeway_seconds);
+        let until = validated.expires_at.plus(leeway).min(now.plus(remember));
+        self.remembered.put(hash, Arc::clone(&validated), now, until);
+        Ok(validated)
+    }
+
+    /// A signed token, by the issuer's keys.
+    async fn signed<'v>(
+        &'v self,
+        issuer: &'v Issuer,
+        jws: &Jws<'_>,
+        hash: TokenHash,
+    ) -> Result<Understood<'v, D>, TokenError> {
         let alg = Alg::parse(&jws.alg)
             .filter(|alg| issuer.config.algorithms.contains(alg))
             .ok_or_else(|| not_held(format!("algorithm {} is not allowed", quoted(&jws.alg))))?;
-        issuer.keys.verify(&jws, alg).await.map_err(|error| match error {
+        issuer.keys.verify(jws, alg).await.map_err(|error| match error {
             KeyError::Signature => not_held("signature does not hold".to_owned()),
             KeyError::UnknownKey => {
                 let kid = jws.kid.as_deref().map_or("none".to_owned(), quoted);
@@ -166,19 +291,78 @@ impl TokenValidator {
             }
             KeyError::Unavailable(detail) => TokenError::unavailable(detail),
         })?;
+        let said = Said::BySignature(jws.typ.as_deref());
         // Reading keys can take a while.
         let now = self.clock.now();
-        let validated = Arc::new(claims::principal(
-            &issuer.config,
-            jws.typ.as_deref(),
-            &jws.claims,
-            now,
-            || format!("sha256:{}", URL_SAFE_NO_PAD.encode(hash)),
-        )?);
-        let leeway = Span::seconds(issuer.config.leeway_seconds);
-        let until = validated.expires_at.plus(leeway).min(now.plus(REMEMBERED_FOR));
-        self.remembered.put(hash, Arc::clone(&validated), now, until);
-        Ok(validated)
+        let validated = claims::principal(&issuer.config, said, &jws.claims, now, || named_by(hash))?;
+        Ok((issuer, self.derived(validated), REMEMBERED_FOR))
+    }
+
+    /// A token that says nothing by itself, by what the tenant's issuer says of it. `None` where none can be asked.
+    async fn opaque<'v>(
+        &'v self,
+        token: &str,
+        tenant: &TenantId,
+        hash: TokenHash,
+    ) -> Result<Option<Understood<'v, D>>, TokenError> {
+        // There is one at most: a token is shown to nobody but its own issuer.
+        let asked = self
+            .issuers_of(tenant)
+            .filter_map(|name| self.issuers.get(name))
+            .find_map(|issuer| Some((issuer, issuer.introspector.as_ref()?)));
+        match asked {
+            Some((issuer, introspector)) => self.asked(issuer, introspector, token, hash).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// A token, by what its issuer says when asked.
+    async fn asked<'v>(
+        &'v self,
+        issuer: &'v Issuer,
+        introspector: &Introspector,
+        token: &str,
+        hash: TokenHash,
+    ) -> Result<Understood<'v, D>, TokenError> {
+        const INACTIVE: &str = "the access token is expired, revoked or unknown to its issuer";
+        if !(1..=MOST_TOKEN_BYTES).contains(&token.len()) || !token.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(TokenError::malformed("token has bytes that no token has"));
+        }
+        let key = of_issuer(hash, &issuer.config.issuer);
+        if self.refused.get(&key, self.clock.now()).is_some() {
+            return Err(TokenError::invalid(
+                INACTIVE,
+                "introspection: not active, a moment ago",
+            ));
+        }
+        let metadata;
+        let endpoint = if let Some(endpoint) = introspector.endpoint() {
+            endpoint
+        } else {
+            metadata = issuer.keys.metadata().await.map_err(TokenError::unavailable)?;
+            metadata
+                .introspection_endpoint
+                .as_deref()
+                .ok_or_else(|| TokenError::unavailable("the issuer names no introspection endpoint"))?
+        };
+        let said = introspector.ask(issuer.keys.fetcher(), endpoint, token).await?;
+        let now = self.clock.now();
+        let Some(said) = said else {
+            self.refused.put(key, Arc::new(()), now, now.plus(REFUSED_FOR));
+            return Err(TokenError::invalid(INACTIVE, "introspection: not active"));
+        };
+        let validated = claims::principal(&issuer.config, Said::ByIssuer, &said, now, || named_by(hash))?;
+        let remember = Span::seconds(introspector.remember_seconds());
+        Ok((issuer, self.derived(validated), remember))
+    }
+
+    fn derived(&self, validated: Validated) -> Arc<Validated<D>> {
+        Arc::new(Validated {
+            derived: (self.derive)(&validated.principal),
+            principal: validated.principal,
+            unmapped_roles: validated.unmapped_roles,
+            expires_at: validated.expires_at,
+        })
     }
 
     fn issuer_of(&self, jws: &Jws<'_>, tenant: &TenantId) -> Result<&Issuer, TokenError> {
@@ -189,6 +373,19 @@ impl TokenValidator {
             .filter(|issuer| issuer.config.tenant == *tenant)
             .ok_or_else(foreign)
     }
+}
+
+/// Whose token it is, what it says, and how long that is remembered at most.
+type Understood<'v, D> = (&'v Issuer, Arc<Validated<D>>, Span);
+
+/// What a token without an id of its own is called.
+fn named_by(hash: TokenHash) -> String {
+    format!("sha256:{}", URL_SAFE_NO_PAD.encode(hash))
+}
+
+/// What one issuer's answer about a token is remembered under.
+fn of_issuer(hash: TokenHash, issuer: &str) -> TokenHash {
+    sha256(&format!("{} {issuer}", URL_SAFE_NO_PAD.encode(hash)))
 }
 
 /// The same answer for an unknown issuer and for another tenant's.

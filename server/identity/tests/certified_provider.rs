@@ -8,7 +8,7 @@ use handoff_domain::access::Role;
 use handoff_domain::ids::TenantId;
 use handoff_domain::ports::Clock;
 use handoff_domain::time::Timestamp;
-use handoff_identity::{HttpSettings, IssuerConfig, TokenError, TokenValidator};
+use handoff_identity::{HttpSettings, IssuerConfig, Presented, TokenError, TokenValidator};
 use serde_json::Value;
 
 const AUDIENCE: &str = "https://handoff.example/fhir";
@@ -85,7 +85,10 @@ async fn a_certified_providers_tokens_are_accepted_by_rs256_and_es256() {
     let tenant = TenantId::default_tenant();
     for client in ["lane", "lane-es256"] {
         let token = token(&issuer, client, AUDIENCE).await.unwrap();
-        let validated = validator.validate(&token, &tenant).await.unwrap();
+        let validated = validator
+            .validate(Presented::Bearer(&token), &tenant)
+            .await
+            .unwrap();
         let principal = &validated.principal;
         assert_eq!(principal.actor.as_str(), "Practitioner/lane", "{client}");
         assert_eq!(principal.client, client);
@@ -96,7 +99,10 @@ async fn a_certified_providers_tokens_are_accepted_by_rs256_and_es256() {
         assert!(principal.scopes.contains("system/*.cruds"), "{client}");
     }
     let machine = token(&issuer, "interface", AUDIENCE).await.unwrap();
-    let validated = validator.validate(&machine, &tenant).await.unwrap();
+    let validated = validator
+        .validate(Presented::Bearer(&machine), &tenant)
+        .await
+        .unwrap();
     assert_eq!(validated.principal.actor.as_str(), "Device/interface");
 }
 
@@ -113,7 +119,7 @@ async fn a_certified_providers_token_for_somewhere_else_is_refused() {
         .await
         .unwrap();
     let refused = validator
-        .validate(&token, &TenantId::default_tenant())
+        .validate(Presented::Bearer(&token), &TenantId::default_tenant())
         .await
         .unwrap_err();
     assert!(matches!(refused, TokenError::Invalid(_)));

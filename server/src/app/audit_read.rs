@@ -1,6 +1,6 @@
 //! Reading the audit: for those who may, and itself a recorded act.
 
-use handoff_domain::access::{Action, Relation};
+use handoff_domain::access::{Action, Object, Relation};
 use handoff_domain::audit::{Event, Outcome};
 use handoff_domain::ports::{AuditSearch, RecordedRow};
 use handoff_domain::reason::Reason;
@@ -19,7 +19,12 @@ impl App {
         let scope = self.scope(caller);
         self.write(caller.tenant(), move |tx| {
             scope.demand("AuditEvent", interaction)?;
-            scope.permit(Action::AuditRead, Relation::default(), Event::AuditRead)?;
+            scope.permit(
+                Action::AuditRead,
+                Relation::default(),
+                Object::Audit,
+                Event::AuditRead,
+            )?;
             let rows = tx.audit(scope.tenant(), &search)?;
             let row = scope
                 .row(Event::AuditRead, Outcome::Success, Reason::Permitted)

@@ -2,7 +2,7 @@
 //! transaction as whatever names them. Content that no transaction took is removed again.
 
 use bytes::Bytes;
-use handoff_domain::access::{Action, Relation, Role};
+use handoff_domain::access::{Action, Object, Relation, Role};
 use handoff_domain::audit::{About, Event, Outcome};
 use handoff_domain::document::StoredBinary;
 use handoff_domain::ids::BinaryId;
@@ -70,7 +70,12 @@ impl App {
         limit: u64,
     ) -> Result<Ingested, AppError> {
         let scope = self.scope(caller);
-        if let Err(error) = scope.permit(Action::BinaryCreate, Relation::default(), Event::BinaryCreated) {
+        if let Err(error) = scope.permit(
+            Action::BinaryCreate,
+            Relation::default(),
+            Object::Tenant,
+            Event::BinaryCreated,
+        ) {
             return Err(self.record_denial(caller.tenant(), error).await);
         }
         let key = format!("{}/{id}", caller.tenant());
@@ -181,14 +186,21 @@ fn delete(tx: &mut dyn Tx, scope: &Scope, id: &BinaryId) -> Result<(Option<Store
         // Answered as if it had never been there.
         return Ok((None, Cuts::none()));
     }
-    scope.permit(Action::BinaryDelete, relation, Event::BinaryDeleted)?;
-    if let Some(document) = &binary.document {
+    let mut relation = relation;
+    let mut document = None;
+    if let Some(id) = &binary.document {
         // With its document locked, no Task can bind a grant to it meanwhile.
-        super::documents::lock_with_tasks(tx, scope, document)?;
-        if !reach.covers_content_of(tx, scope, Some(document))? {
+        let (tasks, held) = super::documents::lock_with_tasks(tx, scope, id)?;
+        if !reach.covers_content_of(tx, scope, Some(id))? {
             return Ok((None, Cuts::none()));
         }
+        relation.through_task = tasks
+            .iter()
+            .any(|task| !task.deleted && super::tasks::sees(scope, task));
+        document = held;
     }
+    let object = Object::Document(document.as_ref());
+    scope.permit(Action::BinaryDelete, relation, object, Event::BinaryDeleted)?;
     let grants = tx.grants_of_binary(scope.tenant(), id)?;
     if grants.iter().any(|g| g.state.is_open()) {
         return Err(AppError::new(

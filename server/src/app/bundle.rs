@@ -147,6 +147,7 @@ fn run(tx: &mut dyn Tx, scope: &Scope, acts: &[Act]) -> Result<(Vec<EntryAnswer>
     let mut answers: BTreeMap<usize, EntryAnswer> = BTreeMap::new();
     let mut cuts = Cuts::none();
     for (i, act) in order {
+        scope.begin_another();
         let (answer, more) = carry_out(tx, scope, act).map_err(|e| locate(e, i))?;
         answers.insert(i, answer);
         cuts.extend(more);

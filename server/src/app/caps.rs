@@ -15,6 +15,7 @@ use handoff_domain::scopes::{Interaction, SmartScope};
 use handoff_fhir_model::resource::parse_stored;
 use handoff_fhir_model::search_index;
 
+use super::error::Challenge;
 use super::{App, AppError, Caller, Class, Scope, Stored};
 
 /// The types that scopes are asked about here.
@@ -199,7 +200,7 @@ impl Scope {
         };
         let wanted = format!("{level}/{kind}.{}", interaction.letter());
         AppError {
-            wanted_scope: Some(wanted.clone()),
+            challenge: Some(Challenge::Scope(wanted.clone())),
             ..AppError::new(
                 Class::Forbidden,
                 Reason::InsufficientScope,

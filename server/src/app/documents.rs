@@ -1,7 +1,7 @@
 //! Creating, changing and deleting a document: its attachments are tied to content we hold, a document that takes
 //! another's place supersedes it, and every Task that releases it is judged anew in the same transaction.
 
-use handoff_domain::access::{Action, Relation};
+use handoff_domain::access::{Action, Object, Relation};
 use handoff_domain::audit::{About, Event, Outcome};
 use handoff_domain::document::{Attachment, Document, DocumentFacts, DocumentStatus, Sha256};
 use handoff_domain::ids::{BinaryId, DocumentId};
@@ -104,6 +104,7 @@ pub fn create(
     scope.permit(
         Action::DocumentCreate,
         Relation::default(),
+        Object::Tenant,
         Event::DocumentCreated,
     )?;
     let mut resource = resource.clone();
@@ -148,7 +149,9 @@ pub fn update(
     let (tasks, before) = lock_with_tasks(tx, scope, id)?;
     let before = before.ok_or_else(AppError::not_found)?;
     let relation = relation_to(scope, &before, &tasks);
-    if scope.allows(Action::DocumentRead, relation).is_none()
+    if scope
+        .allows(Action::DocumentRead, relation, Object::Document(Some(&before)))
+        .is_err()
         || !reach.covers_present(tx, scope, Kind::Document, id.as_str())?
     {
         return Err(AppError::not_found());
@@ -161,7 +164,12 @@ pub fn update(
         ));
     }
     scope
-        .permit(Action::DocumentUpdate, relation, Event::DocumentUpdated)
+        .permit(
+            Action::DocumentUpdate,
+            relation,
+            Object::Document(Some(&before)),
+            Event::DocumentUpdated,
+        )
         .map_err(|e| with_about(e, about(&before)))?;
     expected.check(before.version, false)?;
     let mut resource = resource.clone();
@@ -209,13 +217,20 @@ pub fn delete(
         return Ok(((), Cuts::none()));
     };
     let relation = relation_to(scope, &before, &tasks);
-    if scope.allows(Action::DocumentRead, relation).is_none()
+    if scope
+        .allows(Action::DocumentRead, relation, Object::Document(Some(&before)))
+        .is_err()
         || !reach.covers_present(tx, scope, Kind::Document, id.as_str())?
     {
         return Ok(((), Cuts::none()));
     }
     scope
-        .permit(Action::DocumentDelete, relation, Event::DocumentDeleted)
+        .permit(
+            Action::DocumentDelete,
+            relation,
+            Object::Document(Some(&before)),
+            Event::DocumentDeleted,
+        )
         .map_err(|e| with_about(e, about(&before)))?;
     expected.check(before.version, false)?;
     let after = Document {
@@ -329,7 +344,11 @@ fn supersede(tx: &mut dyn Tx, scope: &Scope, reach: &Reach, id: &DocumentId) -> 
         return Ok(Cuts::none());
     };
     let relation = relation_to(scope, &before, &tasks);
-    if !relation.creator || scope.allows(Action::DocumentUpdate, relation).is_none() {
+    if !relation.creator
+        || scope
+            .allows(Action::DocumentUpdate, relation, Object::Document(Some(&before)))
+            .is_err()
+    {
         return Ok(Cuts::none());
     }
     let stored = tx

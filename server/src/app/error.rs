@@ -58,6 +58,21 @@ pub struct Busy {
     pub row: AuditRow,
 }
 
+/// What a client would have to send instead of what it sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Challenge {
+    /// A token with this scope.
+    Scope(String),
+    /// One token, in one place.
+    OneToken,
+    /// Another token, as it was sent: with a DPoP proof.
+    BoundToken,
+    /// Another DPoP proof.
+    Proof,
+    /// A DPoP proof with a nonce of ours.
+    Nonce,
+}
+
 /// A failed use case.
 #[derive(Debug, Clone)]
 pub struct AppError {
@@ -75,8 +90,8 @@ pub struct AppError {
     pub cause: Option<String>,
     /// What stands in the way, and may be ended and asked again.
     pub busy: Option<Box<Busy>>,
-    /// The scope that the token would have to have, where that is what is wanting.
-    pub wanted_scope: Option<String>,
+    /// What a client would have to send instead, where that can be said.
+    pub challenge: Option<Challenge>,
     pub(crate) store: Option<StoreError>,
 }
 
@@ -91,7 +106,7 @@ impl AppError {
             denial: None,
             cause: None,
             busy: None,
-            wanted_scope: None,
+            challenge: None,
             store: None,
         }
     }

@@ -350,6 +350,7 @@ pub fn server_itself(app: &App, tenant: &TenantId) -> Result<Caller, AppError> {
             patient: None,
             key: None,
             token_id: String::new(),
+            attributes: handoff_domain::access::Attributes::default(),
         },
         context: Context {
             tenant: tenant.clone(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use handoff_domain::access::{Action, Relation};
+use handoff_domain::access::{Action, Object, Relation};
 use handoff_domain::audit::{AuditRow, Event, Outcome};
 use handoff_domain::effects::{AskRefused, Asked, Change, Plan, Step, issue};
 use handoff_domain::gate::is_address_range;
@@ -179,6 +179,12 @@ fn check_constraints(constraints: &Constraints) -> Result<(), AppError> {
             format!("at most {MAX_CONSTRAINTS} entries in a list"),
         ));
     }
+    if constraints.key.as_deref().is_some_and(|key| !is_thumbprint(key)) {
+        return Err(AppError::rule(
+            "constraints.key",
+            "not a thumbprint as `cnf.jkt` has it: 43 characters of base64url",
+        ));
+    }
     if let Some(at) = constraints.ip.iter().position(|range| !is_address_range(range)) {
         return Err(AppError::rule(
             &format!("constraints.ip[{at}]"),
@@ -186,6 +192,14 @@ fn check_constraints(constraints: &Constraints) -> Result<(), AppError> {
         ));
     }
     Ok(())
+}
+
+/// A SHA-256 thumbprint of a key (RFC 7638).
+fn is_thumbprint(text: &str) -> bool {
+    text.len() == 43
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
 }
 
 fn ask(
@@ -310,7 +324,10 @@ fn standing(scope: &Scope, request: &GrantRequest, task: &Task) -> Result<(Origi
         recipient: false,
         ..relation
     };
-    if scope.allows(Action::GrantIssue, as_placer).is_some() {
+    if scope
+        .allows_as(Action::GrantIssue, as_placer, relation, Object::Grant(task))
+        .is_ok()
+    {
         return Ok((Origin::Requested, grantee));
     }
     if relation.former_owner && !i_hold {
@@ -330,7 +347,10 @@ fn standing(scope: &Scope, request: &GrantRequest, task: &Task) -> Result<(Origi
         grantee: true,
         ..relation
     };
-    if scope.allows(Action::GrantIssue, as_grantee).is_some() {
+    if scope
+        .allows(Action::GrantIssue, as_grantee, Object::Grant(task))
+        .is_ok()
+    {
         Ok((Origin::SelfService, grantee))
     } else {
         Err(AppError::forbidden(Reason::PolicyDenied))
@@ -403,12 +423,18 @@ fn revoke(
     for grant in loaded.grants.iter().filter(|g| pick(g)) {
         let mut relation = scope.caller.relation_to(&task);
         relation.grantee = grant.grantee() == Some(&scope.caller.principal.actor);
-        let may_know = scope.allows(Action::GrantRead, relation).is_some();
+        let may_know = scope
+            .allows(Action::GrantRead, relation, Object::Grant(&task))
+            .is_ok();
         // Owning the Task gives no right over grants of others.
-        relation.owner = false;
-        relation.recipient = false;
+        let part = Relation {
+            owner: false,
+            recipient: false,
+            ..relation
+        };
         scope
-            .permit(Action::GrantRevoke, relation, Event::GrantRevoked)
+            .allows_as(Action::GrantRevoke, part, relation, Object::Grant(&task))
+            .map_err(|_| scope.denied(Action::GrantRevoke, Event::GrantRevoked))
             .map_err(|mut e| {
                 if let Some(row) = &mut e.denial {
                     row.about = about_grant(&task, &loaded.documents, grant);
@@ -456,7 +482,10 @@ fn view(
 ) -> Result<Option<GrantView>, AppError> {
     let mut relation = scope.caller.relation_to(task);
     relation.grantee = grant.grantee() == Some(&scope.caller.principal.actor);
-    if scope.allows(Action::GrantRead, relation).is_none() {
+    if scope
+        .allows(Action::GrantRead, relation, Object::Grant(task))
+        .is_err()
+    {
         return Ok(None);
     }
     let document_version = read

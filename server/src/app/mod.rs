@@ -24,10 +24,14 @@ pub mod task_family;
 pub mod tasks;
 pub mod watch;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use handoff_domain::access::{AccessRequest, Action, Permit, Policy, Principal, Relation, authorize};
+use arc_swap::ArcSwap;
+use handoff_domain::access::{
+    AccessRequest, Action, Denied, Object, Permit, Policy, Principal, Relation, RuleId, authorize,
+};
 use handoff_domain::audit::{AuditRow, Context, Event, Outcome};
 use handoff_domain::document::Document;
 use handoff_domain::grant::Grant;
@@ -37,6 +41,8 @@ use handoff_domain::reason::Reason;
 use handoff_domain::task::Task;
 use handoff_domain::time::Timestamp;
 use handoff_domain::workflow::Workflows;
+
+use crate::telemetry::metrics;
 
 pub use error::{AppError, Class};
 use streams::Streams;
@@ -72,12 +78,32 @@ impl Settings {
     }
 }
 
-/// The rules in force.
+/// One set of rules.
 pub struct Rules {
     /// Who may do what.
     pub policy: Arc<dyn Policy>,
     /// What each kind of Task allows.
     pub workflows: Workflows,
+}
+
+/// The rules in force. They may be replaced at any time; a request keeps those that it began with.
+pub struct InForce(ArcSwap<Rules>);
+
+impl InForce {
+    /// These, to begin with.
+    pub fn new(rules: Rules) -> Self {
+        Self(ArcSwap::from_pointee(rules))
+    }
+
+    /// Those of this moment.
+    pub fn now(&self) -> Arc<Rules> {
+        self.0.load_full()
+    }
+
+    /// Others from here on.
+    pub fn replace(&self, rules: Rules) {
+        self.0.store(Arc::new(rules));
+    }
 }
 
 /// Everything that a use case works with. Cloned freely; all parts are shared.
@@ -92,7 +118,7 @@ pub struct App {
     /// The source of ids and secrets.
     pub entropy: Arc<dyn Entropy>,
     /// The rules in force.
-    pub rules: Arc<Rules>,
+    pub rules: Arc<InForce>,
     /// Streams of this process, so that they can be cut.
     pub streams: Arc<Streams>,
     /// What is set.
@@ -150,7 +176,7 @@ impl Caller {
 pub struct Scope {
     /// Who asks.
     pub caller: Caller,
-    /// The rules in force.
+    /// The rules that it is held to.
     pub rules: Arc<Rules>,
     /// The source of ids.
     pub entropy: Arc<dyn Entropy>,
@@ -159,6 +185,8 @@ pub struct Scope {
     clock: Arc<dyn Clock>,
     /// What [`Self::now`] answers, in microseconds since 1970.
     instant: Arc<AtomicI64>,
+    /// The rules that decided last on each action, for the audit.
+    decided: Arc<Mutex<BTreeMap<Action, Vec<RuleId>>>>,
 }
 
 impl Scope {
@@ -202,31 +230,97 @@ impl Scope {
     }
 
     /// Whether the policy allows `action` to a caller who stands like this to its object.
-    pub fn allows(&self, action: Action, relation: Relation) -> Option<Permit> {
+    pub fn allows(&self, action: Action, relation: Relation, object: Object<'_>) -> Result<Permit, Denied> {
         let request = AccessRequest {
             principal: &self.caller.principal,
             action,
             relation,
+            object,
+            tenant: self.tenant(),
+            address: self.caller.address(),
+            now: self.now(),
         };
-        authorize(self.rules.policy.as_ref(), &request).ok()
+        let answer = authorize(self.rules.policy.as_ref(), &request);
+        let rules = match &answer {
+            Ok(permit) => permit.rules(),
+            Err(denied) => &denied.rules,
+        };
+        if answer.as_ref().is_err_and(|denied| denied.failed) {
+            metrics::rules_failed();
+            tracing::warn!(
+                action = action.as_str(),
+                rules = rules.join(" "),
+                "rules could not be evaluated, which denies"
+            );
+        }
+        let mut decided = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
+        decided.insert(action, rules.to_vec());
+        answer
+    }
+
+    /// The same for rights that come of a part of how the caller stands to the object: rules may still forbid it for
+    /// all of that.
+    pub fn allows_as(
+        &self,
+        action: Action,
+        part: Relation,
+        whole: Relation,
+        object: Object<'_>,
+    ) -> Result<Permit, Denied> {
+        match self.allows(action, whole, object) {
+            Err(denied) if denied.is_forbidden() => Err(denied),
+            _ => self.allows(action, part, object),
+        }
+    }
+
+    /// What follows is about something else: decisions so far say nothing of it.
+    pub fn begin_another(&self) {
+        self.decided
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 
     /// A permit for `action`, or a refusal that says so and is recorded as `event`.
-    pub fn permit(&self, action: Action, relation: Relation, event: Event) -> Result<Permit, AppError> {
-        self.allows(action, relation).ok_or_else(|| {
-            let row = self
-                .row(event, Outcome::Denied, Reason::PolicyDenied)
-                .detail("action", action.as_str());
-            AppError::forbidden(Reason::PolicyDenied).recorded(row)
-        })
+    pub fn permit(
+        &self,
+        action: Action,
+        relation: Relation,
+        object: Object<'_>,
+        event: Event,
+    ) -> Result<Permit, AppError> {
+        self.allows(action, relation, object)
+            .map_err(|_| self.denied(action, event))
     }
 
-    /// An audit row of this request.
+    /// The refusal of an action that the policy denied, recorded as `event`.
+    pub fn denied(&self, action: Action, event: Event) -> AppError {
+        let row = self
+            .row(event, Outcome::Denied, Reason::PolicyDenied)
+            .detail("action", action.as_str());
+        AppError::forbidden(Reason::PolicyDenied).recorded(self.with_rules(row, action))
+    }
+
+    /// An audit row of this request, with the rules that it is held to and those that decided.
     pub fn row(&self, event: Event, outcome: Outcome, reason: Reason) -> AuditRow {
-        let row = self.caller.context.row(event, outcome, reason);
-        AuditRow {
+        let row = AuditRow {
             recorded: self.now(),
-            ..row
+            ..self.caller.context.row(event, outcome, reason)
+        };
+        let row = row.detail("policy", self.rules.policy.version());
+        match event.decided_as() {
+            Some(action) => self.with_rules(row, action),
+            None => row,
+        }
+    }
+
+    /// The row with the rules that decided on `action`.
+    fn with_rules(&self, row: AuditRow, action: Action) -> AuditRow {
+        let decided = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
+        match decided.get(&action) {
+            Some(rules) if rules.is_empty() => row.detail("rules", "none"),
+            Some(rules) => row.detail("rules", rules.join(" ")),
+            None => row,
         }
     }
 
@@ -262,12 +356,13 @@ impl App {
     pub fn scope(&self, caller: &Caller) -> Scope {
         Scope {
             caller: caller.clone(),
-            rules: Arc::clone(&self.rules),
+            rules: self.rules.now(),
             entropy: Arc::clone(&self.entropy),
             settings: Arc::clone(&self.settings),
             clock: Arc::clone(&self.clock),
             // Not the instant at which the request's head came in.
             instant: Arc::new(AtomicI64::new(self.clock.now().0)),
+            decided: Arc::default(),
         }
     }
 

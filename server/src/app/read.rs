@@ -1,8 +1,8 @@
 //! Reading and searching Tasks and documents: a read answers the stored bytes, and what a caller may not see does
 //! not exist, in counts neither.
 
-use handoff_domain::access::{Action, Relation, Role};
-use handoff_domain::audit::{Event, Outcome};
+use handoff_domain::access::{Action, Object, Relation};
+use handoff_domain::audit::Event;
 use handoff_domain::ids::{DocumentId, TaskId};
 use handoff_domain::ports::{Filter, Found, Kind, Read, Search, Sort, Version, Visibility};
 use handoff_domain::reason::Reason;
@@ -128,48 +128,134 @@ impl App {
         let reach = self
             .demand(&scope, query.kind.as_str(), Interaction::Search)
             .await?;
-        if scope.allows(action, Relation::default()).is_none() {
-            let row = scope
-                .row(Event::RequestDenied, Outcome::Denied, Reason::PolicyDenied)
-                .detail("action", action.as_str());
-            let refusal = AppError::forbidden(Reason::PolicyDenied).recorded(row);
+        if let Err(refusal) = scope.permit(action, Relation::default(), Object::Tenant, Event::RequestDenied)
+        {
             return Err(self.record_denial(caller.tenant(), refusal).await);
         }
         let mut filters = query.filters;
         filters.extend(reach.into_filters());
+        let Sight { visibility, each } = sight(&scope, query.kind);
         let search = Search {
             kind: query.kind,
             filters,
-            visibility: visibility(&scope, query.kind),
+            visibility,
             sort: query.sort,
             limit: query.limit,
             after: query.after,
             total: query.total,
         };
-        self.read(move |read| Ok(read.search(scope.tenant(), &search)?))
-            .await
+        self.read(move |read| {
+            if each {
+                sift(read, &scope, &search)
+            } else {
+                Ok(read.search(scope.tenant(), &search)?)
+            }
+        })
+        .await
     }
 }
 
-/// What part of the tenant the caller's roles open.
-fn visibility(scope: &Scope, kind: Kind) -> Visibility {
-    let tenant_wide: &[Role] = match kind {
-        Kind::Task => &[
-            Role::Subscriber,
-            Role::Operator,
-            Role::RecordsManager,
-            Role::Auditor,
-        ],
-        Kind::Document | Kind::Binary => &[Role::Operator, Role::RecordsManager, Role::Auditor],
+/// What a search has to look at.
+struct Sight {
+    /// Outside of it nothing may be seen.
+    visibility: Visibility,
+    /// Whether the rules have to be asked about each result within.
+    each: bool,
+}
+
+/// What the rules open to the caller. What they open by how it stands to a thing is found as such; where they ask for
+/// more, each result is held to them.
+fn sight(scope: &Scope, kind: Kind) -> Sight {
+    let (action, object) = match kind {
+        Kind::Task => (Action::TaskRead, Object::Task(None)),
+        Kind::Document | Kind::Binary => (Action::DocumentRead, Object::Document(None)),
     };
-    if scope.caller.principal.has_any(tenant_wide) {
-        Visibility::Tenant
-    } else {
-        Visibility::Actor {
-            actor: scope.caller.principal.actor.clone(),
-            teams: scope.caller.principal.teams.iter().cloned().collect(),
+    let opens = |standing: fn(&mut Relation)| {
+        let mut relation = Relation::default();
+        standing(&mut relation);
+        scope.allows(action, relation, object).is_ok()
+    };
+    let mut each = scope.rules.policy.looks_at_object(action);
+    if opens(|_| {}) {
+        return Sight {
+            visibility: Visibility::Tenant,
+            each,
+        };
+    }
+    let principal = &scope.caller.principal;
+    let mut teams: Vec<String> = principal.teams.iter().cloned().collect();
+    let mut created = false;
+    match kind {
+        Kind::Task => {
+            each |= !opens(|r| r.creator = true)
+                || !opens(|r| r.requester = true)
+                || !opens(|r| r.owner = true)
+                || !opens(|r| r.recipient = true);
+            if !teams.is_empty() && !opens(|r| r.team = true) {
+                teams.clear();
+            }
+        }
+        Kind::Document | Kind::Binary => {
+            created = opens(|r| r.creator = true);
+            each |= !opens(|r| r.through_task = true);
+            // Which Tasks lead to documents is for the rules about Tasks to say.
+            let tasks = sight(scope, Kind::Task);
+            each |= tasks.each;
+            if let Visibility::Actor { teams: seen, .. } = tasks.visibility {
+                teams = seen;
+            }
         }
     }
+    Sight {
+        visibility: Visibility::Actor {
+            actor: principal.actor.clone(),
+            teams,
+            created,
+        },
+        each,
+    }
+}
+
+/// The most results that the rules are asked about one by one, for one answer.
+const MOST_SIFTED: usize = 2_000;
+
+/// What is found of `search` when the rules are asked about each result.
+fn sift(read: &mut dyn Read, scope: &Scope, search: &Search) -> Result<Found, AppError> {
+    let limit = search.limit as usize;
+    let mut page = Search {
+        limit: HISTORY_PAGE,
+        total: false,
+        ..search.clone()
+    };
+    let mut found = Found::default();
+    let (mut seen, mut looked_at) = (0usize, 0usize);
+    loop {
+        let some = read.search(scope.tenant(), &page)?;
+        page.after = some.resources.last().map(|(id, at, _)| (*at, id.clone()));
+        looked_at = looked_at.saturating_add(some.resources.len());
+        for resource in some.resources {
+            match check_visible(read, scope, search.kind, &resource.0) {
+                Ok(()) => seen = seen.saturating_add(1),
+                Err(error) if error.class == Class::NotFound => continue,
+                Err(error) => return Err(error),
+            }
+            if found.resources.len() < limit {
+                found.resources.push(resource);
+            }
+        }
+        found.more = limit > 0 && seen > limit;
+        if !some.more || (found.more && !search.total) {
+            break;
+        }
+        if looked_at >= MOST_SIFTED {
+            return Err(AppError::bad(
+                "the rules in force have to be asked about each result, and there are too many; narrow the search",
+            ));
+        }
+    }
+    // Of the results after a page's beginning alone nobody asks a number.
+    found.total = (search.total && search.after.is_none()).then(|| u64::try_from(seen).unwrap_or(u64::MAX));
+    Ok(found)
 }
 
 /// The newest version of a Task that the caller may see.
@@ -196,14 +282,21 @@ pub fn check_visible(read: &mut dyn Read, scope: &Scope, kind: Kind, id: &str) -
                         creator: document.created_by == scope.caller.principal.actor,
                         ..Relation::default()
                     };
-                    if scope.allows(Action::DocumentRead, relation).is_none() {
+                    let object = Object::Document(Some(&document));
+                    // Where rules look further, they are told the whole of it.
+                    if scope.allows(Action::DocumentRead, relation, object).is_err()
+                        || scope.rules.policy.looks_at_object(Action::DocumentRead)
+                    {
                         for task in read.tasks_of_document(scope.tenant(), &id)? {
                             if let Some(task) = read.task(scope.tenant(), &task)? {
                                 relation.through_task |= !task.deleted && sees(scope, &task);
                             }
+                            if relation.through_task {
+                                break;
+                            }
                         }
                     }
-                    scope.allows(Action::DocumentRead, relation).is_some()
+                    scope.allows(Action::DocumentRead, relation, object).is_ok()
                 }
                 None => false,
             }

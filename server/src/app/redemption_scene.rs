@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use handoff_domain::access::{Action, Relation};
+use handoff_domain::access::{Action, Object, Relation};
 use handoff_domain::audit::{About, Event, Outcome};
 use handoff_domain::document::{Document, StoredBinary};
 use handoff_domain::gate::Gate;
@@ -62,8 +62,9 @@ impl Scene {
         };
         let mut relation = scope.caller.relation_to(&task);
         relation.grantee = grant.is_some();
+        relation.through_task = super::tasks::sees(scope, &task);
         // Who placed a Task can never fetch under it, whatever other roles they have.
-        let policy_allows = !relation.creator && may_fetch(scope, relation);
+        let policy_allows = !relation.creator && may_fetch(scope, relation, &task, document.as_ref());
         Ok(Self {
             task,
             document,
@@ -195,8 +196,7 @@ impl Scene {
             .about(self.about(Some(id)))
             .detail("sha256", self.binary.sha256.to_hex())
             .detail("size", self.binary.size.to_string())
-            .detail("use", format!("{} of {}", used.uses, used.max_uses))
-            .detail("policy", scope.rules.policy.version());
+            .detail("use", format!("{} of {}", used.uses, used.max_uses));
         tx.record(scope.tenant(), row);
         tx.tell(
             scope.tenant(),
@@ -350,6 +350,12 @@ impl Scene {
     }
 }
 
-fn may_fetch(scope: &Scope, relation: Relation) -> bool {
-    scope.allows(Action::BinaryFetch, relation).is_some()
+fn may_fetch(scope: &Scope, relation: Relation, task: &Task, document: Option<&Document>) -> bool {
+    let workflow = scope.rules.workflows.of(&task.facts.code);
+    let content = Object::Content {
+        document,
+        task,
+        approved_step: workflow.approved_steps.contains(&scope.caller.principal.actor),
+    };
+    scope.allows(Action::BinaryFetch, relation, content).is_ok()
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use handoff_domain::access::{Action, Role};
+use handoff_domain::access::{Action, Object, Relation, Role};
 use handoff_domain::audit::{Event, Outcome};
 use handoff_domain::document::Document;
 use handoff_domain::ids::{DocumentId, TaskId};
@@ -141,7 +141,8 @@ pub fn create(
     let reach = scope.demand("Task", Interaction::Create)?;
     scope.permit(
         Action::TaskCreate,
-        handoff_domain::access::Relation::default(),
+        Relation::default(),
+        Object::Tenant,
         Event::TaskCreated,
     )?;
     let facts = facts_of(scope, resource)?;
@@ -250,7 +251,12 @@ pub fn delete(
     }
     let relation = scope.caller.relation_to(&before);
     scope
-        .permit(Action::TaskDelete, relation, Event::TaskDeleted)
+        .permit(
+            Action::TaskDelete,
+            relation,
+            Object::Task(Some(&before)),
+            Event::TaskDeleted,
+        )
         .map_err(|e| about(e, &before))?;
     expected.check(before.version, false)?;
     let after = Task {
@@ -296,8 +302,12 @@ pub fn settle_move(tx: &mut dyn Tx, scope: &Scope, before: &Task, after: &Task) 
 /// Whether the caller may know that the Task exists.
 pub fn sees(scope: &Scope, task: &Task) -> bool {
     scope
-        .allows(Action::TaskRead, scope.caller.relation_to(task))
-        .is_some()
+        .allows(
+            Action::TaskRead,
+            scope.caller.relation_to(task),
+            Object::Task(Some(task)),
+        )
+        .is_ok()
 }
 
 /// The Task under lock, or the same 404 whether it is unknown or not for this caller.
@@ -399,7 +409,12 @@ fn next_instant(last: Timestamp, now: Timestamp) -> Timestamp {
 fn check_mover(tx: &mut dyn Tx, scope: &Scope, before: &Task, facts: &TaskFacts) -> Result<(), AppError> {
     let relation = scope.caller.relation_to(before);
     scope
-        .permit(Action::TaskUpdate, relation, Event::TaskUpdated)
+        .permit(
+            Action::TaskUpdate,
+            relation,
+            Object::Task(Some(before)),
+            Event::TaskUpdated,
+        )
         .map_err(|e| about(e, before))?;
     let target = facts
         .owner_actor()

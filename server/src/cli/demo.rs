@@ -39,6 +39,9 @@ pub(super) struct DemoFlags {
     /// `http://127.0.0.1:8080/dev-issuer`
     #[arg(long, value_name = "URL")]
     issuer: Option<String>,
+    /// A directory with the rules (`*.cedar`, `workflow.toml`) instead of those that ship with the server
+    #[arg(long, value_name = "DIR")]
+    policies: Option<PathBuf>,
 }
 
 /// Plays, and serves until somebody asks the process to end.
@@ -192,6 +195,7 @@ fn options(flags: &DemoFlags, data: &Path) -> Result<Options, Failed> {
             issuer_of: Some(issuer_base(issuer)?),
         };
     }
+    options.policies.directory.clone_from(&flags.policies);
     Ok(options)
 }
 

@@ -1,9 +1,10 @@
-//! The command line: `serve`, `demo`, `migrate`, `config`. Exit code 0 is done, 1 failed, 2 a wrong command line.
+//! The command line: `serve`, `demo`, `migrate`, `config`, `policy`. Exit code 0 is done, 1 failed, 2 a wrong command line.
 //! Knows how to speak to people; what it starts is put together elsewhere.
 
 mod config;
 mod demo;
 mod migrate;
+mod policy;
 mod serve;
 
 use std::ffi::OsString;
@@ -59,6 +60,12 @@ enum Command {
         after_help = "Example: handoff config check --config /etc/handoff/handoff.toml"
     )]
     Config(ConfigCommand),
+    /// Look at the rules: who may do what
+    #[command(
+        subcommand,
+        after_help = "Example: handoff policy explain --action binary-fetch --role fulfiller"
+    )]
+    Policy(policy::PolicyCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -81,6 +88,11 @@ pub(crate) struct ConfigFile {
 }
 
 impl ConfigFile {
+    /// Whether there is a file.
+    const fn is_named(&self) -> bool {
+        self.config.is_some()
+    }
+
     fn load(&self) -> Result<Config, Failed> {
         // A variable that is not text can't be one of ours.
         let environment = std::env::vars_os()
@@ -111,6 +123,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Migrate(file) => migrate::run(&file),
         Command::Config(ConfigCommand::Check(file)) => config::check(&file),
         Command::Config(ConfigCommand::Show(file)) => config::show(&file),
+        Command::Policy(command) => policy::run(&command),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,7 +2,7 @@
 
 use handoff_domain::access::Role;
 use handoff_domain::ids::TenantId;
-use handoff_identity::{Alg, IssuerConfig};
+use handoff_identity::{Alg, Introspection, IssuerConfig};
 use toml::{Table, Value};
 use url::Url;
 
@@ -10,7 +10,7 @@ use super::Problem;
 use super::reader::Section;
 
 /// Reads every `[[issuers]]`.
-pub(super) fn read(root: &mut Table, problems: &mut Vec<Problem>) -> Vec<IssuerConfig> {
+pub(super) fn read(root: &mut Table, problems: &mut Vec<Problem>, replicas: u32) -> Vec<IssuerConfig> {
     let entries = match root.remove("issuers") {
         None => Vec::new(),
         Some(Value::Array(entries)) => entries,
@@ -53,6 +53,24 @@ pub(super) fn read(root: &mut Table, problems: &mut Vec<Problem>) -> Vec<IssuerC
                 "keep one of them",
             );
         }
+        if let Some(issuer) = issuer.as_ref().filter(|issuer| issuer.introspection.is_some())
+            && issuers
+                .iter()
+                .any(|other| other.introspection.is_some() && other.tenant == issuer.tenant)
+        {
+            section.problem(
+                "introspection_client_id",
+                "another issuer of the tenant is asked about opaque tokens already, and would see those of this one",
+                "let one issuer of a tenant have opaque tokens",
+            );
+        }
+        if issuer.as_ref().is_some_and(|issuer| issuer.require_dpop_nonce) && replicas > 1 {
+            section.problem(
+                "dpop_nonce",
+                format!("a nonce is good at the replica that gave it, and `server.replicas` is {replicas}"),
+                "leave it out",
+            );
+        }
         section.finish();
         issuers.extend(issuer);
     }
@@ -87,6 +105,13 @@ fn one(section: &mut Section<'_>) -> Option<IssuerConfig> {
         client: section.texts("client_claims").unwrap_or(defaults.claims.client),
         scope: section.texts("scope_claims").unwrap_or(defaults.claims.scope),
         patient: section.text("patient_claim").unwrap_or(defaults.claims.patient),
+        department: section
+            .text("department_claim")
+            .unwrap_or(defaults.claims.department),
+        location: section.text("location_claim").unwrap_or(defaults.claims.location),
+        purpose_of_use: section
+            .text("purpose_of_use_claim")
+            .unwrap_or(defaults.claims.purpose_of_use),
     };
     let mut role_map = defaults.role_map;
     for (external, canonical) in section.pairs("roles").unwrap_or_default() {
@@ -114,16 +139,24 @@ fn one(section: &mut Section<'_>) -> Option<IssuerConfig> {
         algorithms = defaults.algorithms;
     }
     let leeway = section.number("leeway_seconds", 60, 0, 300);
+    let introspection = introspection(section);
     let issuer = IssuerConfig {
         claims,
         role_map,
+        trusted_clients: section
+            .texts("trusted_clients")
+            .unwrap_or_default()
+            .into_iter()
+            .collect(),
         algorithms,
         leeway_seconds: i64::try_from(leeway).unwrap_or(60),
         require_at_jwt_typ: section.flag("require_at_jwt", defaults.require_at_jwt_typ),
         require_jti: section.flag("require_jti", defaults.require_jti),
         client_actor: section.text("client_actor"),
-        // Plain http is refused off loopback whatever is set, and on loopback it is nobody else's network.
-        allow_insecure_loopback: true,
+        require_dpop_nonce: section.flag("dpop_nonce", defaults.require_dpop_nonce),
+        introspection,
+        // Who is elsewhere must not send us to this machine.
+        allow_insecure_loopback: Url::parse(&defaults.issuer).is_ok_and(|url| super::is_loopback(&url)),
         issuer: defaults.issuer,
         tenant: defaults.tenant,
         audience: defaults.audience,
@@ -137,6 +170,60 @@ fn one(section: &mut Section<'_>) -> Option<IssuerConfig> {
         return None;
     }
     Some(issuer)
+}
+
+/// How the issuer is asked about its tokens; not at all where no client is named.
+fn introspection(section: &mut Section<'_>) -> Option<Introspection> {
+    let client_id = section.text("introspection_client_id");
+    let secret = section.secret("introspection_client_secret", "introspection_client_secret_file");
+    let endpoint = section.text("introspection_endpoint");
+    let remember = section.number("introspection_remember_seconds", 5, 0, 300);
+    if let Some(endpoint) = &endpoint
+        && !Url::parse(endpoint).is_ok_and(|url| {
+            super::load::is_safe_base(&url) && url.username().is_empty() && url.fragment().is_none()
+        })
+    {
+        let text = "is no URL, has a user or a fragment, or is reached in the clear";
+        section.problem(
+            "introspection_endpoint",
+            text,
+            "use https; plain http is for loopback alone",
+        );
+    }
+    match (client_id, secret) {
+        (Some(client_id), Some(client_secret)) => Some(Introspection {
+            client_id,
+            client_secret,
+            endpoint,
+            remember_seconds: i64::try_from(remember).unwrap_or(5),
+        }),
+        (None, None) => {
+            if endpoint.is_some() {
+                section.problem(
+                    "introspection_endpoint",
+                    "is there without a client that could ask",
+                    "set `introspection_client_id` and `introspection_client_secret_file`, or remove it",
+                );
+            }
+            None
+        }
+        (Some(_), None) => {
+            section.problem(
+                "introspection_client_secret_file",
+                "is missing",
+                "name the file with the secret of that client",
+            );
+            None
+        }
+        (None, Some(_)) => {
+            section.problem(
+                "introspection_client_id",
+                "is missing",
+                "say whose secret that is",
+            );
+            None
+        }
+    }
 }
 
 /// Says what is unsafe about an issuer's name.

@@ -6,14 +6,13 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use handoff_blobs::{AzureConfig, AzureCredential, BlobConfig};
+use handoff_policies::{CompileError, Place, RuleSet};
 use secrecy::{ExposeSecret, SecretString};
 use toml::{Table, Value};
 use url::{Host, Url};
 
 use super::reader::{Section, closest};
-use super::{
-    Admin, Blobs, Config, ConfigError, Database, Limits, Log, LogFormat, Policies, Problem, Server, Timeouts,
-};
+use super::{Admin, Blobs, Config, ConfigError, Database, Limits, Log, LogFormat, Problem, Server, Timeouts};
 
 /// What every variable of ours begins with.
 const ENV_PREFIX: &str = "HANDOFF__";
@@ -138,7 +137,7 @@ fn read(root: &mut Table, problems: &mut Vec<Problem>) -> Config {
         admin: read_admin(root, problems, server.listen),
         database: read_database(root, problems, server.replicas),
         blobs: read_blobs(root, problems),
-        issuers: super::issuers::read(root, problems),
+        issuers: super::issuers::read(root, problems, server.replicas),
         policies: read_policies(root, problems),
         timeouts: read_timeouts(root, problems),
         clients: super::clients::read(root, problems, limits.max_bundle.max(limits.max_body)),
@@ -200,6 +199,21 @@ fn read_server(root: &mut Table, problems: &mut Vec<Problem>) -> Server {
             range
         })
         .collect();
+    let cors_origins = section.texts("cors_origins").unwrap_or_default();
+    for origin in &cors_origins {
+        // As browsers write it: nothing but scheme, host and port.
+        let written = Url::parse(origin)
+            .ok()
+            .filter(is_safe_base)
+            .map(|url| url.origin().ascii_serialization());
+        if written.as_ref() != Some(origin) {
+            section.problem(
+                "cors_origins",
+                format!("`{origin}` is no origin that may call"),
+                "write it like `https://app.example.org`; plain http is for loopback alone",
+            );
+        }
+    }
     let cores = thread::available_parallelism().map_or(2, |n| n.get().max(2) as u64);
     let workers = section.number("workers", cores, 1, 256);
     let replicas = section.number("replicas", 1, 1, 1000);
@@ -208,6 +222,7 @@ fn read_server(root: &mut Table, problems: &mut Vec<Problem>) -> Server {
         listen,
         public_url: public_url.unwrap_or_default().trim_end_matches('/').to_owned(),
         trusted_proxies,
+        cors_origins,
         workers: usize::try_from(workers).unwrap_or(2),
         replicas: u32::try_from(replicas).unwrap_or(1),
     }
@@ -354,32 +369,37 @@ fn read_blobs(root: &mut Table, problems: &mut Vec<Problem>) -> Blobs {
     Blobs { config, shown }
 }
 
-fn read_policies(root: &mut Table, problems: &mut Vec<Problem>) -> Policies {
+fn read_policies(root: &mut Table, problems: &mut Vec<Problem>) -> Place {
     let mut section = Section::take(root, "policies", problems);
-    let workflow = section.text("workflow").map(PathBuf::from);
-    let mut workflows = None;
-    if let Some(path) = &workflow {
-        let remedy = "name a workflow file as `policies/README.md` describes it";
-        match fs::read_to_string(path) {
+    let place = Place {
+        directory: section.text("directory").map(PathBuf::from),
+        workflow: section.text("workflow").map(PathBuf::from),
+    };
+    if place.may_change() {
+        let key = if place.directory.is_some() {
+            "directory"
+        } else {
+            "workflow"
+        };
+        match place.read().map(|source| RuleSet::compile(&source)) {
             Err(error) => {
-                section.problem(
-                    "workflow",
-                    format!("`{}` can't be read: {error}", path.display()),
-                    remedy,
-                );
+                let remedy = "name what can be read, written as `policies/README.md` describes it";
+                section.problem(key, error.to_string(), remedy);
             }
-            Ok(text) => match handoff_policies::parse_workflows(&text) {
-                Ok(parsed) => workflows = Some(parsed),
-                Err(found) => {
-                    for problem in found {
-                        section.problem("workflow", format!("`{}`: {problem}", path.display()), remedy);
-                    }
+            Ok(Err(CompileError(found))) => {
+                for problem in found {
+                    section.problem(
+                        key,
+                        problem.to_string(),
+                        "mend it, as `policies/README.md` describes it",
+                    );
                 }
-            },
+            }
+            Ok(Ok(_)) => {}
         }
     }
     section.finish();
-    Policies { workflow, workflows }
+    place
 }
 
 fn read_limits(root: &mut Table, problems: &mut Vec<Problem>) -> Limits {

@@ -13,12 +13,11 @@ mod units;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use handoff_blobs::BlobConfig;
-use handoff_domain::workflow::Workflows;
 use handoff_identity::IssuerConfig;
+use handoff_policies::Place;
 use secrecy::SecretString;
 use thiserror::Error;
 
@@ -70,8 +69,8 @@ pub struct Config {
     pub blobs: Blobs,
     /// Whose access tokens are accepted.
     pub issuers: Vec<IssuerConfig>,
-    /// Which rules apply.
-    pub policies: Policies,
+    /// Where the rules are written.
+    pub policies: Place,
     /// The largest of everything.
     pub limits: Limits,
     /// How long anybody may take.
@@ -91,6 +90,8 @@ pub struct Server {
     pub public_url: String,
     /// Proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<AddressRange>,
+    /// Other origins whose browser apps may call the API.
+    pub cors_origins: Vec<String>,
     /// Threads that answer requests.
     pub workers: usize,
     /// How many such processes share the database.
@@ -122,15 +123,6 @@ pub struct Blobs {
     pub config: BlobConfig,
     /// Its URL, fit to be shown.
     pub shown: String,
-}
-
-/// `[policies]`
-#[derive(Debug, Clone)]
-pub struct Policies {
-    /// The workflow file; the built-in workflows where none is named.
-    pub workflow: Option<PathBuf>,
-    /// What stands in it.
-    pub workflows: Option<Workflows>,
 }
 
 /// `[limits]`: past each the answer is 413.

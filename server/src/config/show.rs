@@ -43,6 +43,7 @@ impl Config {
                 ("listen", text(&self.server.listen)),
                 ("public_url", text(&self.server.public_url)),
                 ("trusted_proxies", list(&self.server.trusted_proxies)),
+                ("cors_origins", list(&self.server.cors_origins)),
                 ("workers", number(self.server.workers as u64)),
                 ("replicas", number(self.server.replicas.into())),
             ],
@@ -57,8 +58,16 @@ impl Config {
             ],
         );
         section("blobs", blobs(&self.blobs.shown, &self.blobs.config));
-        if let Some(workflow) = &self.policies.workflow {
-            section("policies", vec![("workflow", text(&workflow.display()))]);
+        let files = [
+            ("directory", &self.policies.directory),
+            ("workflow", &self.policies.workflow),
+        ];
+        let named: Vec<_> = files
+            .into_iter()
+            .filter_map(|(key, path)| Some((key, text(&path.as_ref()?.display()))))
+            .collect();
+        if !named.is_empty() {
+            section("policies", named);
         }
         section("limits", limits(&self.limits));
         section("timeouts", timeouts(&self.timeouts));
@@ -160,6 +169,25 @@ fn issuer(issuer: &IssuerConfig) -> Value {
         ("require_jti", Value::Boolean(issuer.require_jti)),
         ("roles", table(roles)),
     ];
+    entries.push(("department_claim", text(&issuer.claims.department)));
+    entries.push(("location_claim", text(&issuer.claims.location)));
+    entries.push(("purpose_of_use_claim", text(&issuer.claims.purpose_of_use)));
+    entries.push(("dpop_nonce", Value::Boolean(issuer.require_dpop_nonce)));
+    if !issuer.trusted_clients.is_empty() {
+        let clients: Vec<&str> = issuer.trusted_clients.iter().map(String::as_str).collect();
+        entries.push(("trusted_clients", list(&clients)));
+    }
+    if let Some(introspection) = &issuer.introspection {
+        entries.push(("introspection_client_id", text(&introspection.client_id)));
+        entries.push(("introspection_client_secret", text(&HIDDEN)));
+        if let Some(endpoint) = &introspection.endpoint {
+            entries.push(("introspection_endpoint", text(endpoint)));
+        }
+        entries.push((
+            "introspection_remember_seconds",
+            Value::Integer(introspection.remember_seconds),
+        ));
+    }
     if let Some(kind) = &issuer.client_actor {
         entries.push(("client_actor", text(kind)));
     }

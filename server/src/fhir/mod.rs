@@ -20,11 +20,13 @@ use handoff_domain::reason::Reason;
 use crate::app::{AppError, Class, Stored};
 use crate::http::HttpState;
 use crate::http::answer::{FHIR_JSON, Face, failure, with_correlation};
+use crate::http::cors::cors;
 
 /// All routes under the FHIR base of a tenant.
-pub fn routes(cfg: &mut web::ServiceConfig) {
+pub fn routes(cfg: &mut web::ServiceConfig, origins: &[String]) {
     cfg.service(
         web::scope("/fhir")
+            .wrap(cors(origins))
             .configure(system::routes)
             .configure(binary::routes)
             .configure(operation::routes)

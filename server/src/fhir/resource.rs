@@ -314,7 +314,10 @@ async fn history(
 
 async fn search_by_get(state: State, kind: web::Data<Kind>, request: HttpRequest) -> HttpResponse {
     let pairs = pairs_of(request.query_string().as_bytes());
-    answer_search(&state, **kind, &request, pairs).await
+    match authenticate(&state, &request).await {
+        Ok(caller) => answer_search(&state, **kind, &request, &caller, pairs).await,
+        Err(error) => failed(&state, &request, &error),
+    }
 }
 
 async fn search_by_post(
@@ -323,9 +326,10 @@ async fn search_by_post(
     request: HttpRequest,
     payload: web::Payload,
 ) -> HttpResponse {
-    if let Err(error) = authenticate(&state, &request).await {
-        return failed(&state, &request, &error);
-    }
+    let caller = match authenticate(&state, &request).await {
+        Ok(caller) => caller,
+        Err(error) => return failed(&state, &request, &error),
+    };
     let mut pairs = pairs_of(request.query_string().as_bytes());
     if negotiate::content_type(&request).is_some_and(|t| t != "application/x-www-form-urlencoded") {
         let error = AppError::new(
@@ -338,7 +342,7 @@ async fn search_by_post(
     match read_body(&state, &request, payload, SEARCH_BODY).await {
         Ok(body) => {
             pairs.extend(pairs_of(&body));
-            answer_search(&state, **kind, &request, pairs).await
+            answer_search(&state, **kind, &request, &caller, pairs).await
         }
         Err(error) => failed(&state, &request, &error),
     }
@@ -348,14 +352,14 @@ async fn answer_search(
     state: &HttpState,
     kind: Kind,
     request: &HttpRequest,
+    caller: &Caller,
     pairs: Vec<(String, String)>,
 ) -> HttpResponse {
     let answer = async {
-        let caller = authenticate(state, request).await?;
         negotiate::check_accept(request)?;
         let base = state.app.settings.fhir_base(caller.tenant());
         let parsed = search::parse(kind, &pairs, negotiate::handling_strict(request), &base)?;
-        let found = state.app.search(&caller, parsed.query.clone()).await?;
+        let found = state.app.search(caller, parsed.query.clone()).await?;
         Ok(search::searchset(
             &base,
             kind,

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::HttpState;
 use super::answer::{Face, failure, json_answer, with_correlation};
 use super::body::read_body;
+use super::cors::cors;
 use super::request::authenticate;
 use crate::app::grants::{GrantRequest, IssuedGrant};
 use crate::app::json_edit::set_field;
@@ -21,15 +22,17 @@ use handoff_domain::reason::Reason;
 const BODY_LIMIT: usize = 64 * 1024;
 
 /// The routes.
-pub fn routes(cfg: &mut web::ServiceConfig) {
+pub fn routes(cfg: &mut web::ServiceConfig, origins: &[String]) {
     cfg.service(
         web::resource("/files/{id}/access-grants")
+            .wrap(cors(origins))
             .route(web::post().to(issue))
             .route(web::get().to(list))
             .default_service(web::to(not_allowed)),
     );
     cfg.service(
         web::resource("/access-grants/{id}")
+            .wrap(cors(origins))
             .route(web::get().to(read))
             .route(web::delete().to(revoke))
             .default_service(web::to(not_allowed)),

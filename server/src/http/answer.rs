@@ -9,10 +9,12 @@ use handoff_fhir_model::outcome::{Details, outcome};
 use handoff_fhir_model::{Issue, IssueType};
 use handoff_fhir_profiles::canonical::REASON_SYSTEM;
 use handoff_fhir_profiles::terminology;
+use handoff_identity::Alg;
 use serde_json::json;
 
 use super::HttpState;
 use super::request::{correlation_of, tenant_of};
+use crate::app::error::Challenge;
 use crate::app::{AppError, Class};
 
 /// FHIR JSON.
@@ -94,6 +96,9 @@ pub fn operation_outcome(error: &AppError, correlation: &str) -> Vec<u8> {
     outcome(issues, details).to_string().into_bytes()
 }
 
+/// A nonce for the next DPoP proof (RFC 9449 section 9).
+pub const DPOP_NONCE: &str = "dpop-nonce";
+
 /// A failure, answered.
 pub fn failure(state: &HttpState, request: &HttpRequest, face: Face, error: &AppError) -> HttpResponse {
     let correlation = correlation_of(state, request);
@@ -110,6 +115,9 @@ pub fn failure(state: &HttpState, request: &HttpRequest, face: Face, error: &App
     match error.class {
         Class::Unauthenticated => {
             response.insert_header((header::WWW_AUTHENTICATE, challenge(state, request, error)));
+            if error.challenge == Some(Challenge::Nonce) {
+                response.insert_header((DPOP_NONCE, state.validator.nonce()));
+            }
         }
         Class::Forbidden if error.reason == Reason::InsufficientScope => {
             response.insert_header((header::WWW_AUTHENTICATE, challenge(state, request, error)));
@@ -159,21 +167,36 @@ fn challenge(state: &HttpState, request: &HttpRequest, error: &AppError) -> Stri
     );
     let (origin, path) = split_origin(&base);
     let metadata = format!("{origin}/.well-known/oauth-protected-resource{path}");
-    let value = format!("Bearer resource_metadata=\"{metadata}\"");
-    if error.reason == Reason::InsufficientScope {
-        let scope = error.wanted_scope.as_ref();
-        let wanted = scope.map_or_else(String::new, |scope| format!(", scope=\"{scope}\""));
-        return format!("{value}, error=\"insufficient_scope\"{wanted}");
+    let (scheme, code) = match &error.challenge {
+        Some(Challenge::BoundToken) => ("DPoP", "invalid_token"),
+        Some(Challenge::Proof) => ("DPoP", "invalid_dpop_proof"),
+        Some(Challenge::Nonce) => ("DPoP", "use_dpop_nonce"),
+        Some(Challenge::OneToken) => ("Bearer", "invalid_request"),
+        Some(Challenge::Scope(_)) | None if error.reason == Reason::InsufficientScope => {
+            ("Bearer", "insufficient_scope")
+        }
+        Some(Challenge::Scope(_)) | None if error.reason == Reason::TokenInvalid => {
+            ("Bearer", "invalid_token")
+        }
+        Some(Challenge::Scope(_)) | None => return format!("Bearer resource_metadata=\"{metadata}\""),
+    };
+    let mut parts = vec![
+        format!("{scheme} resource_metadata=\"{metadata}\""),
+        format!("error=\"{code}\""),
+    ];
+    if scheme == "DPoP" {
+        parts.push(format!("algs=\"{}\"", Alg::ALL.map(Alg::as_str).join(" ")));
     }
-    if error.reason == Reason::TokenInvalid {
-        let text: String = error
-            .text
-            .chars()
-            .filter(|c| c.is_ascii() && *c != '"' && *c != '\\')
-            .collect();
-        return format!("{value}, error=\"invalid_token\", error_description=\"{text}\"");
+    match &error.challenge {
+        Some(Challenge::Scope(scope)) => parts.push(format!("scope=\"{scope}\"")),
+        _ if error.reason == Reason::InsufficientScope => {}
+        _ => {
+            let mut text = error.text.clone();
+            text.retain(|c| matches!(c, ' '..='~') && c != '"' && c != '\\');
+            parts.push(format!("error_description=\"{text}\""));
+        }
     }
-    value
+    parts.join(", ")
 }
 
 /// A URL as its origin and its path, which is empty where there is none.

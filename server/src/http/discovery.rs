@@ -7,7 +7,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use handoff_domain::ids::TenantId;
 use handoff_domain::reason::Reason;
 use handoff_domain::scopes::SmartScope;
-use handoff_identity::IssuerMetadata;
+use handoff_identity::{Alg, IssuerMetadata};
 use serde_json::{Map, Value, json};
 
 use super::HttpState;
@@ -96,6 +96,7 @@ async fn protected_resource(
         "resource_name": "Handoff",
         "authorization_servers": issuers,
         "bearer_methods_supported": ["header"],
+        "dpop_signing_alg_values_supported": Alg::ALL.map(Alg::as_str),
         "scopes_supported": [
             "patient/*.cruds",
             "user/*.cruds",

@@ -5,6 +5,7 @@ pub mod access_grants;
 pub mod answer;
 pub mod body;
 pub mod connection;
+pub mod cors;
 pub mod discovery;
 pub mod handoff_page;
 pub mod redemptions;
@@ -22,6 +23,7 @@ use handoff_domain::ids::TenantId;
 use handoff_identity::TokenValidator;
 
 use crate::app::App;
+use crate::app::caps::Caps;
 use crate::config::{AddressRange, Clients, Limits, Timeouts};
 
 /// What every handler works with.
@@ -30,11 +32,13 @@ pub struct HttpState {
     /// The use cases.
     pub app: App,
     /// Checks access tokens.
-    pub validator: Arc<TokenValidator>,
+    pub validator: Arc<TokenValidator<Caps>>,
     /// The tenants that are served.
     pub tenants: Arc<BTreeSet<TenantId>>,
     /// Proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Arc<[AddressRange]>,
+    /// Other origins whose browser apps may call the API.
+    pub cors_origins: Arc<[String]>,
     /// How large a request may be.
     pub limits: Limits,
     /// How long a request may pause.
@@ -51,16 +55,18 @@ pub struct HttpState {
 
 /// All routes of the public listener, for the default tenant and under `/t/{tenant}` for the others.
 pub fn configure(cfg: &mut web::ServiceConfig, state: HttpState) {
+    let origins = Arc::clone(&state.cors_origins);
     cfg.app_data(web::Data::new(state));
     cfg.configure(discovery::resource_routes);
-    cfg.service(web::scope("/t/{tenant}").configure(routes));
-    cfg.configure(routes);
+    cfg.service(web::scope("/t/{tenant}").configure(|cfg| routes(cfg, &origins)));
+    cfg.configure(|cfg| routes(cfg, &origins));
     cfg.default_service(web::to(answer::no_route));
 }
 
-fn routes(cfg: &mut web::ServiceConfig) {
-    cfg.configure(access_grants::routes);
+fn routes(cfg: &mut web::ServiceConfig, origins: &[String]) {
+    // A page of ours, for no app.
     cfg.configure(handoff_page::routes);
-    cfg.configure(redemptions::routes);
-    cfg.configure(crate::fhir::routes);
+    cfg.configure(|cfg| access_grants::routes(cfg, origins));
+    cfg.configure(|cfg| redemptions::routes(cfg, origins));
+    cfg.configure(|cfg| crate::fhir::routes(cfg, origins));
 }

@@ -6,15 +6,17 @@ use handoff_domain::ids::RedemptionId;
 use super::HttpState;
 use super::access_grants::{Ids, not_allowed};
 use super::answer::{Face, failure};
+use super::cors::cors;
 use super::request::authenticate;
 use super::stream::{content, preview, resume_of};
 use crate::app::AppError;
 use crate::app::redeem::Fetched;
 
 /// The route.
-pub fn routes(cfg: &mut web::ServiceConfig) {
+pub fn routes(cfg: &mut web::ServiceConfig, origins: &[String]) {
     cfg.service(
         web::resource("/redemptions/{id}/content")
+            .wrap(cors(origins))
             .route(web::get().to(serve))
             .route(web::head().to(serve))
             .default_service(web::to(not_allowed)),

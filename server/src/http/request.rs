@@ -12,10 +12,10 @@ use handoff_domain::ids::{CorrelationId, TenantId};
 use handoff_domain::ports;
 use handoff_domain::reason::Reason;
 use handoff_domain::time::{Span, Timestamp};
-use handoff_identity::TokenError;
+use handoff_identity::{Presented, Proof, TokenError};
 
 use super::HttpState;
-use super::scopes::caps_of;
+use crate::app::error::Challenge;
 use crate::app::{AppError, Caller, Class};
 
 /// How long the record of an actor's teams is taken to be fresh.
@@ -150,58 +150,105 @@ fn forwarded_address(text: &str) -> Option<IpAddr> {
 pub async fn authenticate(state: &HttpState, request: &HttpRequest) -> Result<Caller, AppError> {
     let tenant = tenant_of(state, request)?;
     let context = context_of(state, request, tenant.clone());
-    let token = bearer_token(request)?;
-    let validated = match state.validator.validate(token, &tenant).await {
+    let sent = match sent_token(request) {
+        Ok(sent) => sent,
+        Err(refusal) if refusal.reason == Reason::TokenInvalid => {
+            return Err(record_refusal(state, &context, refusal).await);
+        }
+        Err(nothing) => return Err(nothing),
+    };
+    let url = public_url(state, request);
+    let presented = match sent {
+        Sent::Bearer(token) => Presented::Bearer(token),
+        Sent::Dpop(token, jwt) => {
+            let proof = Proof {
+                jwt,
+                method: request.method().as_str(),
+                url: &url,
+            };
+            Presented::Dpop(token, proof)
+        }
+    };
+    let validated = match state.validator.validate(presented, &tenant).await {
         Ok(validated) => validated,
-        Err(error) => return Err(refuse_token(state, &context, &error).await),
+        Err(error) => {
+            let bound = matches!(sent, Sent::Dpop(..));
+            return Err(refuse_token(state, &context, &error, bound).await);
+        }
     };
     let context = context.with_principal(&validated.principal);
     let caller = Caller {
         principal: validated.principal.clone(),
         context,
         session: None,
-        caps: caps_of(&validated.principal, &state.app.settings.fhir_base(&tenant)),
+        caps: validated.derived.clone(),
     };
     remember(state, &caller).await?;
     Ok(caller)
 }
 
-/// The token of the one `Authorization: Bearer` header. Tokens anywhere else are refused, not ignored.
-fn bearer_token(request: &HttpRequest) -> Result<&str, AppError> {
-    let unauthenticated = |text: &str| AppError::new(Class::Unauthenticated, Reason::Unauthenticated, text);
+/// The request's URL as clients see it, without its query.
+fn public_url(state: &HttpState, request: &HttpRequest) -> String {
+    format!("{}{}", state.app.settings.public_base, request.uri().path())
+}
+
+/// A token as it was sent.
+#[derive(Clone, Copy)]
+enum Sent<'r> {
+    Bearer(&'r str),
+    /// With the proof in the `DPoP` header.
+    Dpop(&'r str, &'r str),
+}
+
+/// The token of the one `Authorization` header. Tokens anywhere else are refused, not ignored.
+fn sent_token(request: &HttpRequest) -> Result<Sent<'_>, AppError> {
+    let refused = |challenge: Option<Challenge>, text: &str| AppError {
+        challenge,
+        ..AppError::new(Class::Unauthenticated, Reason::TokenInvalid, text)
+    };
     let query = request.query_string();
     if query
         .split('&')
         .any(|pair| pair.split('=').next() == Some("access_token"))
     {
-        return Err(AppError::new(
-            Class::Unauthenticated,
-            Reason::TokenInvalid,
-            "an access token must not be in the URL; send it in the Authorization header",
-        ));
+        let text = "an access token must not be in the URL; send it in the Authorization header";
+        return Err(refused(Some(Challenge::OneToken), text));
     }
     let mut values = authorization(request.headers());
     let Some(value) = values.next() else {
-        return Err(unauthenticated(crate::app::error::explain(
-            Reason::Unauthenticated,
-        )));
-    };
-    if values.next().is_some() {
         return Err(AppError::new(
             Class::Unauthenticated,
-            Reason::TokenInvalid,
-            "more than one Authorization header was sent; send one",
+            Reason::Unauthenticated,
+            crate::app::error::explain(Reason::Unauthenticated),
         ));
+    };
+    if values.next().is_some() {
+        let text = "more than one Authorization header was sent; send one";
+        return Err(refused(Some(Challenge::OneToken), text));
     }
-    let text = value.to_str().unwrap_or_default();
-    match text.split_once(' ') {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() => {
-            Ok(token.trim())
-        }
-        _ => Err(AppError::new(
-            Class::Unauthenticated,
-            Reason::TokenInvalid,
-            "only `Authorization: Bearer` with an access token is accepted",
+    let (scheme, token) = value
+        .to_str()
+        .unwrap_or_default()
+        .split_once(' ')
+        .unwrap_or_default();
+    let token = token.trim();
+    if token.is_empty() {
+        let text = "only `Authorization: Bearer` or `DPoP` with an access token is accepted";
+        return Err(refused(None, text));
+    }
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Ok(Sent::Bearer(token));
+    }
+    if !scheme.eq_ignore_ascii_case("dpop") {
+        let text = "only `Authorization: Bearer` or `DPoP` with an access token is accepted";
+        return Err(refused(None, text));
+    }
+    let mut proofs = request.headers().get_all("dpop");
+    match (proofs.next().and_then(|proof| proof.to_str().ok()), proofs.next()) {
+        (Some(proof), None) => Ok(Sent::Dpop(token, proof)),
+        _ => Err(refused(
+            Some(Challenge::Proof),
+            "a token that is sent as `DPoP` comes with one proof in one `DPoP` header",
         )),
     }
 }
@@ -210,16 +257,31 @@ fn authorization(headers: &HeaderMap) -> impl Iterator<Item = &header::HeaderVal
     headers.get_all(header::AUTHORIZATION)
 }
 
-async fn refuse_token(state: &HttpState, context: &Context, error: &TokenError) -> AppError {
+/// The refusal of a token that was sent with a DPoP proof (`bound`) or without.
+async fn refuse_token(state: &HttpState, context: &Context, error: &TokenError, bound: bool) -> AppError {
     tracing::info!(correlation = %context.correlation, detail = error.detail(), "access token refused");
     if error.retry_after_seconds().is_some() {
-        return AppError::new(
-            Class::Unavailable,
-            Reason::StorageUnavailable,
-            "the identity provider can't be reached to check the token; try again shortly",
-        );
+        let text = format!("{}; try again shortly", error.public());
+        return AppError::new(Class::Unavailable, Reason::StorageUnavailable, text);
     }
-    let refusal = AppError::new(Class::Unauthenticated, Reason::TokenInvalid, error.public());
+    let refusal = AppError {
+        challenge: match error {
+            TokenError::Proof(_) => Some(Challenge::Proof),
+            TokenError::UseNonce => Some(Challenge::Nonce),
+            _ if bound => Some(Challenge::BoundToken),
+            _ => None,
+        },
+        ..AppError::new(Class::Unauthenticated, Reason::TokenInvalid, error.public())
+    };
+    match error {
+        // A step of the protocol.
+        TokenError::UseNonce => refusal,
+        _ => record_refusal(state, context, refusal).await,
+    }
+}
+
+/// Records a refused token, where none of its address was recorded just now.
+async fn record_refusal(state: &HttpState, context: &Context, refusal: AppError) -> AppError {
     let address = context.agent.address.as_deref().unwrap_or_default();
     let Some(before) = state.refusals.to_record(address, context.now) else {
         return refusal;

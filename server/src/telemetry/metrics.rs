@@ -49,6 +49,8 @@ static REDEMPTIONS: Labelled<2> = Labelled::new();
 static GRANTS: Labelled<1> = Labelled::new();
 static DATABASE_ERRORS: Labelled<1> = Labelled::new();
 static JOB_FAILURES: Labelled<1> = Labelled::new();
+static RULES_LOADED: Labelled<1> = Labelled::new();
+static RULES_FAILED: AtomicU64 = AtomicU64::new(0);
 static BYTES_SENT: AtomicU64 = AtomicU64::new(0);
 
 /// The methods that get a label of their own; a client can't make up others.
@@ -102,6 +104,16 @@ pub fn database_error(kind: &'static str) {
 /// One run of a background job that failed.
 pub fn job_failure(job: &'static str) {
     JOB_FAILURES.count([job]);
+}
+
+/// Rules that were written while the server ran: `loaded` or `refused`.
+pub fn rules_loaded(outcome: &'static str) {
+    RULES_LOADED.count([outcome]);
+}
+
+/// One decision that was a denial because rules could not be evaluated.
+pub fn rules_failed() {
+    RULES_FAILED.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Everything in the Prometheus text format, version 0.0.4, with how many streams are open and what clients hold.
@@ -209,6 +221,21 @@ fn write_all(out: &mut String, streams_open: usize) -> std::fmt::Result {
         ["job"],
         &JOB_FAILURES,
     )?;
+    write_labelled(
+        out,
+        "handoff_rules_loads_total",
+        "Changes of the rules while the server ran, by what became of them.",
+        ["outcome"],
+        &RULES_LOADED,
+    )?;
+    let name = "handoff_rules_failures_total";
+    head(
+        out,
+        name,
+        "counter",
+        "Decisions that were denials because rules could not be evaluated.",
+    )?;
+    writeln!(out, "{name} {}", RULES_FAILED.load(Ordering::Relaxed))?;
     let name = "handoff_content_bytes_sent_total";
     head(
         out,

@@ -82,7 +82,7 @@ where
 }
 
 /// What went wrong, for the log.
-fn explain(error: &AppError) -> String {
+pub(super) fn explain(error: &AppError) -> String {
     error
         .cause
         .clone()

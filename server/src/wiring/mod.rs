@@ -6,7 +6,9 @@ mod descriptors;
 mod jobs;
 mod listen;
 mod options;
+mod rules;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -17,24 +19,26 @@ use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
 use actix_web::rt::System;
 use actix_web::{App as HttpApp, HttpServer};
+use handoff_domain::access::Principal;
 use handoff_domain::ids::{ActorRef, TenantId};
 use handoff_domain::ports::{self, BlobError, Clock, Entropy, Store, StoreError};
 use handoff_domain::time::Timestamp;
 use handoff_identity::dev_issuer::{DevIssuer, Realm};
 use handoff_identity::{IssuerConfig, IssuerConfigError, TokenValidator};
-use handoff_policies::BuiltIn;
+use handoff_policies::{CompileError, SourceError};
 use handoff_store::StoreConfig;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
 use crate::adapters::{MeasuredStore, OsEntropy, SystemClock};
 use crate::app::streams::Streams;
-use crate::app::{App, Rules, Settings};
+use crate::app::{App, InForce, Settings};
 use crate::config::{AddressRange, Timeouts};
 use crate::demo::DevIssuers;
 use crate::http::HttpState;
 use crate::http::connection::{Connections, http_service, serving};
 use crate::http::room::Room;
+use crate::http::scopes::caps_of;
 use crate::telemetry::access;
 use crate::{admin, http};
 
@@ -61,6 +65,15 @@ pub enum StartError {
     /// The content store does not answer, or is not private.
     #[error("the content store can't be used: {0}")]
     Blobs(#[from] BlobError),
+    /// The rules can't be read.
+    #[error("the rules can't be read: {0}")]
+    RulesUnread(#[from] SourceError),
+    /// The rules are not well written.
+    #[error("the rules can't be used:\n{0}")]
+    Rules(#[from] CompileError),
+    /// The audit can't be written.
+    #[error("the audit can't be written: {0}")]
+    Audit(String),
     /// The issuers can't be used.
     #[error("the issuers can't be used: {0}")]
     Issuers(#[from] IssuerConfigError),
@@ -119,6 +132,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         .entropy
         .clone()
         .unwrap_or_else(|| Arc::new(OsEntropy::new()));
+    let (rules, digest) = rules::read(&options.policies)?;
     let store = open_store(&options.store, options.migrate).await?;
     let blobs = handoff_blobs::open(&options.blobs).await?;
     blobs.ready().await?;
@@ -130,8 +144,19 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     let public_base = options.public_url.clone().unwrap_or_else(|| base_url.clone());
 
     let (issuers, dev) = issuers(&options.identity, &base_url, address, &clock, &entropy)?;
-    let tenants = issuers.iter().map(|issuer| issuer.tenant.clone()).collect();
-    let validator = TokenValidator::new(issuers, &options.issuer_http, Arc::clone(&clock))?;
+    let tenants: BTreeSet<TenantId> = issuers.iter().map(|issuer| issuer.tenant.clone()).collect();
+    let settings = Arc::new(Settings {
+        public_base,
+        process: entropy.fresh_id(),
+        max_binary: options.limits.max_binary,
+        max_inline: options.limits.max_inline,
+        max_entries: options.limits.max_entries,
+    });
+    let validator = {
+        let settings = Arc::clone(&settings);
+        let caps = move |principal: &Principal| caps_of(principal, &settings.fhir_base(&principal.tenant));
+        TokenValidator::deriving(issuers, &options.issuer_http, Arc::clone(&clock), caps)?
+    };
     if let Some(dev) = &dev {
         for issuer in dev.all() {
             validator.preload(issuer.issuer(), &issuer.discovery(), &issuer.jwks());
@@ -147,20 +172,16 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         background: background.handle().clone(),
         blobs,
         clock,
-        rules: Arc::new(Rules {
-            policy: Arc::new(BuiltIn),
-            workflows: options.workflows.clone(),
-        }),
+        rules: Arc::new(InForce::new(rules)),
         streams: Arc::new(Streams::default()),
-        settings: Arc::new(Settings {
-            public_base,
-            process: entropy.fresh_id(),
-            max_binary: options.limits.max_binary,
-            max_inline: options.limits.max_inline,
-            max_entries: options.limits.max_entries,
-        }),
+        settings,
         entropy,
     };
+    let mut rules = rules::Watch::of(options.policies, digest, tenants.clone());
+    rules
+        .record_start(&app)
+        .await
+        .map_err(|error| StartError::Audit(jobs::explain(&error)))?;
     // Before the first stream, so that no other process takes it for an orphan's.
     app.store.heartbeat(&app.settings.process).await?;
 
@@ -172,6 +193,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
             validator: Arc::new(validator),
             tenants: Arc::new(tenants),
             trusted_proxies,
+            cors_origins: options.cors_origins.into(),
             limits: options.limits,
             timeouts: options.timeouts,
             clients,
@@ -181,6 +203,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         },
         background,
         dev,
+        rules,
         workers: options.workers.max(1),
         timeouts: options.timeouts,
         connections: Arc::new(connections),
@@ -278,6 +301,7 @@ struct Parts {
     state: HttpState,
     background: Background,
     dev: Option<DevIssuers>,
+    rules: rules::Watch,
     workers: usize,
     timeouts: Timeouts,
     connections: Arc<Connections>,
@@ -313,6 +337,7 @@ async fn serve(parts: Parts, started: oneshot::Sender<[ServerHandle; 2]>) -> io:
         state,
         background,
         dev,
+        rules,
         workers,
         timeouts,
         connections,
@@ -363,6 +388,7 @@ async fn serve(parts: Parts, started: oneshot::Sender<[ServerHandle; 2]>) -> io:
 
     let mut jobs = jobs::start(&app);
     jobs.push(actix_web::rt::spawn(connections.watch()));
+    jobs.push(actix_web::rt::spawn(rules.follow(app)));
     // The caller may have gone; then its end of the servers is dropped, which stops them.
     if let Err([public, admin]) = started.send([public.handle(), admin.handle()]) {
         drop((public.stop(false), admin.stop(false)));

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use handoff_blobs::BlobConfig;
 use handoff_domain::ports::{Clock, Entropy};
-use handoff_domain::workflow::Workflows;
 use handoff_identity::{HttpSettings, IssuerConfig};
+use handoff_policies::Place;
 use handoff_store::StoreConfig;
 use secrecy::ExposeSecret;
 
@@ -36,6 +36,8 @@ pub struct Options {
     pub public_url: Option<String>,
     /// Proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<AddressRange>,
+    /// Other origins whose browser apps may call the API.
+    pub cors_origins: Vec<String>,
     /// Threads that answer requests.
     pub workers: usize,
     /// The database.
@@ -48,8 +50,8 @@ pub struct Options {
     pub identity: Identity,
     /// How issuers are asked.
     pub issuer_http: HttpSettings,
-    /// What each kind of Task allows.
-    pub workflows: Workflows,
+    /// Where the rules are written.
+    pub policies: Place,
     /// The largest of everything.
     pub limits: Limits,
     /// How long anybody may take.
@@ -75,7 +77,7 @@ impl fmt::Debug for Options {
 
 impl Options {
     /// A demo on free loopback ports: the database at `database` is brought up to date, the development issuer
-    /// is served, the shipped workflows apply.
+    /// is served, the shipped rules apply.
     pub fn demo(database: impl Into<String>, blobs: BlobConfig) -> Self {
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
         Self {
@@ -83,13 +85,14 @@ impl Options {
             admin_listen: loopback,
             public_url: None,
             trusted_proxies: Vec::new(),
+            cors_origins: Vec::new(),
             workers: 2,
             store: StoreConfig::new(database),
             migrate: true,
             blobs,
             identity: Identity::Demo { issuer_of: None },
             issuer_http: HttpSettings::default(),
-            workflows: shipped_workflows(),
+            policies: Place::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             clients: Clients::default(),
@@ -108,17 +111,14 @@ impl Options {
             admin_listen: config.admin.listen,
             public_url: Some(config.server.public_url.clone()),
             trusted_proxies: config.server.trusted_proxies.clone(),
+            cors_origins: config.server.cors_origins.clone(),
             workers: config.server.workers,
             store,
             migrate: false,
             blobs: config.blobs.config.clone(),
             identity: Identity::Issuers(config.issuers.clone()),
             issuer_http: HttpSettings::default(),
-            workflows: config
-                .policies
-                .workflows
-                .clone()
-                .unwrap_or_else(shipped_workflows),
+            policies: config.policies.clone(),
             limits: config.limits,
             timeouts: config.timeouts,
             clients: config.clients,
@@ -126,9 +126,4 @@ impl Options {
             entropy: None,
         }
     }
-}
-
-/// The workflows that ship with the server. A test of theirs holds that they can be read.
-fn shipped_workflows() -> Workflows {
-    handoff_policies::parse_workflows(handoff_policies::SHIPPED_WORKFLOWS).unwrap_or_default()
 }

@@ -113,11 +113,15 @@ impl<'s> Asked<'s> {
         match &self.search.visibility {
             Visibility::Tenant => sql,
             Visibility::Actor { actor, .. } if self.implies_visible(actor.as_str()) => sql,
-            Visibility::Actor { actor, teams } => {
+            Visibility::Actor {
+                actor,
+                teams,
+                created,
+            } => {
                 let viewers: Vec<String> = std::iter::once(actor.as_str().to_owned())
                     .chain(teams.iter().map(|team| team_viewer(team)))
                     .collect();
-                self.visible(sql.sql(" AND "), actor.as_str(), viewers)
+                self.visible(sql.sql(" AND "), created.then(|| actor.as_str()), viewers)
             }
         }
     }
@@ -131,7 +135,8 @@ impl<'s> Asked<'s> {
             })
     }
 
-    fn visible(&self, sql: Sql, actor: &str, viewers: Vec<String>) -> Sql {
+    /// Results that some of `viewers` see, or that `creator` created.
+    fn visible(&self, sql: Sql, creator: Option<&str>, viewers: Vec<String>) -> Sql {
         let seen = |sql: Sql, what: &'static str| {
             sql.sql(what)
                 .sql(" WHERE w.tenant = ")
@@ -142,7 +147,10 @@ impl<'s> Asked<'s> {
         if self.search.kind == Kind::Task {
             return seen(sql, "r.id IN (SELECT w.task FROM task_viewers w").sql(")");
         }
-        let sql = sql.sql("(r.created_by = ").bind(actor).sql(" OR ");
+        let sql = match creator {
+            Some(creator) => sql.sql("(r.created_by = ").bind(creator).sql(" OR "),
+            None => sql.sql("("),
+        };
         seen(
             sql,
             "r.id IN (SELECT d.document FROM task_viewers w JOIN task_documents d \

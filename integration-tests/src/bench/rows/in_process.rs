@@ -1,17 +1,16 @@
 //! What has no way over HTTP of its own: the decision of the policy, and the validation of an access token whose
 //! issuer's keys are known, each token seen for the first time.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use handoff::adapters::{OsEntropy, SystemClock};
-use handoff_domain::access::{AccessRequest, Action, Policy, Principal, Relation, Role};
-use handoff_domain::ids::{ActorRef, TenantId};
+use handoff_domain::access::{Action, Policy};
+use handoff_domain::ids::TenantId;
 use handoff_domain::ports::Clock;
 use handoff_identity::dev_issuer::{DevIssuer, DevKey, Realm};
-use handoff_identity::{HttpSettings, IssuerConfig, TokenValidator};
-use handoff_policies::BuiltIn;
+use handoff_identity::{HttpSettings, IssuerConfig, Presented, TokenValidator};
+use handoff_policies::{Asker, RuleSet, Situation};
 use secrecy::ExposeSecret;
 
 use super::micros;
@@ -32,13 +31,13 @@ pub(super) async fn measure(run: &Run) -> Result<Vec<Row>> {
     let mut rows = vec![
         row(
             "policy-p50",
-            "policy decision (built-in rules, Cedar is not built yet), p50",
+            "policy decision (Cedar, the shipped rules), p50",
             decisions.p50(),
             100.0,
         ),
         row(
             "policy-p99",
-            "policy decision (built-in rules, Cedar is not built yet), p99",
+            "policy decision (Cedar, the shipped rules), p99",
             decisions.p99(),
             500.0,
         ),
@@ -70,35 +69,25 @@ fn validation(id: &'static str, what: &str, mut took: Latencies) -> Row {
 
 /// A specialist fetching what she was granted: the decision that stands in the way of every byte.
 fn decisions(count: usize) -> Result<Latencies> {
-    let principal = Principal {
-        tenant: TenantId::default_tenant(),
-        issuer: "https://login.example".to_owned(),
-        subject: "lane".to_owned(),
-        client: "lane".to_owned(),
-        actor: ActorRef::parse("Practitioner/lane").map_err(|_| Failure::new("no actor"))?,
-        delegate: None,
-        roles: BTreeSet::from([Role::Fulfiller]),
-        teams: BTreeSet::from(["cardiology".to_owned()]),
-        scopes: BTreeSet::from(["user/*.cruds".to_owned()]),
-        patient: None,
-        key: None,
-        token_id: "1".to_owned(),
-    };
-    let relation = Relation {
-        owner: true,
-        grantee: true,
-        team: true,
-        ..Relation::default()
-    };
+    let words = |all: &[&str]| all.iter().map(|word| (*word).to_owned()).collect();
+    let facts = Situation {
+        relation: words(&["owner", "team", "grantee"]),
+        caller: Asker {
+            actor: "Practitioner/lane".to_owned(),
+            roles: words(&["fulfiller"]),
+            teams: words(&["cardiology"]),
+            ..Asker::default()
+        },
+        ..Situation::about(Action::BinaryFetch)
+    }
+    .facts()
+    .map_err(|error| Failure::new(error.to_string()))?;
+    let rules = RuleSet::shipped().map_err(|error| Failure::new(error.to_string()))?;
     let mut took = Latencies::default();
     for _ in 0..count {
-        let request = AccessRequest {
-            principal: &principal,
-            action: Action::BinaryFetch,
-            relation,
-        };
+        let request = facts.request();
         let since = Instant::now();
-        let decision = std::hint::black_box(BuiltIn.decide(std::hint::black_box(&request)));
+        let decision = std::hint::black_box(rules.decide(std::hint::black_box(&request)));
         took.add(since.elapsed());
         if !decision.allowed {
             return Err(Failure::new("the policy denies what it should allow"));
@@ -170,7 +159,7 @@ async fn validate(validator: &TokenValidator, tokens: &[String]) -> Result<Laten
     for (number, token) in tokens.iter().enumerate() {
         let since = Instant::now();
         validator
-            .validate(token, &tenant)
+            .validate(Presented::Bearer(token), &tenant)
             .await
             .map_err(|error| Failure::new(format!("a good token is refused: {error}")))?;
         // The first one may fetch the keys.

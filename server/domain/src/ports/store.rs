@@ -167,13 +167,14 @@ pub enum Sort {
 pub enum Visibility {
     /// The whole tenant.
     Tenant,
-    /// Tasks that the actor created, is named in, owned, or that its teams are for; documents that it created
-    /// or that such a Task releases.
+    /// Tasks that the actor created, is named in, or that its teams are for; documents that such a Task releases.
     Actor {
         /// The actor.
         actor: ActorRef,
         /// Its team codes.
         teams: Vec<String>,
+        /// Whether documents that it created are visible as such.
+        created: bool,
     },
 }
 

@@ -97,6 +97,7 @@ pub fn principal(who: &str, roles: &[Role], teams: &[&str]) -> Principal {
         patient: None,
         key: None,
         token_id: "t".to_owned(),
+        attributes: handoff_domain::access::Attributes::default(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! The validator in front of the development issuer, over real HTTP.
 
+mod dpop;
+mod introspection;
 mod keys;
 
 use std::sync::Arc;
@@ -94,7 +96,9 @@ impl Stage {
     }
 
     async fn validate(&self, token: &str) -> Result<Arc<Validated>, TokenError> {
-        self.validator.validate(token, &tenant(Realm::Default)).await
+        self.validator
+            .validate(Presented::Bearer(token), &tenant(Realm::Default))
+            .await
     }
 
     async fn detail(&self, token: &str) -> String {
@@ -160,11 +164,15 @@ async fn everyone_of_the_cast_is_accepted_by_their_own_tenant_and_by_no_other() 
             for _ in 0..2 {
                 let refused = stage
                     .validator
-                    .validate(&token, &tenant(other))
+                    .validate(Presented::Bearer(&token), &tenant(other))
                     .await
                     .unwrap_err();
                 assert_eq!(refused, foreign(), "{}", member.client_id);
-                let accepted = stage.validator.validate(&token, &tenant(own)).await.unwrap();
+                let accepted = stage
+                    .validator
+                    .validate(Presented::Bearer(&token), &tenant(own))
+                    .await
+                    .unwrap();
                 assert_eq!(accepted.principal.actor.as_str(), member.fhir_user);
                 assert_eq!(accepted.principal.roles.len(), 1, "{}", member.client_id);
             }
@@ -376,7 +384,7 @@ async fn bad_tokens_are_refused_each_for_its_reason() {
         (
             "bound to a key",
             stage.signed(&[("cnf", json!({ "jkt": "x" }))]),
-            "token has `cnf`",
+            "`cnf` is not a `jkt` alone",
         ),
     ];
     for (what, token, detail) in refusals {

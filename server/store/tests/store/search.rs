@@ -77,6 +77,7 @@ fn seen_by(who: &str, teams: &[&str], search: Search) -> Search {
     let visibility = Visibility::Actor {
         actor: actor(who),
         teams: teams.iter().map(|t| (*t).to_owned()).collect(),
+        created: true,
     };
     Search { visibility, ..search }
 }

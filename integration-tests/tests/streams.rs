@@ -265,10 +265,10 @@ fn lane_herself(app: &TestApp) -> Caller {
         tenant: TenantId::default_tenant(),
         correlation: CorrelationId::parse("test").unwrap(),
         now: app.clock.now(),
-        agent: Agent::default(),
+        agent: std::sync::Arc::new(Agent::default()),
     };
     Caller {
-        principal,
+        principal: std::sync::Arc::new(principal),
         context,
         session: None,
         caps: handoff::app::caps::Caps::Unbounded,

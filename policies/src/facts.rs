@@ -12,6 +12,8 @@ use handoff_domain::task::{Code, Task, TaskFacts};
 use handoff_domain::time::Timestamp;
 use thiserror::Error;
 
+use crate::memo::Kind;
+
 /// A fact that Cedar does not take.
 #[derive(Debug, Error)]
 #[error("{0}")]
@@ -133,12 +135,10 @@ fn record(attributes: Attributes) -> Value {
 
 fn principal(names: &Names, mentioned: &Mentioned, request: &AccessRequest<'_>) -> Result<Entity, FactError> {
     let caller = request.principal;
-    let kind = if caller.actor.is_person() {
-        &names.user
-    } else if caller.subject == caller.client {
-        &names.client
-    } else {
-        &names.system
+    let kind = match Kind::of(caller) {
+        Kind::User => &names.user,
+        Kind::Client => &names.client,
+        Kind::System => &names.system,
     };
     let roles = caller.roles.iter().map(|role| uid(&names.role, role.as_str()));
     let teams = caller.teams.iter().map(|team| uid(&names.team, team));

@@ -7,6 +7,7 @@ mod check;
 mod explain;
 mod expression;
 mod facts;
+mod memo;
 mod rules;
 mod situation;
 mod source;

@@ -20,6 +20,7 @@ use crate::expression::{
     depth, is_monotone, mentions, mentions_of_resource, mentions_relation, within_limits,
 };
 use crate::facts::{Mentioned, Names, question};
+use crate::memo::{Memo, is_memorable};
 use crate::source::{SCHEMA, Source};
 use crate::workflow_file::parse_workflows;
 
@@ -79,6 +80,8 @@ pub(crate) struct Slice {
     pub(crate) set: PolicySet,
     pub(crate) entity: Entity,
     pub(crate) mentioned: Mentioned,
+    /// What is remembered, where rules ask for so little that it can be.
+    memo: Option<Memo>,
     looks_at_object: bool,
 }
 
@@ -227,9 +230,14 @@ impl RuleSet {
 
 impl Policy for RuleSet {
     fn decide(&self, request: &AccessRequest<'_>) -> Decision {
-        let nothing = PolicySet::new();
-        let set = self.about(request.action).map_or(&nothing, |slice| &slice.set);
-        self.decide_by(set, request).0
+        let Some(slice) = self.about(request.action) else {
+            return self.decide_by(&PolicySet::new(), request).0;
+        };
+        let work_out = || self.decide_by(&slice.set, request).0;
+        match &slice.memo {
+            Some(memo) => memo.decide(request, work_out),
+            None => work_out(),
+        }
     }
 
     fn looks_at_object(&self, action: Action) -> bool {
@@ -467,7 +475,9 @@ fn slice(rules: &[Rule], of: Action, action: &EntityUid, actions: &Entities) -> 
     }
     let policies = of_action.iter().map(|rule| rule.policy.clone());
     let groups = groups.into_iter().collect();
+    let memorable = is_memorable(of_action.iter().map(|rule| &rule.json), &mentioned);
     Ok(Slice {
+        memo: memorable.then(Memo::default),
         set: PolicySet::from_policies(policies).map_err(internal)?,
         entity: Entity::new_no_attrs(action.clone(), groups),
         mentioned,

@@ -541,3 +541,46 @@ when { principal has department && principal.department == "ICU病棟" };
     let found = review(&like);
     assert!(found.iter().all(|found| !found.certain), "{found:?}");
 }
+
+#[test]
+fn what_is_remembered_of_a_decision_is_the_decision() {
+    let own = compiled(
+        "@id(\"clients-do-not-search\") forbid (principal is Client, action == Action::\"task-search\", resource);\n\
+         @id(\"b-is-closed\") forbid (principal, action == Action::\"task-create\", resource) when { resource.tenant == \"b\" };\n\
+         @id(\"only-one\") forbid (principal == User::\"Practitioner/7\", action == Action::\"task-read\", resource);",
+    );
+    for rules in [&RuleSet::shipped().unwrap(), &own] {
+        for round in 0..2 {
+            for action in Action::ALL {
+                for (actor, subject) in [
+                    ("Practitioner/7", None),
+                    ("Practitioner/8", None),
+                    ("Device/x", None),
+                    ("Device/x", Some("x".to_owned())),
+                ] {
+                    for (role, relation, tenant) in [
+                        ("placer", "creator", "default"),
+                        ("placer", "creator", "b"),
+                        ("fulfiller", "owner", "default"),
+                        ("auditor", "team", "default"),
+                        ("operator", "grantee", "b"),
+                    ] {
+                        let mut situation = Situation::about(action);
+                        situation.caller.actor = actor.to_owned();
+                        situation.caller.subject.clone_from(&subject);
+                        situation.caller.roles = vec![role.to_owned()];
+                        situation.caller.tenant = tenant.to_owned();
+                        situation.tenant = tenant.to_owned();
+                        situation.relation = vec![relation.to_owned()];
+                        let worked_out = explain(rules, &situation).unwrap().decision;
+                        assert_eq!(
+                            situation.decide(rules).unwrap(),
+                            worked_out,
+                            "{round} {situation:?}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}

@@ -2,6 +2,7 @@
 //! Holds ids and codes; never content, secrets, tokens or names of patients.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -180,21 +181,28 @@ pub struct Context {
     /// When.
     pub now: Timestamp,
     /// Who and from where.
-    pub agent: Agent,
+    pub agent: Arc<Agent>,
 }
 
 impl Context {
     /// The same circumstances with the caller known.
     #[must_use]
-    pub fn with_principal(mut self, principal: &Principal) -> Self {
-        self.agent.actor = Some(principal.actor.to_string());
-        self.agent.subject = Some(principal.subject.clone());
-        self.agent.issuer = Some(principal.issuer.clone());
-        self.agent.roles = principal.roles.iter().copied().collect();
-        self.agent.client = Some(principal.client.clone());
-        self.agent.delegate.clone_from(&principal.delegate);
-        self.agent.token_id = Some(principal.token_id.clone());
-        self
+    pub fn with_principal(self, principal: &Principal) -> Self {
+        let agent = Agent {
+            actor: Some(principal.actor.to_string()),
+            subject: Some(principal.subject.clone()),
+            issuer: Some(principal.issuer.clone()),
+            roles: principal.roles.iter().copied().collect(),
+            client: Some(principal.client.clone()),
+            delegate: principal.delegate.clone(),
+            token_id: Some(principal.token_id.clone()),
+            address: self.agent.address.clone(),
+            user_agent: self.agent.user_agent.clone(),
+        };
+        Self {
+            agent: Arc::new(agent),
+            ..self
+        }
     }
 
     /// A row of this request about `event`.
@@ -205,7 +213,7 @@ impl Context {
             outcome,
             reason,
             correlation: self.correlation.clone(),
-            agent: self.agent.clone(),
+            agent: Agent::clone(&self.agent),
             about: About::default(),
             detail: BTreeMap::new(),
         }

@@ -2,6 +2,7 @@
 //! Knows no keys; what a claim means is the issuer's configuration.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use handoff_domain::access::{Attributes, Principal, Role};
 use handoff_domain::ids::ActorRef;
@@ -88,7 +89,7 @@ pub(crate) fn principal(
         client,
     };
     Ok(Validated {
-        principal,
+        principal: Arc::new(principal),
         derived: (),
         unmapped_roles,
         expires_at,

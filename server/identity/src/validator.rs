@@ -36,7 +36,7 @@ const REFUSED_FOR: Span = Span::seconds(5);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Validated<D = ()> {
     /// Who is calling.
-    pub principal: Principal,
+    pub principal: Arc<Principal>,
     /// What the validator's user works out of that.
     pub derived: D,
     /// Roles of the token that map to nothing, and so give nothing. For the audit.

@@ -337,7 +337,7 @@ pub fn server_itself(app: &App, tenant: &TenantId) -> Result<Caller, AppError> {
     let actor =
         handoff_domain::ActorRef::parse("Device/handoff").map_err(|e| AppError::bad(e.to_string()))?;
     Ok(Caller {
-        principal: handoff_domain::access::Principal {
+        principal: Arc::new(handoff_domain::access::Principal {
             tenant: tenant.clone(),
             issuer: String::new(),
             subject: String::new(),
@@ -351,15 +351,15 @@ pub fn server_itself(app: &App, tenant: &TenantId) -> Result<Caller, AppError> {
             key: None,
             token_id: String::new(),
             attributes: handoff_domain::access::Attributes::default(),
-        },
+        }),
         context: Context {
             tenant: tenant.clone(),
             correlation,
             now: app.clock.now(),
-            agent: Agent {
+            agent: Arc::new(Agent {
                 actor: Some(actor.to_string()),
                 ..Agent::default()
-            },
+            }),
         },
         session: None,
         caps: super::caps::Caps::Unbounded,

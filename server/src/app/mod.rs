@@ -131,7 +131,7 @@ pub struct App {
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// Who.
-    pub principal: Principal,
+    pub principal: Arc<Principal>,
     /// When, from where, under which correlation id.
     pub context: Context,
     /// The hash of the browser session, where there is one.

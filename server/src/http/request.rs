@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use actix_web::http::header::{self, HeaderMap};
 use actix_web::{HttpMessage, HttpRequest};
@@ -102,11 +102,11 @@ pub fn context_of(state: &HttpState, request: &HttpRequest, tenant: TenantId) ->
         tenant,
         correlation: correlation_of(state, request),
         now: state.app.clock.now(),
-        agent: Agent {
+        agent: Arc::new(Agent {
             address: address_of(state, request).map(|a| a.to_string()),
             user_agent,
             ..Agent::default()
-        },
+        }),
     }
 }
 
@@ -178,7 +178,7 @@ pub async fn authenticate(state: &HttpState, request: &HttpRequest) -> Result<Ca
     };
     let context = context.with_principal(&validated.principal);
     let caller = Caller {
-        principal: validated.principal.clone(),
+        principal: Arc::clone(&validated.principal),
         context,
         session: None,
         caps: validated.derived.clone(),

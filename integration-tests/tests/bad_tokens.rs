@@ -299,6 +299,31 @@ async fn bad_tokens_are_refused_each_with_the_right_challenge() {
 }
 
 #[tokio::test]
+async fn external_roles_mean_what_the_concept_map_says_and_others_nothing() {
+    let stage = Stage::set().await;
+    let ask = async |roles: Value, id: &str| {
+        let token = stage.token(&[("roles", roles), ("jti", json!(id))]);
+        stage.send(stage.bearer(&token)).await
+    };
+    ask(json!(["Nurse_Practitioner"]), "mapped").await.expect(200);
+    ask(json!(["janitor", "night watch"]), "unmapped")
+        .await
+        .refused(403, "policy-denied");
+    let auditor = stage.token(&[("roles", json!(["auditor"])), ("jti", json!("auditor"))]);
+    let auditor = stage.app.stranger().with_token(auditor);
+    let found = auditor
+        .get("/fhir/AuditEvent?subtype=request-denied&_count=1")
+        .await
+        .expect(200)
+        .json();
+    let role = &found["entry"][0]["resource"]["agent"][0]["role"];
+    assert_eq!(
+        role,
+        &json!([{"text": "unmapped: janitor"}, {"text": "unmapped: night watch"}])
+    );
+}
+
+#[tokio::test]
 async fn a_bound_token_goes_through_everything_with_a_fresh_proof_each_time() {
     let stage = Stage::set().await;
     let bound = stage.bound();

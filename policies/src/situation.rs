@@ -327,6 +327,7 @@ impl Asker {
                 purpose_of_use: self.purpose_of_use.clone(),
                 authenticated_at: self.session_age.map(ago),
                 trusted_client: self.trusted_client,
+                unmapped_roles: Vec::new(),
             },
         })
     }

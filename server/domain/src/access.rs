@@ -116,6 +116,8 @@ pub struct Attributes {
     pub authenticated_at: Option<Timestamp>,
     /// Whether the issuer's configuration lists the client as trusted.
     pub trusted_client: bool,
+    /// Roles of the token that map to none of ours, and so give nothing. For the audit.
+    pub unmapped_roles: Vec<String>,
 }
 
 impl Principal {

@@ -159,6 +159,9 @@ pub struct Agent {
     pub issuer: Option<String>,
     /// Canonical roles.
     pub roles: Vec<Role>,
+    /// Roles of the token that map to none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unmapped_roles: Vec<String>,
     /// OAuth client.
     pub client: Option<String>,
     /// The acting party of a delegation.
@@ -193,6 +196,7 @@ impl Context {
             subject: Some(principal.subject.clone()),
             issuer: Some(principal.issuer.clone()),
             roles: principal.roles.iter().copied().collect(),
+            unmapped_roles: principal.attributes.unmapped_roles.clone(),
             client: Some(principal.client.clone()),
             delegate: principal.delegate.clone(),
             token_id: Some(principal.token_id.clone()),

@@ -16,6 +16,8 @@ use crate::validator::Validated;
 /// The last second of the year 9999.
 const LAST_SECOND: i64 = 253_402_300_799;
 const MOST_NAME_BYTES: usize = 256;
+/// The most roles that map to nothing of which the audit is told.
+const MOST_UNMAPPED: usize = 20;
 
 type Claims = Map<String, Value>;
 
@@ -84,14 +86,16 @@ pub(crate) fn principal(
         patient: patient(config, claims)?,
         key: bound_to(claims)?,
         token_id: token_id(claims, require_id, fallback_id)?,
-        attributes: attributes(config, claims, &client)?,
+        attributes: Attributes {
+            unmapped_roles,
+            ..attributes(config, claims, &client)?
+        },
         subject,
         client,
     };
     Ok(Validated {
         principal: Arc::new(principal),
         derived: (),
-        unmapped_roles,
         expires_at,
     })
 }
@@ -303,7 +307,10 @@ fn delegate(config: &IssuerConfig, claims: &Claims) -> Result<Option<String>, To
 fn roles(config: &IssuerConfig, claims: &Claims) -> (BTreeSet<Role>, Vec<String>) {
     let canonical = |name: &str| {
         let name = name.trim().to_lowercase();
-        config.role_map.get(&name).copied().or_else(|| Role::parse(&name))
+        let listed = config.role_map.get(&name).copied();
+        listed
+            .or_else(|| (config.role_words)(&name))
+            .or_else(|| Role::parse(&name))
     };
     let named = match find(claims, &config.claims.roles) {
         // One text is one role where it is known as such (`billing specialist`), else a list.
@@ -318,7 +325,8 @@ fn roles(config: &IssuerConfig, claims: &Claims) -> (BTreeSet<Role>, Vec<String>
             Some(role) => {
                 roles.insert(role);
             }
-            None => unmapped.push(name),
+            None if unmapped.len() < MOST_UNMAPPED => unmapped.push(name),
+            None => {}
         }
     }
     (roles, unmapped)
@@ -357,6 +365,7 @@ fn attributes(config: &IssuerConfig, claims: &Claims, client: &str) -> Result<At
         purpose_of_use: find(claims, &config.claims.purpose_of_use).and_then(code),
         authenticated_at: date(claims, "auth_time")?,
         trusted_client: config.trusted_clients.contains(client),
+        unmapped_roles: Vec::new(),
     })
 }
 

@@ -122,8 +122,11 @@ pub struct IssuerConfig {
     pub algorithms: Vec<Alg>,
     /// Which claims say who the caller is.
     pub claims: ClaimNames,
-    /// External role (any case) → canonical role. What is neither here nor canonical is ignored.
+    /// External role (any case) → canonical role. What is neither here nor in `role_words` nor canonical gives nothing,
+    /// and is told to the audit.
     pub role_map: HashMap<String, Role>,
+    /// What other words mean a role: those of a ConceptMap.
+    pub role_words: fn(&str) -> Option<Role>,
     /// The clients that rules may treat as trusted.
     pub trusted_clients: BTreeSet<String>,
     /// How far the issuer's clock may be off, in seconds (0 to 300).
@@ -155,6 +158,7 @@ impl IssuerConfig {
             algorithms: Alg::ALL.to_vec(),
             claims: ClaimNames::default(),
             role_map: default_role_map(),
+            role_words: |_| None,
             trusted_clients: BTreeSet::new(),
             leeway_seconds: 60,
             require_at_jwt_typ: true,

@@ -39,8 +39,6 @@ pub struct Validated<D = ()> {
     pub principal: Arc<Principal>,
     /// What the validator's user works out of that.
     pub derived: D,
-    /// Roles of the token that map to nothing, and so give nothing. For the audit.
-    pub unmapped_roles: Vec<String>,
     /// `exp`.
     pub expires_at: Timestamp,
 }
@@ -360,7 +358,6 @@ impl<D> TokenValidator<D> {
         Arc::new(Validated {
             derived: (self.derive)(&validated.principal),
             principal: validated.principal,
-            unmapped_roles: validated.unmapped_roles,
             expires_at: validated.expires_at,
         })
     }

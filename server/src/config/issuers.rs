@@ -143,6 +143,7 @@ fn one(section: &mut Section<'_>) -> Option<IssuerConfig> {
     let issuer = IssuerConfig {
         claims,
         role_map,
+        role_words: defaults.role_words,
         trusted_clients: section
             .texts("trusted_clients")
             .unwrap_or_default()

@@ -153,12 +153,17 @@ fn agents(recorded: &RecordedRow) -> Vec<Value> {
     if !who.is_empty() {
         first.insert("who".to_owned(), Value::Object(who));
     }
-    if !agent.roles.is_empty() {
-        let roles = agent
-            .roles
-            .iter()
-            .map(|role| json!({ "coding": [coding((ROLE_SYSTEM, role.as_str()))] }));
-        first.insert("role".to_owned(), roles.collect());
+    let mapped = agent
+        .roles
+        .iter()
+        .map(|role| json!({ "coding": [coding((ROLE_SYSTEM, role.as_str()))] }));
+    let unmapped = agent
+        .unmapped_roles
+        .iter()
+        .map(|role| json!({ "text": format!("unmapped: {role}") }));
+    let roles: Vec<Value> = mapped.chain(unmapped).collect();
+    if !roles.is_empty() {
+        first.insert("role".to_owned(), roles.into());
     }
     first.insert("requestor".to_owned(), caller.into());
     if let Some(token) = &agent.token_id {

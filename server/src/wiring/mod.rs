@@ -19,10 +19,11 @@ use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
 use actix_web::rt::System;
 use actix_web::{App as HttpApp, HttpServer};
-use handoff_domain::access::Principal;
+use handoff_domain::access::{Principal, Role};
 use handoff_domain::ids::{ActorRef, TenantId};
 use handoff_domain::ports::{self, BlobError, Clock, Entropy, Store, StoreError};
 use handoff_domain::time::Timestamp;
+use handoff_fhir_profiles::terminology;
 use handoff_identity::dev_issuer::{DevIssuer, Realm};
 use handoff_identity::{IssuerConfig, IssuerConfigError, TokenValidator};
 use handoff_policies::{CompileError, SourceError};
@@ -144,6 +145,10 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     let public_base = options.public_url.clone().unwrap_or_else(|| base_url.clone());
 
     let (issuers, dev) = issuers(&options.identity, &base_url, address, &clock, &entropy)?;
+    let issuers: Vec<IssuerConfig> = issuers
+        .into_iter()
+        .map(|issuer| IssuerConfig { role_words, ..issuer })
+        .collect();
     let tenants: BTreeSet<TenantId> = issuers.iter().map(|issuer| issuer.tenant.clone()).collect();
     let settings = Arc::new(Settings {
         public_base,
@@ -272,6 +277,11 @@ fn issuers(
         ),
     };
     Ok((accepted, dev))
+}
+
+/// The role that a word of another system means, by the ConceptMap that ships.
+fn role_words(word: &str) -> Option<Role> {
+    terminology::canonical_role(word).and_then(Role::parse)
 }
 
 /// Stores in which teams the demo's cast is, as if all of them had signed in just now.

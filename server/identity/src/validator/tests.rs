@@ -146,7 +146,7 @@ async fn a_physicians_token_gives_her_principal() {
         (None, None)
     );
     assert_eq!(validated.expires_at, START.plus(Span::hours(1)));
-    assert!(validated.unmapped_roles.is_empty());
+    assert!(validated.principal.attributes.unmapped_roles.is_empty());
 }
 
 #[tokio::test]
@@ -484,7 +484,7 @@ async fn claims_are_read_where_the_issuer_puts_them() {
         principal.roles,
         BTreeSet::from([Role::TeamMember, Role::Fulfiller, Role::Auditor])
     );
-    assert_eq!(validated.unmapped_roles, ["janitor"]);
+    assert_eq!(validated.principal.attributes.unmapped_roles, ["janitor"]);
     assert_eq!(principal.teams, strings(["cardiology"]));
     assert_eq!(principal.actor.as_str(), "Practitioner/lane");
     assert_eq!(principal.client, "app");

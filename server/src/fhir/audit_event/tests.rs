@@ -15,6 +15,7 @@ const BASE: &str = "https://h.example/fhir/";
 
 fn row(sequence: i64, event: Event, outcome: Outcome, reason: Reason) -> RecordedRow {
     let agent = Agent {
+        unmapped_roles: Vec::new(),
         actor: Some("Practitioner/lane".to_owned()),
         subject: Some("lane".to_owned()),
         issuer: Some("https://id.example".to_owned()),

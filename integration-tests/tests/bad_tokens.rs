@@ -121,6 +121,17 @@ impl Stage {
             self.app.stranger().request(Method::GET, &url)
         };
         let in_header = format!("Bearer {honest}");
+        let encoded = {
+            let url = format!("/fhir/Task?access%5Ftoken={honest}");
+            self.app.stranger().request(Method::GET, &url)
+        };
+        let in_form = self
+            .app
+            .stranger()
+            .request(Method::POST, "/fhir/Task/_search")
+            .header("content-type", "application/x-www-form-urlencoded")
+            .header("authorization", &in_header)
+            .body(format!("access_token={honest}"));
         let sent = |value: &str| self.request().header("authorization", value);
         vec![
             ("nothing is sent", self.request()),
@@ -136,6 +147,11 @@ impl Stage {
                 "token in the query beside a good one",
                 in_query().header("authorization", &in_header),
             ),
+            (
+                "token in the query, encoded, beside a good one",
+                encoded.header("authorization", &in_header),
+            ),
+            ("token in a form beside a good one", in_form),
         ]
     }
 

@@ -8,6 +8,7 @@ use cedar_policy::PolicySet;
 use handoff_domain::access::{Action, Policy as _, RuleId};
 
 use crate::rules::{PolicyProblem, Rule, RuleSet};
+use crate::source::Source;
 use crate::vary::{axes, combinations, forbids, is_modelled};
 
 /// The most situations that one rule is tried in, for one action.
@@ -45,6 +46,19 @@ impl Finding {
 /// Looks at a set as a whole.
 pub fn review(rules: &RuleSet) -> Vec<Finding> {
     let mut findings = Vec::new();
+    for missing in Source::shipped_ids() {
+        if !rules.rules.iter().any(|rule| *rule.id == *missing) {
+            findings.push(Finding {
+                problem: PolicyProblem {
+                    file: "the shipped rules".to_owned(),
+                    line: None,
+                    rule: Some(missing),
+                    text: "is not among these".to_owned(),
+                },
+                certain: false,
+            });
+        }
+    }
     for (index, rule) in rules.rules.iter().enumerate() {
         let earlier = rules
             .rules

@@ -251,6 +251,18 @@ pub(crate) const RELATIONS: [(&str, OfRelation); 8] = [
     ("throughTask", |r| &mut r.through_task),
 ];
 
+/// Their names.
+pub const RELATION_NAMES: [&str; 8] = [
+    "creator",
+    "requester",
+    "owner",
+    "formerOwner",
+    "recipient",
+    "team",
+    "grantee",
+    "throughTask",
+];
+
 fn relation(mut relation: Relation) -> Value {
     let mut attributes = Gather::of_all();
     for (name, fact) in RELATIONS {

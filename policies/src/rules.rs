@@ -132,6 +132,19 @@ impl RuleSet {
             }));
             Workflows::default()
         });
+        // As a file looks that is being written.
+        if source
+            .workflows
+            .lines()
+            .all(|line| line.trim().is_empty() || line.trim().starts_with('#'))
+        {
+            problems.push(PolicyProblem {
+                file: "workflow.toml".to_owned(),
+                line: None,
+                rule: None,
+                text: "there is nothing in it".to_owned(),
+            });
+        }
         let rules = parse(source, &mut problems);
         let schema = schema()?;
         if problems.is_empty() {
@@ -311,7 +324,7 @@ fn parse(source: &Source, problems: &mut Vec<PolicyProblem>) -> Vec<Rule> {
                     problem(
                         None,
                         None,
-                        format!("the id `{id}` is not 1 to 64 of `a-z`, `0-9` and `-`"),
+                        format!("the id {} is not 1 to 64 of `a-z`, `0-9` and `-`", shown(id)),
                     );
                     continue;
                 }
@@ -359,6 +372,12 @@ fn parse(source: &Source, problems: &mut Vec<PolicyProblem>) -> Vec<Rule> {
         }
     }
     rules
+}
+
+/// Somebody's text, cut and escaped.
+fn shown(text: &str) -> String {
+    let text: String = text.chars().take(64).flat_map(char::escape_default).collect();
+    format!("`{text}`")
 }
 
 fn is_id(id: &str) -> bool {

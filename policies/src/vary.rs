@@ -394,7 +394,12 @@ pub(crate) fn combinations(action: Action, axes: &[Axis], most: usize) -> Combin
             let pick = if complete {
                 rest.checked_rem(*size).unwrap_or_default()
             } else {
-                dice.usize(..*size)
+                // Most facts are mostly as they are.
+                if dice.bool() {
+                    axis.len()
+                } else {
+                    dice.usize(..*size)
+                }
             };
             rest = rest.checked_div(*size).unwrap_or_default();
             // The last leaves the fact as it is.

@@ -584,3 +584,56 @@ fn what_is_remembered_of_a_decision_is_the_decision() {
         }
     }
 }
+
+#[test]
+fn the_rules_and_the_case_of_the_readme_are_what_it_says() {
+    let readme = include_str!("../README.md");
+    let block = |language: &str| {
+        let (_, rest) = readme.split_once(&format!("```{language}\n")).unwrap();
+        let (block, _) = rest.split_once("```").unwrap();
+        block.lines().map(str::trim_start).collect::<Vec<_>>().join("\n")
+    };
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["ALLOW", "DENY"] {
+        fs::create_dir(folder.path().join(name)).unwrap();
+    }
+    fs::write(folder.path().join("ALLOW/own.toml"), block("toml")).unwrap();
+    let rules = compiled(&block("cedar"));
+    let cases = Cases::read(folder.path());
+    assert_eq!((cases.unread.len(), cases.cases.len()), (0, 1));
+    run_case(&rules, &cases.cases[0]).unwrap();
+    // And absent gives no leave.
+    let without = |change: fn(&mut Situation)| {
+        let mut question = cases.cases[0].question().clone();
+        change(&mut question);
+        decided(&rules, &question)
+    };
+    assert_eq!(
+        without(|s| s.caller.session_age = None),
+        (false, vec!["sign-in-again-after-an-hour".to_owned()])
+    );
+    assert_eq!(
+        without(|s| s.caller.department = None),
+        (false, vec!["restricted-is-for-psychiatry".to_owned()])
+    );
+}
+
+#[test]
+fn an_empty_workflow_file_is_none_and_a_mark_at_the_beginning_does_no_harm() {
+    let mut source = Source::shipped();
+    for empty in ["", " \n", "# all of it is commented out\n"] {
+        source.workflows = empty.to_owned();
+        let error = RuleSet::compile(&source).unwrap_err().to_string();
+        assert_eq!(error, "workflow.toml: there is nothing in it");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in Source::shipped().rules {
+        fs::write(folder.path().join(name), format!("\u{feff}{text}")).unwrap();
+    }
+    fs::write(
+        folder.path().join("workflow.toml"),
+        format!("\u{feff}{SHIPPED_WORKFLOWS}"),
+    )
+    .unwrap();
+    assert_eq!(Source::read(folder.path()).unwrap(), Source::shipped());
+}

@@ -249,7 +249,9 @@ pub fn explain(reason: Reason) -> &'static str {
         Reason::Unauthenticated => "sign in first, or send an access token",
         Reason::TokenInvalid => "the access token is not valid here; get a fresh one",
         Reason::InsufficientScope => "the access token's scope does not reach this; ask for a wider one",
-        Reason::PolicyDenied => "your role does not allow this; ask the sender or your administrator",
+        Reason::PolicyDenied => {
+            "the rules of this organization do not allow you this now; ask the sender or your administrator"
+        }
         Reason::NotGrantee => "this was not released to you; ask the sender to release it to you",
         Reason::NotBound => "this is not released to anyone yet; claim or accept the task first",
         Reason::TaskNotActionable => "the task is not at a step that releases documents; accept it first",

@@ -115,8 +115,12 @@ impl App {
                 && scope
                     .readable(&reach)
                     .covers_present(read, &scope, Kind::Document, document.as_str())?;
-            if views.is_empty() && !own {
-                return Err(AppError::not_found());
+            if views.is_empty() {
+                if !own {
+                    return Err(AppError::not_found());
+                }
+                // Its creator may know of it no more than a read tells.
+                super::read::check_visible(read, &scope, Kind::Document, document.as_str())?;
             }
             Ok(views)
         })
@@ -146,6 +150,22 @@ impl App {
     ) -> Result<Vec<GrantId>, AppError> {
         let scope = self.scope(caller);
         self.write(caller.tenant(), move |tx| {
+            scope.demand("Task", Interaction::Update)?;
+            let held = lock_visible_even_deleted(tx, &scope, &task)?;
+            // Who may revoke none is told so of a Task that they see, whether there are grants or not.
+            let relation = scope.caller.relation_to(&held);
+            let at_most = Relation {
+                owner: false,
+                recipient: false,
+                grantee: true,
+                ..relation
+            };
+            if scope
+                .allows_as(Action::GrantRevoke, at_most, relation, Object::Grant(&held))
+                .is_err()
+            {
+                return Err(about_revoking(&scope, &held));
+            }
             revoke(tx, &scope, &task, &|g| pick.matches(g), Reason::Revoked)
         })
         .await
@@ -402,6 +422,15 @@ fn refuse(scope: &Scope, request: &GrantRequest, error: AppError) -> AppError {
         .row(Event::GrantDenied, Outcome::Denied, Reason::NotFound)
         .detail("task", format!("Task/{}", request.task));
     error.recorded(row)
+}
+
+/// The refusal to revoke anything under a Task.
+fn about_revoking(scope: &Scope, task: &Task) -> AppError {
+    let mut refusal = scope.denied(Action::GrantRevoke, Event::GrantRevoked);
+    if let Some(row) = &mut refusal.denial {
+        row.about = super::effects::about_task(task);
+    }
+    refusal
 }
 
 /// Revokes the open grants of a Task that `pick` picks, and cuts what they opened.

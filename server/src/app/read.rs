@@ -249,7 +249,7 @@ fn sift(read: &mut dyn Read, scope: &Scope, search: &Search) -> Result<Found, Ap
         }
         if looked_at >= MOST_SIFTED {
             return Err(AppError::bad(
-                "the rules in force have to be asked about each result, and there are too many; narrow the search",
+                "the rules in force have to be asked about each result, and there are too many; narrow the search, or ask for fewer at a time and no total",
             ));
         }
     }

@@ -3,10 +3,15 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
-use handoff_domain::access::Policy as _;
+use handoff_domain::access::{Action, Policy as _, Role};
+use handoff_domain::ids::ActorRef;
+use handoff_domain::task::TaskStatus;
+use handoff_domain::time::Timestamp;
 use handoff_policies::{
-    AboutDocument, AboutTask, Asker, Cases, Explanation, Place, RuleSet, Situation, explain, review, run_case,
+    AboutDocument, AboutTask, Asker, Cases, Explanation, Place, RELATION_NAMES, RuleSet, Situation, explain,
+    review, run_case,
 };
 
 use super::{ConfigFile, Failed, say};
@@ -34,7 +39,7 @@ pub(super) enum PolicyCommand {
 /// Where the rules are: those that ship with the server, unless said otherwise.
 #[derive(Debug, Args)]
 pub(super) struct Where {
-    /// A directory with `*.cedar`, perhaps a `workflow.toml`, and the cases under `cases/`
+    /// A directory with `*.cedar`, `workflow.toml`, and the cases under `cases/`
     #[arg(long, value_name = "DIR", conflicts_with = "config")]
     policies: Option<PathBuf>,
     #[command(flatten)]
@@ -67,20 +72,20 @@ pub(super) struct Question {
     #[command(flatten)]
     rules: Where,
     /// What is asked for: `task-read`, `binary-fetch`, …
-    #[arg(long)]
+    #[arg(long, value_parser = PossibleValuesParser::new(Action::ALL.map(Action::as_str)))]
     action: String,
     /// A canonical role of the caller
-    #[arg(long, value_name = "ROLE")]
+    #[arg(long, value_name = "ROLE", value_parser = PossibleValuesParser::new(Role::ALL.map(Role::as_str)))]
     role: Vec<String>,
     /// How the caller stands to the thing: `creator`, `requester`, `owner`, `formerOwner`, `recipient`, `team`,
     /// `grantee`, `throughTask`
-    #[arg(long, value_name = "RELATION")]
+    #[arg(long, value_name = "RELATION", value_parser = PossibleValuesParser::new(RELATION_NAMES))]
     relation: Vec<String>,
     /// A team of the caller
     #[arg(long, value_name = "CODE")]
     team: Vec<String>,
     /// The caller as a FHIR reference
-    #[arg(long, value_name = "REFERENCE", default_value_t = Asker::default().actor)]
+    #[arg(long, value_name = "REFERENCE", value_parser = reference, default_value_t = Asker::default().actor)]
     actor: String,
     /// The OAuth client
     #[arg(long, value_name = "ID", default_value_t = Asker::default().client)]
@@ -101,19 +106,19 @@ pub(super) struct Question {
     #[arg(long, value_name = "CODE")]
     purpose_of_use: Option<String>,
     /// Seconds since the person signed in
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(0..))]
     session_age: Option<i64>,
     /// Where the request comes from
     #[arg(long, value_name = "IP")]
     address: Option<IpAddr>,
     /// When, as `2026-01-07T12:00:00Z`
-    #[arg(long, value_name = "INSTANT")]
+    #[arg(long, value_name = "INSTANT", value_parser = instant)]
     at: Option<String>,
     /// A code of the Task
     #[arg(long, value_name = "CODE")]
     task_code: Vec<String>,
     /// The Task's status
-    #[arg(long, value_name = "CODE", default_value_t = AboutTask::default().status)]
+    #[arg(long, value_name = "CODE", value_parser = PossibleValuesParser::new(TaskStatus::ALL.map(TaskStatus::as_str)), default_value_t = AboutTask::default().status)]
     task_status: String,
     /// A team that the Task is for
     #[arg(long, value_name = "CODE")]
@@ -127,6 +132,21 @@ pub(super) struct Question {
     /// The Task's workflow approves the caller as an automated step
     #[arg(long)]
     approved_step: bool,
+}
+
+/// A reference to somebody who can act.
+fn reference(text: &str) -> Result<String, String> {
+    match ActorRef::parse(text) {
+        Ok(actor) => Ok(actor.as_str().to_owned()),
+        Err(_) => Err("write a reference like `Practitioner/7` or `Device/archive`".to_owned()),
+    }
+}
+
+fn instant(text: &str) -> Result<String, String> {
+    match Timestamp::parse_instant(text) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err("write an instant like `2026-01-07T12:00:00Z`".to_owned()),
+    }
 }
 
 impl Question {
@@ -278,6 +298,9 @@ fn in_words(action: &str, explanation: &Explanation) -> String {
     }
     if decision.rules.is_empty() {
         lines.push("  no rule allows it".to_owned());
+    }
+    if decision.allowed && action == Action::BinaryFetch.as_str() {
+        lines.push("  (a live grant and an actionable Task are asked for besides)".to_owned());
     }
     lines.extend(explanation.errors.iter().map(|error| format!("  {error}")));
     if !explanation.would_allow.is_empty() {

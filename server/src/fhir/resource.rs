@@ -12,7 +12,7 @@ use crate::app::{AppError, Caller, admission};
 use crate::http::HttpState;
 use crate::http::answer::with_correlation;
 use crate::http::body::read_body;
-use crate::http::request::authenticate;
+use crate::http::request::{authenticate, has_token, token_in_form};
 
 /// The longest body of a search by POST.
 const SEARCH_BODY: usize = 64 * 1024;
@@ -340,6 +340,7 @@ async fn search_by_post(
         return failed(&state, &request, &error);
     }
     match read_body(&state, &request, payload, SEARCH_BODY).await {
+        Ok(body) if has_token(&body) => failed(&state, &request, &token_in_form()),
         Ok(body) => {
             pairs.extend(pairs_of(&body));
             answer_search(&state, **kind, &request, &caller, pairs).await

@@ -206,11 +206,7 @@ fn sent_token(request: &HttpRequest) -> Result<Sent<'_>, AppError> {
         challenge,
         ..AppError::new(Class::Unauthenticated, Reason::TokenInvalid, text)
     };
-    let query = request.query_string();
-    if query
-        .split('&')
-        .any(|pair| pair.split('=').next() == Some("access_token"))
-    {
+    if has_token(request.query_string().as_bytes()) {
         let text = "an access token must not be in the URL; send it in the Authorization header";
         return Err(refused(Some(Challenge::OneToken), text));
     }
@@ -250,6 +246,23 @@ fn sent_token(request: &HttpRequest) -> Result<Sent<'_>, AppError> {
             Some(Challenge::Proof),
             "a token that is sent as `DPoP` comes with one proof in one `DPoP` header",
         )),
+    }
+}
+
+/// Whether an access token is among these form-encoded pairs.
+pub fn has_token(encoded: &[u8]) -> bool {
+    url::form_urlencoded::parse(encoded).any(|(name, _)| name.eq_ignore_ascii_case("access_token"))
+}
+
+/// The refusal of a token in a form, where it would be a second one.
+pub fn token_in_form() -> AppError {
+    AppError {
+        challenge: Some(Challenge::OneToken),
+        ..AppError::new(
+            Class::Unauthenticated,
+            Reason::TokenInvalid,
+            "an access token must not be in the form; send it in the Authorization header",
+        )
     }
 }
 

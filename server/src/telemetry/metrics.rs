@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -51,6 +51,7 @@ static DATABASE_ERRORS: Labelled<1> = Labelled::new();
 static JOB_FAILURES: Labelled<1> = Labelled::new();
 static RULES_LOADED: Labelled<1> = Labelled::new();
 static RULES_FAILED: AtomicU64 = AtomicU64::new(0);
+static RULES_STALE: AtomicBool = AtomicBool::new(false);
 static BYTES_SENT: AtomicU64 = AtomicU64::new(0);
 
 /// The methods that get a label of their own; a client can't make up others.
@@ -109,6 +110,11 @@ pub fn job_failure(job: &'static str) {
 /// Rules that were written while the server ran: `loaded` or `refused`.
 pub fn rules_loaded(outcome: &'static str) {
     RULES_LOADED.count([outcome]);
+}
+
+/// Whether the rules in force are those that are written.
+pub fn rules_in_force(they_are: bool) {
+    RULES_STALE.store(!they_are, Ordering::Relaxed);
 }
 
 /// One decision that was a denial because rules could not be evaluated.
@@ -228,6 +234,14 @@ fn write_all(out: &mut String, streams_open: usize) -> std::fmt::Result {
         ["outcome"],
         &RULES_LOADED,
     )?;
+    let name = "handoff_rules_stale";
+    head(
+        out,
+        name,
+        "gauge",
+        "1 while other rules are written than are in force, since they can't be used.",
+    )?;
+    writeln!(out, "{name} {}", u8::from(RULES_STALE.load(Ordering::Relaxed)))?;
     let name = "handoff_rules_failures_total";
     head(
         out,

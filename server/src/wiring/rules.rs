@@ -124,10 +124,14 @@ impl Watch {
                 }
             }
             Look::Same(digest) => {
-                self.unread = None;
-                if digest == self.in_force {
-                    self.refused = None;
+                if digest == self.in_force && (self.refused.take().is_some() || self.unread.is_some()) {
+                    metrics::rules_in_force(true);
+                    tracing::info!(
+                        digest = digest.to_hex(),
+                        "the rules in force are what is written again"
+                    );
                 }
+                self.unread = None;
                 self.last = digest;
             }
             Look::Changed(digest, Err(error)) => {
@@ -144,6 +148,7 @@ impl Watch {
                         self.in_force = digest;
                         self.refused = None;
                         metrics::rules_loaded("loaded");
+                        metrics::rules_in_force(true);
                         tracing::info!(from, to, "other rules are in force");
                     }
                     Err(error) => {
@@ -167,6 +172,7 @@ impl Watch {
             "the rules that are written can't be used; those in force stay"
         );
         metrics::rules_loaded("refused");
+        metrics::rules_in_force(false);
         let recorded = self.record(app, Outcome::Failed, &from, to).await;
         if let Err(error) = &recorded {
             tracing::error!(

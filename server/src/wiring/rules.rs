@@ -211,7 +211,7 @@ impl Watch {
             self.recording.2.insert(tenant);
         }
         // Should the same be written again after something else, it is another change.
-        self.recording.1.clear();
+        self.recording.2.clear();
         Ok(())
     }
 }

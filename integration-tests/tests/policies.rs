@@ -177,4 +177,36 @@ on_both! {
         let found = referral.lane.get("/fhir/Task").await.expect(200).json();
         assert_eq!(found["total"], 1);
     }
+
+    async fn a_rule_is_told_the_whole_of_how_a_caller_stands(backend) {
+        let app = TestApp::with_own_rules(backend).await;
+        let referral = Referral::set(&app).await;
+        let document = format!("/fhir/DocumentReference/{}", referral.document.id);
+        let auditor = app.client("auditor").await;
+        auditor.get(&document).await.expect(200);
+        // A Task that its placer owns too: what it may do as placer it may not where it owns.
+        let own = task("accepted", &referral.document.id, Some("Organization/referring-clinic"));
+        let own = referral.ehr.post("/fhir/Task", &own).await.expect(201).id();
+        let shipped = in_force(&app);
+        write_rules(&app, "own.cedar", "@id(\"owners-ask-nobody\")
+            forbid (principal, action in [Action::\"grant-issue\", Action::\"grant-revoke\"], resource)
+            when { context.relation.owner };
+            @id(\"what-tasks-release-is-not-for-auditors\")
+            forbid (principal in Role::\"auditor\", action == Action::\"document-read\", resource)
+            when { context.relation.throughTask };");
+        changed(&app, &shipped).await;
+        auditor.get(&document).await.refused(404, "not-found");
+        let found = auditor.get("/fhir/DocumentReference?_summary=count").await.expect(200).json();
+        assert_eq!(found["total"], 0);
+        let ask = async |task: &str| {
+            let body = json!({"task": format!("Task/{task}"), "actor": {"reference": "Practitioner/lane"}});
+            referral.ehr.post_plain(&format!("/files/{}/access-grants", referral.document.id), &body).await
+        };
+        ask(&own).await.refused(403, "policy-denied");
+        let nothing = json!({"resourceType": "Parameters"});
+        let revoke = format!("/fhir/Task/{own}/$revoke-grants");
+        referral.ehr.post(&revoke, &nothing).await.refused(403, "policy-denied");
+        // Where it is the placer alone it still may.
+        ask(&referral.task).await.expect(201);
+    }
 }

@@ -165,3 +165,26 @@ async fn without_an_issuer_to_ask_an_opaque_token_is_no_token() {
         Err(TokenError::Malformed(_))
     ));
 }
+
+#[test]
+fn two_issuers_of_a_tenant_are_not_both_asked() {
+    let asked = |name: &str, tenant: &str| IssuerConfig {
+        introspection: Some(Introspection {
+            client_id: "handoff".to_owned(),
+            client_secret: "secret".to_owned().into(),
+            endpoint: None,
+            remember_seconds: 5,
+        }),
+        ..IssuerConfig::new(name, TenantId::parse(tenant).unwrap(), vec![AUDIENCE.to_owned()])
+    };
+    let validator = |tenants: [&str; 2]| {
+        let issuers = vec![
+            asked("https://one.example", tenants[0]),
+            asked("https://two.example", tenants[1]),
+        ];
+        TokenValidator::new(issuers, &HttpSettings::default(), TestClock::at(START))
+    };
+    assert!(validator(["default", "b"]).is_ok());
+    let refused = validator(["default", "default"]).unwrap_err().to_string();
+    assert!(refused.contains("each would see those of the other"), "{refused}");
+}

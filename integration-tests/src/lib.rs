@@ -252,6 +252,20 @@ impl TestApp {
     }
 }
 
+/// Whether a table that a reviewer reads is the committed one. Else it is written down at `target` (the caller's
+/// `CARGO_TARGET_TMPDIR`) under its name, to be read beside the committed one and copied over it.
+#[track_caller]
+pub fn assert_committed(target: &str, name: &str, table: &str, committed: &str) {
+    if table != committed {
+        let path = Path::new(target).join(name);
+        std::fs::write(&path, table).expect("a file can be written");
+        panic!(
+            "the table has changed; compare the committed one with {}",
+            path.display()
+        );
+    }
+}
+
 /// A metric of the server whose admin listener this is.
 pub async fn metric(http: &reqwest::Client, admin: &str, name: &str) -> f64 {
     let told = http

@@ -7,7 +7,7 @@ use handoff::wiring::Identity;
 use handoff_domain::ports::Clock as _;
 use handoff_integration_tests::issuer::OwnIssuer;
 use handoff_integration_tests::scene::{ADA, document, document_reference, task};
-use handoff_integration_tests::{Answer, Backend, Client, TestApp};
+use handoff_integration_tests::{Answer, Backend, Client, TestApp, assert_committed};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -416,14 +416,7 @@ async fn what_each_role_may_do_on_each_route_is_what_the_table_says() {
         "
 ",
     );
-    if table != TABLE {
-        let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("authorization.txt");
-        std::fs::write(&path, &table).expect("a file can be written");
-        panic!(
-            "the table has changed; compare the committed one with {}",
-            path.display()
-        );
-    }
+    assert_committed(env!("CARGO_TARGET_TMPDIR"), "authorization.txt", &table, TABLE);
 }
 
 /// The answer without what is the request's own: ids, the correlation and the time.

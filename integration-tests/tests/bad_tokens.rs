@@ -8,7 +8,7 @@ use handoff::wiring::Identity;
 use handoff_domain::ports::Clock as _;
 use handoff_identity::dev_issuer::DevKey;
 use handoff_integration_tests::issuer::{AUDIENCE, OwnIssuer};
-use handoff_integration_tests::{Answer, Backend, TestApp};
+use handoff_integration_tests::{Answer, Backend, TestApp, assert_committed};
 use reqwest::{Method, RequestBuilder};
 use ring::hmac;
 use serde_json::{Value, json};
@@ -304,14 +304,7 @@ async fn bad_tokens_are_refused_each_with_the_right_challenge() {
         let (status, reason) = (answer.status.as_u16(), answer.reason().unwrap_or_default());
         writeln!(table, "\n{what}\n    {status} {reason}{nonce}\n    {challenge}").expect("text grows");
     }
-    if table != TABLE {
-        let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("bad_tokens.txt");
-        std::fs::write(&path, &table).expect("a file can be written");
-        panic!(
-            "the table has changed; compare the committed one with {}",
-            path.display()
-        );
-    }
+    assert_committed(env!("CARGO_TARGET_TMPDIR"), "bad_tokens.txt", &table, TABLE);
 }
 
 #[tokio::test]

@@ -93,6 +93,7 @@ on_both! {
         let before = app.metric(refused).await;
         write_rules(&app, "broken.cedar", "@id(\"open\") permit (principal, action, resource");
         eventually("the broken file is refused", async || app.metric(refused).await > before).await;
+        // Three more looks at the files, after which nothing must have changed.
         tokio::time::sleep(Duration::from_millis(800)).await;
         assert_eq!(in_force(&app), ours);
         lane.get(&content).await.refused(403, "policy-denied");

@@ -8,7 +8,6 @@ use cedar_policy::PolicySet;
 use handoff_domain::access::{Action, Policy as _, RuleId};
 
 use crate::rules::{PolicyProblem, Rule, RuleSet};
-use crate::source::Source;
 use crate::vary::{axes, combinations, forbids, is_modelled};
 
 /// The most situations that one rule is tried in, for one action.
@@ -46,17 +45,14 @@ impl Finding {
 /// Looks at a set as a whole.
 pub fn review(rules: &RuleSet) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for missing in Source::shipped_ids() {
-        if !rules.rules.iter().any(|rule| *rule.id == *missing) {
-            findings.push(Finding {
-                problem: PolicyProblem {
-                    file: "the shipped rules".to_owned(),
-                    line: None,
-                    rule: Some(missing),
-                    text: "is not among these".to_owned(),
-                },
-                certain: false,
-            });
+    let shipped = RuleSet::shipped().map(|set| set.rules).unwrap_or_default();
+    for rule in &shipped {
+        if !rules.rules.iter().any(|other| other.id == rule.id) {
+            findings.push(Finding::of(
+                rule,
+                false,
+                "ships with the server, and is not among these".to_owned(),
+            ));
         }
     }
     for (index, rule) in rules.rules.iter().enumerate() {

@@ -6,13 +6,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use cedar_policy::{
     Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request, RestrictedExpression as Value,
 };
-use handoff_domain::access::{AccessRequest, Action, Object, Relation};
+use handoff_domain::access::{AccessRequest, Action, Object, Principal, Relation};
 use handoff_domain::document::Document;
 use handoff_domain::task::{Code, Task, TaskFacts};
 use handoff_domain::time::Timestamp;
 use thiserror::Error;
-
-use crate::memo::Kind;
 
 /// A fact that Cedar does not take.
 #[derive(Debug, Error)]
@@ -131,6 +129,26 @@ fn texts<'a>(values: impl IntoIterator<Item = &'a str>) -> Value {
 fn record(attributes: Attributes) -> Value {
     // A map has no name twice, which is all that could be wrong with it.
     Value::new_record(attributes).unwrap_or_else(|_| Value::new_bool(false))
+}
+
+/// The type of the principal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    User,
+    Client,
+    System,
+}
+
+impl Kind {
+    pub(crate) fn of(principal: &Principal) -> Self {
+        if principal.actor.is_person() {
+            Self::User
+        } else if principal.subject == principal.client {
+            Self::Client
+        } else {
+            Self::System
+        }
+    }
 }
 
 fn principal(names: &Names, mentioned: &Mentioned, request: &AccessRequest<'_>) -> Result<Entity, FactError> {
@@ -252,16 +270,9 @@ pub(crate) const RELATIONS: [(&str, OfRelation); 8] = [
 ];
 
 /// Their names.
-pub const RELATION_NAMES: [&str; 8] = [
-    "creator",
-    "requester",
-    "owner",
-    "formerOwner",
-    "recipient",
-    "team",
-    "grantee",
-    "throughTask",
-];
+pub fn relation_names() -> [&'static str; 8] {
+    RELATIONS.map(|(name, _)| name)
+}
 
 fn relation(mut relation: Relation) -> Value {
     let mut attributes = Gather::of_all();

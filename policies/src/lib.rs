@@ -17,7 +17,7 @@ mod workflow_file;
 pub use cases::{Case, Cases, Expected, Failure, run_case};
 pub use check::{Finding, review};
 pub use explain::{Explanation, explain};
-pub use facts::RELATION_NAMES;
+pub use facts::relation_names;
 pub use rules::{CompileError, PolicyProblem, RuleSet};
 pub use situation::{AboutDocument, AboutTask, Asker, CaseProblem, Facts, Situation};
 pub use source::{Place, SCHEMA, Source, SourceError};

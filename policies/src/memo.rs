@@ -4,11 +4,11 @@
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
-use handoff_domain::access::{AccessRequest, Decision, Principal, Relation, Role};
+use handoff_domain::access::{AccessRequest, Decision, Role};
 use handoff_domain::ids::TenantId;
 use serde_json::Value;
 
-use crate::facts::Mentioned;
+use crate::facts::{Kind, Mentioned, RELATIONS};
 
 /// The most decisions that are remembered of one action. Tenants are few, and so are combinations of roles.
 const MOST: usize = 10_000;
@@ -41,26 +41,6 @@ struct Question {
     own_tenant: TenantId,
     tenant: TenantId,
     relation: [bool; 8],
-}
-
-/// The type of the principal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Kind {
-    User,
-    Client,
-    System,
-}
-
-impl Kind {
-    pub(crate) fn of(principal: &Principal) -> Self {
-        if principal.actor.is_person() {
-            Self::User
-        } else if principal.subject == principal.client {
-            Self::Client
-        } else {
-            Self::System
-        }
-    }
 }
 
 /// Decisions on one action.
@@ -99,31 +79,13 @@ impl Memo {
 
 impl Question {
     fn of(request: &AccessRequest<'_>) -> Self {
-        let Relation {
-            creator,
-            requester,
-            owner,
-            former_owner,
-            recipient,
-            team,
-            grantee,
-            through_task,
-        } = request.relation;
+        let mut relation = request.relation;
         Self {
             kind: Kind::of(request.principal),
             roles: request.principal.roles.iter().copied().collect(),
             own_tenant: request.principal.tenant.clone(),
             tenant: request.tenant.clone(),
-            relation: [
-                creator,
-                requester,
-                owner,
-                former_owner,
-                recipient,
-                team,
-                grantee,
-                through_task,
-            ],
+            relation: RELATIONS.map(|(_, fact)| *fact(&mut relation)),
         }
     }
 }
@@ -147,5 +109,30 @@ fn names_roles_alone(json: &Value) -> bool {
         }
         Value::Array(all) => all.iter().all(names_roles_alone),
         _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::SCHEMA;
+
+    #[test]
+    fn every_attribute_of_the_schema_is_in_the_question_or_keeps_a_rule_from_being_remembered() {
+        // The members of records are asked for by way of these.
+        let seen = ["tenant", "relation", "id", "trusted"];
+        let attributes: Vec<&str> = SCHEMA
+            .lines()
+            .filter(|line| line.starts_with("  ") && !line.trim_start().starts_with("principal: ["))
+            .filter_map(|line| Some(line.split_once(": ")?.0.trim().trim_end_matches('?')))
+            .filter(|name| !name.starts_with('/'))
+            .collect();
+        assert!(attributes.len() > 30, "{attributes:?}");
+        for name in attributes {
+            let known = seen.contains(&name)
+                || VOLATILE.contains(&name)
+                || RELATIONS.iter().any(|(relation, _)| *relation == name);
+            assert!(known, "`{name}` is neither in a question nor volatile");
+        }
     }
 }

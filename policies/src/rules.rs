@@ -7,8 +7,8 @@ use std::thread;
 
 use cedar_policy::{
     ActionConstraint, AuthorizationError, Authorizer, Decision as Verdict, Effect, Entities, Entity,
-    EntityUid, Policy as CedarPolicy, PolicyId, PolicySet, ResourceConstraint, Schema, ValidationMode,
-    ValidationWarning, Validator,
+    EntityTypeName, EntityUid, Policy as CedarPolicy, PolicyId, PolicySet, ResourceConstraint, Schema,
+    ValidationMode, ValidationWarning, Validator,
 };
 use handoff_domain::access::{AccessRequest, Action, Decision, Policy, RuleId};
 use handoff_domain::workflow::Workflows;
@@ -158,7 +158,7 @@ impl RuleSet {
         let actions = schema.action_entities().map_err(internal)?;
         let mut by_action = BTreeMap::new();
         for action in Action::ALL {
-            by_action.insert(action, slice(&rules, action, &names.action(action), &actions)?);
+            by_action.insert(action, slice(&rules, &names.action(action), &schema, &actions)?);
         }
         Ok(Self {
             names,
@@ -435,28 +435,18 @@ fn validate(rules: &[Rule], schema: &Schema, problems: &mut Vec<PolicyProblem>) 
     }
 }
 
-/// The type of what an action is about, as the schema has it.
-const fn resource_of(action: Action) -> &'static str {
-    match action {
-        Action::TaskRead | Action::TaskUpdate | Action::TaskDelete => "Task",
-        Action::DocumentRead
-        | Action::DocumentUpdate
-        | Action::DocumentDelete
-        | Action::BinaryDelete
-        | Action::BinaryFetch => "Document",
-        Action::GrantIssue | Action::GrantRead | Action::GrantRevoke => "Grant",
-        Action::AuditRead => "AuditLog",
-        Action::TaskSearch
-        | Action::TaskCreate
-        | Action::DocumentSearch
-        | Action::DocumentCreate
-        | Action::BinaryCreate
-        | Action::AdminAct => "Tenant",
-    }
-}
-
 /// The rules about one action: the others could never apply to it.
-fn slice(rules: &[Rule], of: Action, action: &EntityUid, actions: &Entities) -> Result<Slice, CompileError> {
+fn slice(
+    rules: &[Rule],
+    action: &EntityUid,
+    schema: &Schema,
+    actions: &Entities,
+) -> Result<Slice, CompileError> {
+    let about: Vec<&EntityTypeName> = schema
+        .resources_for_action(action)
+        .into_iter()
+        .flatten()
+        .collect();
     let groups: BTreeSet<EntityUid> = actions
         .ancestors(action)
         .map(|groups| groups.cloned().collect())
@@ -469,9 +459,7 @@ fn slice(rules: &[Rule], of: Action, action: &EntityUid, actions: &Entities) -> 
             ActionConstraint::In(any) => any.iter().any(|one| one == action || groups.contains(one)),
         })
         .filter(|rule| match rule.policy.resource_constraint() {
-            ResourceConstraint::Is(kind) | ResourceConstraint::IsIn(kind, _) => {
-                kind.to_string() == resource_of(of)
-            }
+            ResourceConstraint::Is(kind) | ResourceConstraint::IsIn(kind, _) => about.contains(&&kind),
             ResourceConstraint::Any | ResourceConstraint::In(_) | ResourceConstraint::Eq(_) => true,
         })
         .collect();

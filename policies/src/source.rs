@@ -91,15 +91,6 @@ impl Source {
         }
     }
 
-    /// The ids of the rules that ship with the server.
-    pub(crate) fn shipped_ids() -> impl Iterator<Item = String> {
-        let lines = Self::shipped()
-            .rules
-            .into_iter()
-            .flat_map(|(_, text)| text.lines().map(str::to_owned).collect::<Vec<_>>());
-        lines.filter_map(|line| Some(line.strip_prefix("@id(\"")?.strip_suffix("\")")?.to_owned()))
-    }
-
     /// The rules in `directory`: every `*.cedar`, and `workflow.toml`. Neither may be missing, so that a file which is away
     /// for a moment is never taken for one that says nothing. Files whose name begins with a dot are left alone.
     pub fn read(directory: &Path) -> Result<Self, SourceError> {

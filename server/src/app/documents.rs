@@ -170,7 +170,7 @@ pub fn update(
             Object::Document(Some(&before)),
             Event::DocumentUpdated,
         )
-        .map_err(|e| with_about(e, about(&before)))?;
+        .map_err(|e| e.about(about(&before)))?;
     expected.check(before.version, false)?;
     let mut resource = resource.clone();
     let facts = facts_of(scope, &resource)?;
@@ -231,7 +231,7 @@ pub fn delete(
             Object::Document(Some(&before)),
             Event::DocumentDeleted,
         )
-        .map_err(|e| with_about(e, about(&before)))?;
+        .map_err(|e| e.about(about(&before)))?;
     expected.check(before.version, false)?;
     let after = Document {
         version: before.version.saturating_add(1),
@@ -448,13 +448,6 @@ pub fn about(document: &Document) -> About {
             .filter(|s| s.starts_with("Patient/")),
         ..About::default()
     }
-}
-
-fn with_about(mut error: AppError, about: About) -> AppError {
-    if let Some(row) = &mut error.denial {
-        row.about = about;
-    }
-    error
 }
 
 /// A stored document as it is answered.

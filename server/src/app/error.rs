@@ -1,7 +1,7 @@
 //! Why a use case did not do what was asked: public words and a reason code, with the internal cause apart.
 //! Knows no HTTP; the edge turns it into an answer in exactly one place.
 
-use handoff_domain::audit::AuditRow;
+use handoff_domain::audit::{About, AuditRow};
 use handoff_domain::ids::RedemptionId;
 use handoff_domain::ports::{BlobError, StoreError, WorkError};
 use handoff_domain::reason::Reason;
@@ -163,6 +163,15 @@ impl AppError {
     #[must_use]
     pub fn recorded(mut self, row: AuditRow) -> Self {
         self.denial = Some(Box::new(row));
+        self
+    }
+
+    /// The same failure whose row, where it has one, says what it was about.
+    #[must_use]
+    pub fn about(mut self, about: About) -> Self {
+        if let Some(row) = &mut self.denial {
+            row.about = about;
+        }
         self
     }
 

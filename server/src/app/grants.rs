@@ -164,7 +164,8 @@ impl App {
                 .allows_as(Action::GrantRevoke, at_most, relation, Object::Grant(&held))
                 .is_err()
             {
-                return Err(about_revoking(&scope, &held));
+                let refusal = scope.denied(Action::GrantRevoke, Event::GrantRevoked);
+                return Err(refusal.about(super::effects::about_task(&held)));
             }
             revoke(tx, &scope, &task, &|g| pick.matches(g), Reason::Revoked)
         })
@@ -424,15 +425,6 @@ fn refuse(scope: &Scope, request: &GrantRequest, error: AppError) -> AppError {
     error.recorded(row)
 }
 
-/// The refusal to revoke anything under a Task.
-fn about_revoking(scope: &Scope, task: &Task) -> AppError {
-    let mut refusal = scope.denied(Action::GrantRevoke, Event::GrantRevoked);
-    if let Some(row) = &mut refusal.denial {
-        row.about = super::effects::about_task(task);
-    }
-    refusal
-}
-
 /// Revokes the open grants of a Task that `pick` picks, and cuts what they opened.
 fn revoke(
     tx: &mut dyn Tx,
@@ -463,16 +455,14 @@ fn revoke(
         };
         scope
             .allows_as(Action::GrantRevoke, part, relation, Object::Grant(&task))
-            .map_err(|_| scope.denied(Action::GrantRevoke, Event::GrantRevoked))
-            .map_err(|mut e| {
-                if let Some(row) = &mut e.denial {
-                    row.about = about_grant(&task, &loaded.documents, grant);
-                }
+            .map_err(|_| {
+                let refusal = scope.denied(Action::GrantRevoke, Event::GrantRevoked);
+                let refusal = refusal.about(about_grant(&task, &loaded.documents, grant));
                 if may_know {
-                    e
+                    refusal
                 } else {
                     AppError {
-                        denial: e.denial,
+                        denial: refusal.denial,
                         ..AppError::not_found()
                     }
                 }

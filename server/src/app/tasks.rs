@@ -257,7 +257,7 @@ pub fn delete(
             Object::Task(Some(&before)),
             Event::TaskDeleted,
         )
-        .map_err(|e| about(e, &before))?;
+        .map_err(|e| e.about(about_task(&before)))?;
     expected.check(before.version, false)?;
     let after = Task {
         version: before.version.saturating_add(1),
@@ -415,7 +415,7 @@ fn check_mover(tx: &mut dyn Tx, scope: &Scope, before: &Task, facts: &TaskFacts)
             Object::Task(Some(before)),
             Event::TaskUpdated,
         )
-        .map_err(|e| about(e, before))?;
+        .map_err(|e| e.about(about_task(before)))?;
     let target = facts
         .owner_actor()
         .filter(|o| before.facts.owner_actor().as_ref() != Some(o));
@@ -438,13 +438,6 @@ fn shares_team(tx: &mut dyn Tx, scope: &Scope, target: &handoff_domain::ActorRef
     let since = Timestamp(scope.now().0.saturating_sub(TEAM_FACT_AGE.0));
     let theirs = tx.teams_of(scope.tenant(), target, since)?;
     Ok(theirs.iter().any(|t| scope.caller.principal.teams.contains(t)))
-}
-
-fn about(mut error: AppError, task: &Task) -> AppError {
-    if let Some(row) = &mut error.denial {
-        row.about = about_task(task);
-    }
-    error
 }
 
 /// The documents whose reference takes effect: those that had it, and those that the caller may release.

@@ -10,7 +10,7 @@ use handoff_domain::ids::ActorRef;
 use handoff_domain::task::TaskStatus;
 use handoff_domain::time::Timestamp;
 use handoff_policies::{
-    AboutDocument, AboutTask, Asker, Cases, Explanation, Place, RELATION_NAMES, RuleSet, Situation, explain,
+    AboutDocument, AboutTask, Asker, Cases, Explanation, Place, RuleSet, Situation, explain, relation_names,
     review, run_case,
 };
 
@@ -79,7 +79,7 @@ pub(super) struct Question {
     role: Vec<String>,
     /// How the caller stands to the thing: `creator`, `requester`, `owner`, `formerOwner`, `recipient`, `team`,
     /// `grantee`, `throughTask`
-    #[arg(long, value_name = "RELATION", value_parser = PossibleValuesParser::new(RELATION_NAMES))]
+    #[arg(long, value_name = "RELATION", value_parser = PossibleValuesParser::new(relation_names()))]
     relation: Vec<String>,
     /// A team of the caller
     #[arg(long, value_name = "CODE")]

@@ -49,8 +49,14 @@ pub(super) struct Watch {
     refused: Option<Sha256>,
     /// Why nothing could be read when last looked at.
     unread: Option<String>,
-    /// What is being recorded, and the tenants in whose audit it is already.
-    recording: (Outcome, String, BTreeSet<TenantId>),
+    recording: Recording,
+}
+
+/// A change that is being recorded, in one tenant's audit after the other.
+struct Recording {
+    outcome: Outcome,
+    to: String,
+    done: BTreeSet<TenantId>,
 }
 
 /// What came of a look at the files.
@@ -70,7 +76,11 @@ impl Watch {
             last: in_force,
             refused: None,
             unread: None,
-            recording: (Outcome::Success, String::new(), BTreeSet::new()),
+            recording: Recording {
+                outcome: Outcome::Success,
+                to: String::new(),
+                done: BTreeSet::new(),
+            },
         }
     }
 
@@ -84,12 +94,12 @@ impl Watch {
             let last = app.read(move |read| Ok(read.audit(&of, &search)?)).await?;
             let last = last.first().and_then(|recorded| recorded.row.detail.get("to"));
             if last == Some(&to) {
-                self.recording.2.insert(tenant);
+                self.recording.done.insert(tenant);
             } else if let Some(last) = last {
                 from.clone_from(last);
             }
         }
-        self.recording.1.clone_from(&to);
+        self.recording.to.clone_from(&to);
         self.record(app, Outcome::Success, &from, &to).await
     }
 
@@ -186,11 +196,15 @@ impl Watch {
     /// Records in every tenant's audit that rules were put in force, or were not. Where it breaks off it goes on with the
     /// tenants that are left.
     async fn record(&mut self, app: &App, outcome: Outcome, from: &str, to: &str) -> Result<(), AppError> {
-        if self.recording.0 != outcome || self.recording.1 != to {
-            self.recording = (outcome, to.to_owned(), BTreeSet::new());
+        if self.recording.outcome != outcome || self.recording.to != to {
+            self.recording = Recording {
+                outcome,
+                to: to.to_owned(),
+                done: BTreeSet::new(),
+            };
         }
         for tenant in self.tenants.clone() {
-            if self.recording.2.contains(&tenant) {
+            if self.recording.done.contains(&tenant) {
                 continue;
             }
             let scope = app.scope(&server_itself(app, &tenant)?);
@@ -208,10 +222,10 @@ impl Watch {
                 Ok(((), Cuts::none()))
             })
             .await?;
-            self.recording.2.insert(tenant);
+            self.recording.done.insert(tenant);
         }
         // Should the same be written again after something else, it is another change.
-        self.recording.2.clear();
+        self.recording.done.clear();
         Ok(())
     }
 }

@@ -214,6 +214,15 @@ fn grants() -> Vec<Route> {
         ),
         get("GET redemptions/{id}/content", |s| s.redemption.clone()),
         post(
+            "POST admin/revocations",
+            |_| "/admin/revocations".to_owned(),
+            |_| Body::Plain(json!({"task": "Task/none", "reason": "a drill"})),
+        ),
+        get("GET admin/revocations", |_| "/admin/revocations".to_owned()),
+        delete("DELETE admin/revocations/{id}", |_| {
+            "/admin/revocations/none".to_owned()
+        }),
+        post(
             "POST a transaction with a Task",
             |_| "/fhir".into(),
             |s| {

@@ -197,13 +197,14 @@ async fn a_wrong_command_line_ends_with_2_and_every_command_has_help_with_an_exa
     for arguments in wrong {
         assert_eq!(run(arguments).await.code, Some(2), "{arguments:?}");
     }
-    let commands: [&[&str]; 6] = [
+    let commands: [&[&str]; 7] = [
         &[],
         &["serve"],
         &["demo"],
         &["migrate"],
         &["config", "check"],
         &["config", "show"],
+        &["revoke"],
     ];
     for command in commands {
         let ended = run(&[command, &["--help"]].concat()).await;

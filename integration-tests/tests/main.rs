@@ -22,6 +22,7 @@ mod policies;
 mod races;
 mod redemption;
 mod rest;
+mod revocations;
 mod scopes;
 mod search;
 mod streams;

@@ -2,12 +2,11 @@
 //! its grants as they now stand, and says what must change so that no grant outlives the step that justified it.
 //! It is asked after every change of a Task or document and whenever time may have run out.
 
-use std::collections::BTreeMap;
-
 use crate::document::{Attachment, Document};
 use crate::grant::{Constraints, Grant, GrantState, Origin};
 use crate::ids::{ActorRef, DocumentId, GrantId, Handle};
 use crate::reason::Reason;
+use crate::standing::Standing;
 use crate::task::{Task, TaskStatus};
 use crate::time::{Span, Timestamp};
 use crate::workflow::Workflow;
@@ -23,8 +22,8 @@ pub struct Scene<'a> {
     pub grants: &'a [Grant],
     /// The rules for its code.
     pub workflow: &'a Workflow,
-    /// Who must not hold a grant, and why.
-    pub barred: &'a BTreeMap<ActorRef, Reason>,
+    /// What an operator has blocked.
+    pub standing: &'a Standing,
     /// Now.
     pub now: Timestamp,
 }
@@ -76,7 +75,7 @@ impl Plan {
 
 /// How a grant stands under its Task and document now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum Stands {
     Live,
     Paused(Reason),
     PastDue,
@@ -98,43 +97,44 @@ impl Scene<'_> {
             .or_else(|| {
                 (!document.is_about(self.task.facts.subject.as_deref())).then_some(Reason::DocumentWithheld)
             })
+            .or_else(|| self.standing.on_release(self.task, document))
     }
 
-    fn standing(&self, grant: &Grant) -> Standing {
+    fn standing(&self, grant: &Grant) -> Stands {
         let task = self.task;
         if task.deleted {
-            return Standing::Ended(Reason::TaskDeleted);
+            return Stands::Ended(Reason::TaskDeleted);
         }
         if let Some(ending) = task.facts.status.ending() {
-            return Standing::Ended(ending);
+            return Stands::Ended(ending);
         }
         if !task.documents.contains(&grant.document) {
-            return Standing::Ended(Reason::InputRemoved);
+            return Stands::Ended(Reason::InputRemoved);
         }
         let Some(document) = self.document(&grant.document) else {
-            return Standing::Ended(Reason::DocumentDeleted);
+            return Stands::Ended(Reason::DocumentDeleted);
         };
         if let Some(reason) = self
             .withholds(document)
             .or_else(|| document.blocks_content(&grant.sha256))
         {
-            return Standing::Ended(reason);
+            return Stands::Ended(reason);
         }
         if task.is_past_due(self.now) {
-            return Standing::PastDue;
+            return Stands::PastDue;
         }
         if let Some(grantee) = grant.grantee() {
-            if let Some(reason) = self.barred.get(grantee) {
-                return Standing::Ended(*reason);
+            if let Some(reason) = self.standing.on_actor(grantee) {
+                return Stands::Ended(reason);
             }
             if !task.facts.holders().contains(grantee) {
-                return Standing::Ended(Reason::Reassigned);
+                return Stands::Ended(Reason::Reassigned);
             }
         }
         match task.facts.status {
-            TaskStatus::OnHold => Standing::Paused(Reason::TaskOnHold),
-            status if self.workflow.is_actionable(status) => Standing::Live,
-            _ => Standing::Paused(Reason::TaskNotActionable),
+            TaskStatus::OnHold => Stands::Paused(Reason::TaskOnHold),
+            status if self.workflow.is_actionable(status) => Stands::Live,
+            _ => Stands::Paused(Reason::TaskNotActionable),
         }
     }
 }
@@ -148,7 +148,7 @@ pub fn reconcile(scene: &Scene<'_>, fresh: &mut dyn FnMut() -> (GrantId, Handle)
         let replaced =
             grant.state.is_open() && has_successor(grant, scene.grants.iter().skip(i.saturating_add(1)));
         let standing = match scene.standing(grant) {
-            Standing::Live | Standing::Paused(_) if replaced => Standing::Ended(Reason::Reissued),
+            Stands::Live | Stands::Paused(_) if replaced => Stands::Ended(Reason::Reissued),
             standing => standing,
         };
         grants.push(settle(scene, grant, standing, &mut plan));
@@ -182,25 +182,23 @@ fn has_successor<'a>(grant: &Grant, mut later: impl Iterator<Item = &'a Grant>) 
 }
 
 /// Brings one existing grant to where its standing demands.
-fn settle(scene: &Scene<'_>, grant: &Grant, standing: Standing, plan: &mut Plan) -> Grant {
+fn settle(scene: &Scene<'_>, grant: &Grant, standing: Stands, plan: &mut Plan) -> Grant {
     let now = scene.now;
     let timed_out = grant.expires_at().is_some_and(|at| at <= now);
     let next = match (&grant.state, standing) {
-        (GrantState::Issued | GrantState::Bound(_) | GrantState::Suspended(..), Standing::Ended(reason)) => {
+        (GrantState::Issued | GrantState::Bound(_) | GrantState::Suspended(..), Stands::Ended(reason)) => {
             grant.clone().revoke(now, reason).map(|g| (Change::Revoked, g))
         }
-        (GrantState::Issued | GrantState::Bound(_) | GrantState::Suspended(..), Standing::PastDue) => {
+        (GrantState::Issued | GrantState::Bound(_) | GrantState::Suspended(..), Stands::PastDue) => {
             grant.clone().expire(now).map(|g| (Change::Expired, g))
         }
         (GrantState::Bound(_) | GrantState::Suspended(..), _) if timed_out => {
             grant.clone().expire(now).map(|g| (Change::Expired, g))
         }
-        (GrantState::Bound(_), Standing::Paused(reason)) => {
+        (GrantState::Bound(_), Stands::Paused(reason)) => {
             grant.clone().suspend(reason).map(|g| (Change::Suspended, g))
         }
-        (GrantState::Suspended(..), Standing::Live) => {
-            grant.clone().resume(now).map(|g| (Change::Resumed, g))
-        }
+        (GrantState::Suspended(..), Stands::Live) => grant.clone().resume(now).map(|g| (Change::Resumed, g)),
         _ => {
             settle_redemptions(grant, standing, plan);
             return grant.clone();
@@ -221,14 +219,14 @@ fn settle(scene: &Scene<'_>, grant: &Grant, standing: Standing, plan: &mut Plan)
 }
 
 /// Open redemptions follow the standing of their grant, even one that is exhausted or has expired.
-fn settle_redemptions(grant: &Grant, standing: Standing, plan: &mut Plan) {
+fn settle_redemptions(grant: &Grant, standing: Stands, plan: &mut Plan) {
     if grant.uses == 0 {
         return;
     }
     match standing {
-        Standing::Ended(reason) | Standing::Paused(reason) => plan.cuts.push((grant.id.clone(), reason)),
-        Standing::PastDue => plan.cuts.push((grant.id.clone(), Reason::Expired)),
-        Standing::Live => match grant.state {
+        Stands::Ended(reason) | Stands::Paused(reason) => plan.cuts.push((grant.id.clone(), reason)),
+        Stands::PastDue => plan.cuts.push((grant.id.clone(), Reason::Expired)),
+        Stands::Live => match grant.state {
             GrantState::Bound(_) | GrantState::Exhausted(..) | GrantState::Expired(..) => {
                 plan.reopened.push(grant.id.clone());
             }
@@ -283,8 +281,8 @@ fn mint(
         return;
     }
     for holder in holders {
-        if let Some(reason) = scene.barred.get(&holder) {
-            plan.refused.push((document.id.clone(), Some(holder), *reason));
+        if let Some(reason) = scene.standing.on_actor(&holder) {
+            plan.refused.push((document.id.clone(), Some(holder), reason));
             continue;
         }
         // Once per Task, content and grantee: going back and forth mints no second one.
@@ -411,8 +409,8 @@ pub fn issue(
     if !scene.task.facts.holders().contains(&asked.grantee) {
         return Err(because(Reason::NotGrantee));
     }
-    if let Some(reason) = scene.barred.get(&asked.grantee) {
-        return Err(because(*reason));
+    if let Some(reason) = scene.standing.on_actor(&asked.grantee) {
+        return Err(because(reason));
     }
     let theirs: Vec<&Grant> = scene
         .grants

@@ -5,6 +5,7 @@ use crate::access::Principal;
 use crate::document::{Document, StoredBinary};
 use crate::grant::{Constraints, Grant, GrantState};
 use crate::reason::Reason;
+use crate::standing::Standing;
 use crate::task::Task;
 use crate::time::Timestamp;
 use crate::workflow::Workflow;
@@ -26,6 +27,8 @@ pub struct Gate<'a> {
     pub binary: &'a StoredBinary,
     /// The rules for the Task's code.
     pub workflow: &'a Workflow,
+    /// What an operator has blocked.
+    pub standing: &'a Standing,
     /// Whether the policy lets this caller fetch at all.
     pub policy_allows: bool,
     /// Now.
@@ -92,7 +95,11 @@ impl Gate<'_> {
         {
             return Err(Reason::DocumentWithheld);
         }
-        Ok(())
+        let blocked = self.standing.on_release(self.task, document);
+        match blocked.or_else(|| self.standing.on_caller(self.caller)) {
+            Some(reason) => Err(reason),
+            None => Ok(()),
+        }
     }
 
     fn check_caller(&self, grant: &Grant) -> Result<(), Reason> {

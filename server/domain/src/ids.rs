@@ -76,6 +76,8 @@ id_types! {
     Handle,
     /// One use of a grant.
     RedemptionId,
+    /// A standing block's id.
+    BlockId,
     /// One request's id, from the caller's first word to the last byte and audit row.
     CorrelationId,
 }

@@ -16,12 +16,13 @@ pub mod ports;
 pub mod reason;
 pub mod redemption;
 pub mod scopes;
+pub mod standing;
 pub mod task;
 pub mod time;
 pub mod workflow;
 
 pub use ids::{
-    ActorRef, BinaryId, CorrelationId, DocumentId, GrantId, Handle, RedemptionId, TaskId, TenantId,
+    ActorRef, BinaryId, BlockId, CorrelationId, DocumentId, GrantId, Handle, RedemptionId, TaskId, TenantId,
 };
 pub use reason::Reason;
 pub use time::{Span, Timestamp};

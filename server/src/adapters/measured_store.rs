@@ -80,7 +80,7 @@ impl Store for MeasuredStore {
         counted(self.0.lease(name, process, term))
     }
 
-    fn await_cut(&self) -> BoxFuture<'_, ()> {
+    fn await_cut(&self) -> BoxFuture<'_, bool> {
         self.0.await_cut()
     }
 

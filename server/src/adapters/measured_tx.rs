@@ -1,15 +1,20 @@
 //! A transaction that remembers which audit rows it was given, so that they can be counted once it commits.
 
+use std::collections::HashMap;
+
 use handoff_domain::audit::{AuditRow, Event};
 use handoff_domain::document::{Document, StoredBinary};
 use handoff_domain::grant::Grant;
-use handoff_domain::ids::{ActorRef, BinaryId, DocumentId, GrantId, Handle, RedemptionId, TaskId, TenantId};
+use handoff_domain::ids::{
+    ActorRef, BinaryId, BlockId, DocumentId, GrantId, Handle, RedemptionId, TaskId, TenantId,
+};
 use handoff_domain::outbox::TopicEvent;
 use handoff_domain::ports::{
     AuditSearch, Found, Held, Kind, Loose, Read, RecordedRow, Search, SearchIndex, StoreError, Tx, Version,
 };
 use handoff_domain::reason::Reason;
 use handoff_domain::redemption::Redemption;
+use handoff_domain::standing::{Block, Standing, Target};
 use handoff_domain::task::Task;
 use handoff_domain::time::{Span, Timestamp};
 
@@ -62,6 +67,11 @@ impl Read for MeasuredTx<'_> {
         fn tasks_of_document(&mut self, tenant: &TenantId, document: &DocumentId) -> Result<Vec<TaskId>, StoreError>;
         fn children(&mut self, tenant: &TenantId, task: &TaskId) -> Result<Vec<TaskId>, StoreError>;
         fn teams_of(&mut self, tenant: &TenantId, actor: &ActorRef, since: Timestamp) -> Result<Vec<String>, StoreError>;
+        fn standing_everywhere(&mut self) -> Result<HashMap<TenantId, Standing>, StoreError>;
+        fn standing(&mut self, tenant: &TenantId) -> Result<Standing, StoreError>;
+        fn blocks(&mut self, tenant: &TenantId, limit: u32) -> Result<Vec<Block>, StoreError>;
+        fn block(&mut self, tenant: &TenantId, id: &BlockId) -> Result<Option<Block>, StoreError>;
+        fn struck(&mut self, tenant: &TenantId, target: &Target, after: Option<&TaskId>, limit: u32) -> Result<Vec<TaskId>, StoreError>;
         fn audit(&mut self, tenant: &TenantId, search: &AuditSearch) -> Result<Vec<RecordedRow>, StoreError>;
         fn due(&mut self, now: Timestamp, limit: u32) -> Result<Vec<(TenantId, TaskId)>, StoreError>;
         fn next_due(&mut self, now: Timestamp) -> Result<Option<Timestamp>, StoreError>;
@@ -102,6 +112,8 @@ impl Tx for MeasuredTx<'_> {
         fn update_redemption(&mut self, tenant: &TenantId, redemption: &Redemption) -> Result<(), StoreError>;
         fn cut_redemptions(&mut self, tenant: &TenantId, grant: &GrantId, reason: Reason, now: Timestamp) -> Result<u32, StoreError>;
         fn reopen_redemptions(&mut self, tenant: &TenantId, grant: &GrantId, reason: Reason, now: Timestamp) -> Result<u32, StoreError>;
+        fn place_block(&mut self, tenant: &TenantId, block: &Block) -> Result<(), StoreError>;
+        fn lift_block(&mut self, tenant: &TenantId, id: &BlockId, by: &ActorRef, now: Timestamp) -> Result<bool, StoreError>;
         fn remember_actor(&mut self, tenant: &TenantId, actor: &ActorRef, teams: &[String], seen: Timestamp) -> Result<(), StoreError>;
         fn tell(&mut self, tenant: &TenantId, event: TopicEvent) -> ();
     }

@@ -1,8 +1,6 @@
 //! Carries out what the domain planned for a Task's grants: writes the grants, cuts and reopens redemptions,
 //! records each step and tells subscribers. The only place where a plan becomes rows.
 
-use std::collections::BTreeMap;
-
 use handoff_domain::audit::{About, Event, Outcome};
 use handoff_domain::document::Document;
 use handoff_domain::effects::{Change, Plan, Scene, reconcile};
@@ -39,8 +37,7 @@ pub fn load(tx: &mut dyn Tx, scope: &Scope, task: &Task) -> Result<Loaded, AppEr
 /// workflow says about that happens too, in another version of the Task: whoever finds it, and not again after.
 pub fn settle(tx: &mut dyn Tx, scope: &Scope, task: &Task, loaded: &Loaded) -> Result<Cuts, AppError> {
     let workflow = scope.rules.workflows.of(&task.facts.code);
-    let barred = BTreeMap::new();
-    let scene = scene(task, loaded, workflow, &barred, scope);
+    let scene = scene(task, loaded, workflow, scope);
     let plan = reconcile(&scene, &mut || scope.fresh_grant());
     let mut cuts = carry_out(tx, scope, task, &loaded.documents, &plan)?;
     cuts.extend(expiry::follow(tx, scope, task, &plan)?);
@@ -48,19 +45,13 @@ pub fn settle(tx: &mut dyn Tx, scope: &Scope, task: &Task, loaded: &Loaded) -> R
 }
 
 /// The scene of a Task, for planning.
-pub fn scene<'a>(
-    task: &'a Task,
-    loaded: &'a Loaded,
-    workflow: &'a Workflow,
-    barred: &'a BTreeMap<handoff_domain::ActorRef, Reason>,
-    scope: &Scope,
-) -> Scene<'a> {
+pub fn scene<'a>(task: &'a Task, loaded: &'a Loaded, workflow: &'a Workflow, scope: &'a Scope) -> Scene<'a> {
     Scene {
         task,
         documents: &loaded.documents,
         grants: &loaded.grants,
         workflow,
-        barred,
+        standing: &scope.standing,
         now: scope.now(),
     }
 }

@@ -1,8 +1,6 @@
 //! What time ends: grants whose window closed and Tasks past their due date. Runs on its own, so that an expiry
 //! is a recorded event with its consequences, not something noticed at the next use.
 
-use std::collections::BTreeMap;
-
 use handoff_domain::effects::{Asked, Change, Plan, issue};
 use handoff_domain::grant::{Grant, Origin};
 use handoff_domain::ids::{TaskId, TenantId};
@@ -29,14 +27,15 @@ pub async fn run_once(app: &App) -> Result<usize, AppError> {
         let caller = server_itself(app, &tenant)?;
         let scope = app.scope(&caller);
         // One Task that fails must not keep the others from ending in time.
-        if let Err(error) = app.write(&tenant, move |tx| expire(tx, &scope, &task)).await {
+        if let Err(error) = app.write(&tenant, move |tx| settle_one(tx, &scope, &task)).await {
             tracing::error!(cause = ?error.cause, reason = %error.reason, "an expiry could not be carried out");
         }
     }
     Ok(count)
 }
 
-fn expire(tx: &mut dyn Tx, scope: &Scope, id: &TaskId) -> Result<((), Cuts), AppError> {
+/// Brings one Task's grants to where they belong by now.
+pub fn settle_one(tx: &mut dyn Tx, scope: &Scope, id: &TaskId) -> Result<((), Cuts), AppError> {
     let Some(task) = scope.lock_tasks(tx, std::slice::from_ref(id))?.into_iter().next() else {
         return Ok(((), Cuts::none()));
     };
@@ -112,8 +111,7 @@ fn reissue(tx: &mut dyn Tx, scope: &Scope, task: &Task, expired: &[Grant]) -> Re
     let mut cuts = Cuts::none();
     for grant in expired {
         let loaded = load(tx, scope, task)?;
-        let barred = BTreeMap::new();
-        let scene = scene(task, &loaded, workflow, &barred, scope);
+        let scene = scene(task, &loaded, workflow, scope);
         let document = loaded.documents.iter().find(|d| d.id == grant.document);
         let found = document.and_then(|d| {
             d.attachments

@@ -1,8 +1,6 @@
 //! Asking for a grant by name, looking at grants, and taking them back. The answer to asking carries a link whose
 //! secret is shown this once and stored only as a hash.
 
-use std::collections::BTreeMap;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use handoff_domain::access::{Action, Object, Relation};
@@ -288,8 +286,7 @@ fn ask(
             refused,
         )
     })?;
-    let barred = BTreeMap::new();
-    let scene = scene(&task, &loaded, workflow, &barred, scope);
+    let scene = scene(&task, &loaded, workflow, scope);
     let asked = Asked {
         document,
         attachment,

@@ -19,6 +19,7 @@ pub mod json_edit;
 pub mod read;
 pub mod redeem;
 mod redemption_scene;
+pub mod standing;
 pub mod streams;
 pub mod task_family;
 pub mod tasks;
@@ -38,6 +39,7 @@ use handoff_domain::grant::Grant;
 use handoff_domain::ids::{DocumentId, GrantId, Handle, TaskId, TenantId};
 use handoff_domain::ports::{self, BlobStore, Clock, Entropy, Read, Store, Tx};
 use handoff_domain::reason::Reason;
+use handoff_domain::standing::Standing;
 use handoff_domain::task::Task;
 use handoff_domain::time::Timestamp;
 use handoff_domain::workflow::Workflows;
@@ -45,6 +47,7 @@ use handoff_domain::workflow::Workflows;
 use crate::telemetry::metrics;
 
 pub use error::{AppError, Class};
+use standing::InSight;
 use streams::Streams;
 
 /// What is set once and the same for every request.
@@ -121,6 +124,8 @@ pub struct App {
     pub rules: Arc<InForce>,
     /// Streams of this process, so that they can be cut.
     pub streams: Arc<Streams>,
+    /// What operators have blocked.
+    pub standing: Arc<InSight>,
     /// What is set.
     pub settings: Arc<Settings>,
     /// Where work goes on that must outlive the request which began it.
@@ -178,6 +183,8 @@ pub struct Scope {
     pub caller: Caller,
     /// The rules that it is held to.
     pub rules: Arc<Rules>,
+    /// What operators had blocked when it began.
+    pub standing: Arc<Standing>,
     /// The source of ids.
     pub entropy: Arc<dyn Entropy>,
     /// What is set.
@@ -357,6 +364,7 @@ impl App {
         Scope {
             caller: caller.clone(),
             rules: self.rules.now(),
+            standing: self.standing.of(caller.tenant()),
             entropy: Arc::clone(&self.entropy),
             settings: Arc::clone(&self.settings),
             clock: Arc::clone(&self.clock),

@@ -69,7 +69,10 @@ pub struct Ticket {
 
 impl Ticket {
     fn new(app: &App, caller: &Caller, leave: Leave) -> Self {
-        leave.announced.entry().allow(leave.redemption.streams);
+        let entry = leave.announced.entry();
+        entry.allow(leave.redemption.streams);
+        // What was blocked after the gate asked finds the stream, or is found here.
+        entry.heed(Some(&app.standing.of(caller.tenant())));
         Self {
             redemption: leave.redemption.id.clone(),
             binary: leave.binary.clone(),

@@ -14,6 +14,7 @@ use handoff_domain::ports::Tx;
 use handoff_domain::reason::Reason;
 use handoff_domain::redemption::{Redemption, RedemptionState, ResumeError};
 use handoff_domain::scopes::Interaction;
+use handoff_domain::standing::{Bearing, Standing};
 use handoff_domain::task::Task;
 
 use super::caps::Reach;
@@ -30,6 +31,8 @@ pub(super) struct Scene {
     pub(super) grant: Option<Grant>,
     pub(super) binary: StoredBinary,
     pub(super) policy_allows: bool,
+    /// What is blocked, by the store and not by what this process last saw.
+    pub(super) standing: Standing,
 }
 
 impl Scene {
@@ -71,6 +74,7 @@ impl Scene {
             grant,
             binary,
             policy_allows,
+            standing: tx.standing(scope.tenant())?,
         })
     }
 
@@ -83,6 +87,7 @@ impl Scene {
             grant: self.grant.as_ref(),
             binary: &self.binary,
             workflow: scope.rules.workflows.of(&self.task.facts.code),
+            standing: &self.standing,
             policy_allows: self.policy_allows,
             now: scope.now(),
         }
@@ -136,6 +141,27 @@ impl Scene {
             .row(Event::RedemptionDenied, Outcome::Denied, reason)
             .about(self.about(None));
         AppError::new(class, reason, text).recorded(row)
+    }
+
+    /// Whose stream it would be, and of what.
+    fn bearing(&self, scope: &Scope) -> Bearing {
+        let principal = &scope.caller.principal;
+        let of_document = self.document.as_ref().and_then(|d| d.facts.subject.clone());
+        Bearing {
+            actor: principal.actor.clone(),
+            client: principal.client.clone(),
+            issuer: principal.issuer.clone(),
+            task: self.task.id.clone(),
+            document: self.document.as_ref().map(|d| d.id.clone()),
+            patients: self
+                .task
+                .facts
+                .subject
+                .clone()
+                .into_iter()
+                .chain(of_document)
+                .collect(),
+        }
     }
 
     /// The content's strong `ETag`.
@@ -322,7 +348,12 @@ impl Scene {
             tx.record(scope.tenant(), row);
         }
         // Announced before the commit: a cut that commits after ours finds the stream.
-        let announced = streams.announce(scope.tenant(), &redemption.grant, &redemption.id);
+        let announced = streams.announce(
+            scope.tenant(),
+            self.bearing(scope),
+            &redemption.grant,
+            &redemption.id,
+        );
         Ok(Decided::Content(Box::new(Leave {
             redemption,
             task: self.task.id.clone(),

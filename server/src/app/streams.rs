@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use handoff_domain::ids::{GrantId, RedemptionId, TenantId};
 use handoff_domain::reason::Reason;
+use handoff_domain::standing::{Bearing, Standing};
 use tokio::sync::watch;
 
 use super::blocks::Gathering;
@@ -32,6 +33,7 @@ pub struct Moment(u64);
 /// One running stream.
 pub struct Entry {
     tenant: TenantId,
+    bearing: Bearing,
     grant: GrantId,
     redemption: RedemptionId,
     announced: Moment,
@@ -100,6 +102,13 @@ impl Entry {
         match self.halted() {
             Some(Halt::Cut(reason)) => Some(reason),
             Some(Halt::LetGo) | None => None,
+        }
+    }
+
+    /// Cuts the stream where its bearing is blocked.
+    pub fn heed(&self, standing: Option<&Standing>) {
+        if let Some(reason) = standing.and_then(|standing| standing.on_stream(&self.bearing)) {
+            self.cut(reason);
         }
     }
 
@@ -178,6 +187,7 @@ impl Streams {
     pub fn announce(
         self: &Arc<Self>,
         tenant: &TenantId,
+        bearing: Bearing,
         grant: &GrantId,
         redemption: &RedemptionId,
     ) -> Announced {
@@ -185,6 +195,7 @@ impl Streams {
         entries.announced = entries.announced.saturating_add(1);
         let entry = Arc::new(Entry {
             tenant: tenant.clone(),
+            bearing,
             grant: grant.clone(),
             redemption: redemption.clone(),
             announced: Moment(entries.announced),

@@ -17,6 +17,8 @@ use super::{App, AppError};
 
 /// How often every stream is compared with the store, grants and all.
 const COMPARE_EVERY: Duration = Duration::from_secs(5);
+/// How often what is blocked is looked at without any news.
+const BLOCKS_EVERY: Duration = Duration::from_secs(1);
 /// Who has not looked for so long may have been taken for dead meanwhile, and compares everything.
 const LONG_AWAY: Duration = Duration::from_secs(3);
 /// How long one look may take.
@@ -29,10 +31,12 @@ pub async fn follow_cuts(app: App) {
     let mut watch = Watch {
         confirmed: Instant::now(),
         compared: Instant::now(),
+        blocks: Instant::now(),
     };
     loop {
         // Comes back after a short time without news too.
-        app.store.await_cut().await;
+        let news = app.store.await_cut().await;
+        watch.look_at_blocks(&app, news).await;
         watch.look(&app).await;
     }
 }
@@ -42,9 +46,23 @@ struct Watch {
     confirmed: Instant,
     /// When everything that runs was last compared.
     compared: Instant,
+    /// When it was last known what is blocked.
+    blocks: Instant,
 }
 
 impl Watch {
+    /// Sees what is blocked where there is news, streams that run, or some time has passed. A failure is seen by
+    /// [`Self::look`], which asks the same store.
+    async fn look_at_blocks(&mut self, app: &App, news: bool) {
+        let now = Instant::now();
+        let due = now.duration_since(self.blocks) >= BLOCKS_EVERY;
+        if (news || due || app.streams.count() > 0)
+            && let Ok(Ok(())) = timeout(ANSWER_LIMIT, app.look_at_blocks()).await
+        {
+            self.blocks = now;
+        }
+    }
+
     async fn look(&mut self, app: &App) {
         let now = Instant::now();
         // Those whose transaction is not committed yet are not in the store: no answer could be about them.

@@ -1,10 +1,11 @@
-//! The command line: `serve`, `demo`, `migrate`, `config`, `policy`. Exit code 0 is done, 1 failed, 2 a wrong command line.
+//! The command line: `serve`, `demo`, `migrate`, `config`, `policy`, `revoke`. Exit code 0 is done, 1 failed, 2 a wrong command line.
 //! Knows how to speak to people; what it starts is put together elsewhere.
 
 mod config;
 mod demo;
 mod migrate;
 mod policy;
+mod revoke;
 mod serve;
 
 use std::ffi::OsString;
@@ -66,6 +67,11 @@ enum Command {
         after_help = "Example: handoff policy explain --action binary-fetch --role fulfiller"
     )]
     Policy(policy::PolicyCommand),
+    /// Stop releases in an emergency, until the block is lifted
+    #[command(
+        after_help = "Examples:\n  handoff revoke --config handoff.toml --actor Practitioner/7 --reason \"badge stolen\"\n  handoff revoke --config handoff.toml --all-tenants --all --reason \"incident 4711\"\n  handoff revoke --config handoff.toml --list\n  handoff revoke --config handoff.toml --lift 018f2c"
+    )]
+    Revoke(revoke::RevokeFlags),
 }
 
 #[derive(Debug, Subcommand)]
@@ -124,6 +130,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Config(ConfigCommand::Check(file)) => config::check(&file),
         Command::Config(ConfigCommand::Show(file)) => config::show(&file),
         Command::Policy(command) => policy::run(&command),
+        Command::Revoke(flags) => revoke::run(&flags),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -10,6 +10,7 @@ pub mod discovery;
 pub mod handoff_page;
 pub mod redemptions;
 pub mod request;
+pub mod revocations;
 pub mod room;
 pub mod scopes;
 pub mod stream;
@@ -68,5 +69,7 @@ fn routes(cfg: &mut web::ServiceConfig, origins: &[String]) {
     cfg.configure(handoff_page::routes);
     cfg.configure(|cfg| access_grants::routes(cfg, origins));
     cfg.configure(|cfg| redemptions::routes(cfg, origins));
+    // For operators' own tools, for no app.
+    cfg.configure(revocations::routes);
     cfg.configure(|cfg| crate::fhir::routes(cfg, origins));
 }

@@ -146,8 +146,29 @@ fn forwarded_address(text: &str) -> Option<IpAddr> {
     bare.or_else(with_port).map(|a| a.to_canonical())
 }
 
-/// The caller with a valid access token for the tenant, or the refusal, recorded where a token was sent.
+/// The caller with a valid access token for the tenant, whom no operator has blocked; or the refusal, recorded where a
+/// token was sent.
 pub async fn authenticate(state: &HttpState, request: &HttpRequest) -> Result<Caller, AppError> {
+    let caller = authenticate_blocked_too(state, request).await?;
+    admit(state, caller).await
+}
+
+/// Refuses a caller whom an operator has blocked, by whatever it came with.
+async fn admit(state: &HttpState, caller: Caller) -> Result<Caller, AppError> {
+    let Some(reason) = state
+        .app
+        .standing
+        .of(caller.tenant())
+        .on_caller(&caller.principal)
+    else {
+        return Ok(caller);
+    };
+    let refusal = AppError::forbidden(reason);
+    Err(record_refusal(state, &caller.context, refusal).await)
+}
+
+/// The same where blocked callers are let in: operators lift blocks, also such as are on themselves.
+pub async fn authenticate_blocked_too(state: &HttpState, request: &HttpRequest) -> Result<Caller, AppError> {
     let tenant = tenant_of(state, request)?;
     let context = context_of(state, request, tenant.clone());
     let sent = match sent_token(request) {
@@ -293,14 +314,14 @@ async fn refuse_token(state: &HttpState, context: &Context, error: &TokenError, 
     }
 }
 
-/// Records a refused token, where none of its address was recorded just now.
+/// Records a refused caller, where none of its address was recorded just now.
 async fn record_refusal(state: &HttpState, context: &Context, refusal: AppError) -> AppError {
     let address = context.agent.address.as_deref().unwrap_or_default();
     let Some(before) = state.refusals.to_record(address, context.now) else {
         return refusal;
     };
     let row = context
-        .row(Event::RequestDenied, Outcome::Denied, Reason::TokenInvalid)
+        .row(Event::RequestDenied, Outcome::Denied, refusal.reason)
         .detail("refused-before", before.to_string());
     state
         .app

@@ -11,6 +11,8 @@ use crate::telemetry::metrics;
 
 /// A grant has to be ended within a second of its time, database and all.
 const EXPIRY_EVERY: Duration = Duration::from_millis(200);
+/// What slips past a block while it is placed opens nothing; it should not look as if it did for long.
+const BLOCKS_EVERY: Duration = Duration::from_millis(500);
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 const BLOB_SWEEP_EVERY: Duration = Duration::from_mins(10);
@@ -31,6 +33,9 @@ pub(super) fn start(app: &App) -> Vec<JoinHandle<()>> {
                 .await
                 .map(drop)
                 .map_err(|error| explain(&error))
+        }),
+        every("standing-blocks", BLOCKS_EVERY, app, async |app| {
+            app::standing::sweep(app).await.map_err(|error| explain(&error))
         }),
         every("heartbeat", HEARTBEAT_EVERY, app, async |app| {
             let beat = app.store.heartbeat(&app.settings.process);

@@ -72,6 +72,9 @@ pub enum StartError {
     /// The rules are not well written.
     #[error("the rules can't be used:\n{0}")]
     Rules(#[from] CompileError),
+    /// What operators have blocked can't be read.
+    #[error("the standing blocks can't be read: {0}")]
+    Blocks(String),
     /// The audit can't be written.
     #[error("the audit can't be written: {0}")]
     Audit(String),
@@ -179,6 +182,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         clock,
         rules: Arc::new(InForce::new(rules)),
         streams: Arc::new(Streams::default()),
+        standing: Arc::default(),
         settings,
         entropy,
     };
@@ -187,6 +191,9 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         .record_start(&app)
         .await
         .map_err(|error| StartError::Audit(jobs::explain(&error)))?;
+    app.look_at_blocks()
+        .await
+        .map_err(|error| StartError::Blocks(jobs::explain(&error)))?;
     // Before the first stream, so that no other process takes it for an orphan's.
     app.store.heartbeat(&app.settings.process).await?;
 

@@ -246,6 +246,21 @@ diesel::table! {
 }
 
 diesel::table! {
+    /// What operators revoked in an emergency; `lifted_at` where a block stands no more.
+    standing_blocks (tenant, id) {
+        tenant -> Text,
+        id -> Text,
+        kind -> Text,
+        value -> Text,
+        note -> Text,
+        placed_at -> BigInt,
+        placed_by -> Text,
+        lifted_at -> Nullable<BigInt>,
+        lifted_by -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
     /// Which processes live. Belongs to no tenant.
     processes (name) {
         name -> Text,

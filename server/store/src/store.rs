@@ -172,7 +172,7 @@ impl Store for DieselStore {
         })
     }
 
-    fn await_cut(&self) -> BoxFuture<'_, ()> {
+    fn await_cut(&self) -> BoxFuture<'_, bool> {
         Box::pin(self.news.wait())
     }
 

@@ -12,9 +12,11 @@ use handoff_domain::ports::{
     Version, Work,
 };
 use handoff_domain::redemption::Redemption;
+use handoff_domain::standing::{Block, Standing, Target};
 use handoff_domain::task::Task;
 use handoff_domain::{
-    ActorRef, BinaryId, DocumentId, GrantId, Handle, Reason, RedemptionId, Span, TaskId, TenantId, Timestamp,
+    ActorRef, BinaryId, BlockId, DocumentId, GrantId, Handle, Reason, RedemptionId, Span, TaskId, TenantId,
+    Timestamp,
 };
 
 use crate::dialect::{AnyConnection, Bulk, Hold};
@@ -22,7 +24,9 @@ use crate::engine::Done;
 use crate::error::OrRefused;
 use crate::search::Digest;
 use crate::tasks::Links;
-use crate::{actors, audit, binaries, documents, grants, history, outbox, redemptions, search, tasks};
+use crate::{
+    actors, audit, binaries, documents, grants, history, outbox, redemptions, search, standing, tasks,
+};
 
 /// Reads outside of any transaction.
 pub(crate) struct Session<'c> {
@@ -263,6 +267,12 @@ macro_rules! reads {
         children(tenant: &TenantId, task: &TaskId) -> Vec<TaskId> = tasks::children, of ["task_parents"];
         teams_of(tenant: &TenantId, actor: &ActorRef, since: Timestamp) -> Vec<String>
             = actors::teams_of, of ["actors"];
+        standing_everywhere() -> HashMap<TenantId, Standing> = standing::everywhere, of ["standing_blocks"];
+        standing(tenant: &TenantId) -> Standing = standing::of_tenant, of ["standing_blocks"];
+        blocks(tenant: &TenantId, limit: u32) -> Vec<Block> = standing::blocks, of ["standing_blocks"];
+        block(tenant: &TenantId, id: &BlockId) -> Option<Block> = standing::block, of ["standing_blocks"];
+        struck(tenant: &TenantId, target: &Target, after: Option<&TaskId>, limit: u32) -> Vec<TaskId>
+            = standing::struck, of ["grants", "redemptions", "tasks", "documents"];
         audit(tenant: &TenantId, search: &AuditSearch) -> Vec<RecordedRow> = audit::search, of ["audit_log"];
         due(now: Timestamp, limit: u32) -> Vec<(TenantId, TaskId)> = grants::due, of ["grants", "redemptions"];
         next_due(now: Timestamp) -> Option<Timestamp> = grants::next_due, of ["grants"];
@@ -386,6 +396,23 @@ impl Tx for Unit<'_> {
         now: Timestamp,
     ) -> Result<u32, StoreError> {
         self.attempt(|unit| redemptions::reopen(unit, tenant, grant, reason, now))
+    }
+
+    fn place_block(&mut self, tenant: &TenantId, block: &Block) -> Result<(), StoreError> {
+        self.attempt(|unit| {
+            standing::place(unit, tenant, block);
+            Ok(())
+        })
+    }
+
+    fn lift_block(
+        &mut self,
+        tenant: &TenantId,
+        id: &BlockId,
+        by: &ActorRef,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.attempt(|unit| standing::lift(unit, tenant, id, by, now))
     }
 
     fn remember_actor(

@@ -27,5 +27,7 @@ mod rig;
 mod schema;
 #[path = "store/search.rs"]
 mod search;
+#[path = "store/standing.rs"]
+mod standing;
 #[path = "store/tasks.rs"]
 mod tasks;

@@ -1,6 +1,8 @@
 //! The store port: one transaction per use case, holding the Task version, the grant changes, the audit rows
 //! and the outbox rows together. Everything is addressed inside one tenant.
 
+use std::collections::HashMap;
+
 use thiserror::Error;
 
 use super::BoxFuture;
@@ -8,10 +10,11 @@ use super::work::{Reading, Work};
 use crate::audit::AuditRow;
 use crate::document::{Document, StoredBinary};
 use crate::grant::Grant;
-use crate::ids::{ActorRef, BinaryId, DocumentId, GrantId, Handle, RedemptionId, TaskId, TenantId};
+use crate::ids::{ActorRef, BinaryId, BlockId, DocumentId, GrantId, Handle, RedemptionId, TaskId, TenantId};
 use crate::outbox::TopicEvent;
 use crate::reason::Reason;
 use crate::redemption::{Redemption, RedemptionState};
+use crate::standing::{Block, Standing, Target};
 use crate::task::Task;
 use crate::time::{Span, Timestamp};
 
@@ -344,6 +347,28 @@ pub trait Read {
         since: Timestamp,
     ) -> Result<Vec<String>, StoreError>;
 
+    /// What operators have blocked, by tenant; tenants without a block are not in it.
+    fn standing_everywhere(&mut self) -> Result<HashMap<TenantId, Standing>, StoreError>;
+
+    /// What operators have blocked in a tenant.
+    fn standing(&mut self, tenant: &TenantId) -> Result<Standing, StoreError>;
+
+    /// The blocks of a tenant that stand, newest first.
+    fn blocks(&mut self, tenant: &TenantId, limit: u32) -> Result<Vec<Block>, StoreError>;
+
+    /// One block, whether it stands or was lifted.
+    fn block(&mut self, tenant: &TenantId, id: &BlockId) -> Result<Option<Block>, StoreError>;
+
+    /// Tasks after `after` with a grant that is open, or with a redemption that may go on, of what `target` names,
+    /// ascending by id. None for clients and issuers, which hold no grants.
+    fn struck(
+        &mut self,
+        tenant: &TenantId,
+        target: &Target,
+        after: Option<&TaskId>,
+        limit: u32,
+    ) -> Result<Vec<TaskId>, StoreError>;
+
     /// Audit rows that match.
     fn audit(&mut self, tenant: &TenantId, search: &AuditSearch) -> Result<Vec<RecordedRow>, StoreError>;
 
@@ -506,6 +531,18 @@ pub trait Tx: Read {
         seen: Timestamp,
     ) -> Result<(), StoreError>;
 
+    /// Stores a new block. Every process learns of it once this is committed.
+    fn place_block(&mut self, tenant: &TenantId, block: &Block) -> Result<(), StoreError>;
+
+    /// Lifts a block; answers whether it stood until now. Every process learns of it.
+    fn lift_block(
+        &mut self,
+        tenant: &TenantId,
+        id: &BlockId,
+        by: &ActorRef,
+        now: Timestamp,
+    ) -> Result<bool, StoreError>;
+
     /// Adds an audit row; it is written when the transaction commits, and the commit fails if it can't be.
     fn record(&mut self, tenant: &TenantId, row: AuditRow);
 
@@ -534,8 +571,9 @@ pub trait Store: Send + Sync {
     /// whether it is ours.
     fn lease(&self, name: &str, process: &str, term: Span) -> BoxFuture<'_, Result<bool, StoreError>>;
 
-    /// Waits until some process may have committed a cut, or until a short time has passed.
-    fn await_cut(&self) -> BoxFuture<'_, ()>;
+    /// Waits until some process may have committed a cut or changed what is blocked, or until a short time has passed.
+    /// Answers whether there was such news.
+    fn await_cut(&self) -> BoxFuture<'_, bool>;
 
     /// Whether the database can be reached and has every migration.
     fn ready(&self) -> BoxFuture<'_, Result<(), StoreError>>;

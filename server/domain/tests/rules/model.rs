@@ -6,6 +6,7 @@ use handoff_domain::document::DocumentStatus;
 use handoff_domain::effects::AskRefused;
 use handoff_domain::grant::{GrantState, Origin};
 use handoff_domain::redemption::{RedemptionState, StreamEnd};
+use handoff_domain::standing::Target;
 use handoff_domain::task::TaskStatus;
 use handoff_domain::workflow::Workflow;
 use handoff_domain::{Reason, Span};
@@ -151,11 +152,8 @@ impl Play {
             }
             Command::Bar(who, bars) => {
                 model.barred[*who] = *bars;
-                if *bars {
-                    world.barred.insert(actor(PEOPLE[*who]), Reason::Emergency);
-                } else {
-                    world.barred.remove(&actor(PEOPLE[*who]));
-                }
+                let barred = PEOPLE.iter().zip(model.barred).filter(|(_, bars)| *bars);
+                world.standing = barred.map(|(name, _)| Target::Actor(actor(name))).collect();
             }
             Command::Take(pick) => {
                 let (document, content, who) = self.model.picked(*pick);

@@ -4,6 +4,7 @@ use handoff_domain::Reason;
 use handoff_domain::document::DocumentStatus;
 use handoff_domain::effects::Change;
 use handoff_domain::redemption::{Redemption, RedemptionState, StreamEnd};
+use handoff_domain::standing::{Standing, Target};
 use handoff_domain::task::TaskStatus;
 use handoff_domain::workflow::Workflow;
 
@@ -304,12 +305,78 @@ fn the_same_content_uploaded_again_and_a_change_of_metadata_keep_the_grant() {
 #[test]
 fn a_barred_actor_loses_the_grant_and_gets_none_when_the_bar_is_lifted() {
     let mut world = World::new(TaskStatus::Ready, Some(LANE));
-    world.barred.insert(actor(LANE), Reason::Emergency);
+    world.standing = [Target::Actor(actor(LANE))].into_iter().collect();
+    world.settle();
+    assert_eq!(world.states(), ["revoked lane actor-revoked"]);
+    assert_eq!(world.gate(LANE, 0, 0), Err(Reason::ActorRevoked));
+    world.standing = Standing::default();
+    world.go(TaskStatus::InProgress);
+    assert_eq!(world.states(), ["revoked lane actor-revoked"]);
+}
+
+#[test]
+fn a_block_on_task_document_patient_or_tenant_takes_what_was_released_and_holds_back_what_was_not() {
+    for (kind, value) in [
+        ("task", "t1"),
+        ("document", "d0"),
+        ("patient", "ada"),
+        ("all", ""),
+    ] {
+        let block: Standing = [Target::parse(kind, value).unwrap()].into_iter().collect();
+        let mut world = World::new(TaskStatus::Ready, Some(LANE));
+        world.standing = block.clone();
+        world.settle();
+        assert_eq!(world.states(), ["revoked lane emergency"], "{kind}");
+        assert_eq!(world.gate(LANE, 0, 0), Err(Reason::Emergency), "{kind}");
+
+        let documents = vec![document("d0", &[0])];
+        let mut world = World::unsettled(TaskStatus::Ready, Some(LANE), documents, Workflow::default());
+        world.standing = block;
+        world.settle();
+        assert!(world.grants.is_empty(), "{kind}");
+        world.standing = Standing::default();
+        world.settle();
+        assert_eq!(world.states(), ["bound lane"], "{kind}");
+    }
+}
+
+#[test]
+fn a_block_on_a_client_or_an_issuer_stops_whoever_comes_with_it_and_takes_no_grant() {
+    for (kind, value) in [("client", "app"), ("issuer", "https://issuer.example")] {
+        let mut world = World::new(TaskStatus::Ready, Some(LANE));
+        world.standing = [Target::parse(kind, value).unwrap()].into_iter().collect();
+        world.settle();
+        assert_eq!(world.states(), ["bound lane"], "{kind}");
+        assert_eq!(world.gate(LANE, 0, 0), Err(Reason::Emergency), "{kind}");
+    }
+}
+
+#[test]
+fn a_block_on_a_patient_is_on_every_version_of_the_reference() {
+    let mut world = World::new(TaskStatus::Ready, Some(LANE));
+    world.task.facts.subject = Some("Patient/ada/_history/2".to_owned());
+    world.documents[0].facts.subject = None;
+    world.standing = [Target::parse("patient", "ada").unwrap()].into_iter().collect();
     world.settle();
     assert_eq!(world.states(), ["revoked lane emergency"]);
-    world.barred.clear();
-    world.go(TaskStatus::InProgress);
-    assert_eq!(world.states(), ["revoked lane emergency"]);
+}
+
+#[test]
+fn a_block_on_another_stops_nobody() {
+    let others = [
+        ("task", "t2"),
+        ("document", "d9"),
+        ("patient", "ben"),
+        ("client", "other"),
+        ("issuer", "i"),
+    ];
+    let mut world = World::new(TaskStatus::Ready, Some(LANE));
+    world.standing = others
+        .iter()
+        .map(|(kind, value)| Target::parse(kind, value).unwrap())
+        .collect();
+    assert!(world.settle().is_empty());
+    assert_eq!(world.gate(LANE, 0, 0), Ok(()));
 }
 
 #[test]

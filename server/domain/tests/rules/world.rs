@@ -1,6 +1,6 @@
 //! A Task with its documents, grants and redemptions in memory, to which plans are applied the way a store does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use handoff_domain::access::{Principal, Role};
 use handoff_domain::document::{Attachment, Document, DocumentFacts, DocumentStatus, Sha256, StoredBinary};
@@ -9,6 +9,7 @@ use handoff_domain::gate::Gate;
 use handoff_domain::grant::{Constraints, Grant, GrantState, Origin};
 use handoff_domain::ports::BlobPin;
 use handoff_domain::redemption::{Redemption, RedemptionState};
+use handoff_domain::standing::Standing;
 use handoff_domain::task::{PlacerElements, Priority, Task, TaskFacts, TaskStatus};
 use handoff_domain::workflow::Workflow;
 use handoff_domain::{
@@ -110,7 +111,7 @@ pub struct World {
     pub grants: Vec<Grant>,
     pub redemptions: Vec<Redemption>,
     pub workflow: Workflow,
-    pub barred: BTreeMap<ActorRef, Reason>,
+    pub standing: Standing,
     minted: u32,
 }
 
@@ -150,7 +151,7 @@ impl World {
             grants: Vec::new(),
             redemptions: Vec::new(),
             workflow,
-            barred: BTreeMap::new(),
+            standing: Standing::default(),
             minted: 0,
         }
     }
@@ -197,7 +198,7 @@ impl World {
             documents: &self.documents,
             grants: &self.grants,
             workflow: &self.workflow,
-            barred: &self.barred,
+            standing: &self.standing,
             now: self.now,
         }
     }
@@ -309,6 +310,7 @@ impl World {
             grant,
             binary: &binary,
             workflow: &self.workflow,
+            standing: &self.standing,
             policy_allows: true,
             now: self.now,
         };

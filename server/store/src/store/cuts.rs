@@ -62,17 +62,20 @@ impl CutNews {
         tell(&self.told);
     }
 
-    /// Waits for news, also such as came since somebody was last woken, or for a short time.
-    pub(crate) async fn wait(&self) {
+    /// Waits for news, also such as came since somebody was last woken, or for a short time. Answers whether there was
+    /// any.
+    pub(crate) async fn wait(&self) -> bool {
         let mut news = self.told.subscribe();
         let now = *news.borrow_and_update();
         if self.heard.swap(now, Ordering::AcqRel) != now {
-            return;
+            return true;
         }
-        if let Ok(Ok(())) = tokio::time::timeout(PATIENCE, news.changed()).await {
+        let told = matches!(tokio::time::timeout(PATIENCE, news.changed()).await, Ok(Ok(())));
+        if told {
             let now = *news.borrow();
             self.heard.fetch_max(now, Ordering::AcqRel);
         }
+        told
     }
 }
 

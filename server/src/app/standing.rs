@@ -1,0 +1,286 @@
+//! Emergency revocation: blocks that stand until they are lifted. Each process keeps in sight what is blocked, so that
+//! nothing is issued meanwhile and its own streams stop at once; the gate itself asks the store. What a transaction that
+//! had begun before still issued is taken back by [`sweep`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use handoff_domain::access::{Action, Object, Relation};
+use handoff_domain::audit::{About, AuditRow, Event, Outcome};
+use handoff_domain::ids::{ActorRef, BlockId, TaskId, TenantId};
+use handoff_domain::ports::{self, Store, Tx};
+use handoff_domain::reason::Reason;
+use handoff_domain::scopes::Interaction;
+use handoff_domain::standing::{Block, Standing, Target, is_note};
+use handoff_domain::time::Span;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::caps::Reach;
+use super::expiry::settle_one;
+use super::finish::server_itself;
+use super::{App, AppError, Caller, Class, Cuts, Scope};
+
+/// The most blocks that stand in a tenant.
+const MOST_BLOCKS: u32 = 1000;
+/// How many Tasks are looked for at once.
+const BATCH: u32 = 200;
+/// How long one process sweeps before another may.
+const TURN: Span = Span::seconds(10);
+
+/// How long after a change everything blocked is swept in each turn, and how often at other times: in that time every
+/// transaction that did not know of the change has ended.
+const AFTER_CHANGE: Duration = Duration::from_mins(1);
+const SWEPT_EVERY: Duration = Duration::from_secs(30);
+
+type ByTenant = HashMap<TenantId, Arc<Standing>>;
+
+/// What is blocked, as this process last saw it.
+#[derive(Debug, Default)]
+pub struct InSight {
+    blocked: ArcSwap<ByTenant>,
+    /// One look at a time, so that none overtakes a later one.
+    looking: Mutex<Pace>,
+}
+
+#[derive(Debug, Default)]
+struct Pace {
+    changed: Option<Instant>,
+    swept: Option<Instant>,
+}
+
+impl InSight {
+    /// What is blocked in a tenant.
+    pub fn of(&self, tenant: &TenantId) -> Arc<Standing> {
+        self.blocked.load().get(tenant).cloned().unwrap_or_default()
+    }
+
+    /// Sees what the store holds now.
+    async fn look(&self, store: &dyn Store) -> Result<Arc<ByTenant>, AppError> {
+        let mut pace = self.looking.lock().await;
+        let found = ports::watch(store, |read| Ok::<_, AppError>(read.standing_everywhere()?)).await?;
+        let now: ByTenant = found
+            .into_iter()
+            .map(|(tenant, blocks)| (tenant, Arc::new(blocks)))
+            .collect();
+        if **self.blocked.load() != now {
+            pace.changed = Some(Instant::now());
+            self.blocked.store(Arc::new(now));
+        }
+        Ok(self.blocked.load_full())
+    }
+
+    /// Everything that is blocked, where it is time to sweep it.
+    async fn to_sweep(&self) -> Option<Arc<ByTenant>> {
+        let mut pace = self.looking.lock().await;
+        let lately = |at: Option<Instant>, within| at.is_some_and(|at| at.elapsed() < within);
+        if lately(pace.swept, SWEPT_EVERY) && !lately(pace.changed, AFTER_CHANGE) {
+            return None;
+        }
+        pace.swept = Some(Instant::now());
+        let blocked = self.blocked.load_full();
+        (!blocked.is_empty()).then_some(blocked)
+    }
+}
+
+/// A block just placed.
+#[derive(Debug)]
+pub struct Placed {
+    /// The block.
+    pub block: Block,
+    /// How many Tasks had grants or open redemptions of it.
+    pub tasks: usize,
+}
+
+impl App {
+    /// Places a block and takes back what it concerns. It stands once this is committed, whatever comes after.
+    pub async fn place_block(&self, caller: &Caller, target: Target, note: &str) -> Result<Placed, AppError> {
+        if !is_note(note) {
+            return Err(AppError::rule("reason", "say why, in 1 to 500 characters"));
+        }
+        let scope = self.scope(caller);
+        let block = Block {
+            id: BlockId::parse(scope.ordered_id()).map_err(|e| AppError::bad(e.to_string()))?,
+            target,
+            note: note.trim().to_owned(),
+            placed_at: scope.now(),
+            placed_by: caller.principal.actor.clone(),
+            lifted: None,
+        };
+        let placed = block.clone();
+        self.write(caller.tenant(), move |tx| {
+            may_administer(&scope)?;
+            let row = about_block(administers(&scope), &placed, Act::Placed);
+            place(tx, scope.tenant(), &placed, row)
+        })
+        .await?;
+        self.look_at_blocks().await?;
+        let tasks = take_back(self, caller.tenant(), &block.target).await?;
+        Ok(Placed { block, tasks })
+    }
+
+    /// The blocks that stand, newest first.
+    pub async fn blocks(&self, caller: &Caller) -> Result<Vec<Block>, AppError> {
+        let scope = self.scope(caller);
+        self.write(caller.tenant(), move |tx| {
+            may_administer(&scope)?;
+            Ok((tx.blocks(scope.tenant(), MOST_BLOCKS)?, Cuts::none()))
+        })
+        .await
+    }
+
+    /// Lifts a block. Doing so again is no error. What it took back stays so: grants have to be asked for again.
+    pub async fn lift_block(&self, caller: &Caller, id: BlockId) -> Result<(), AppError> {
+        let scope = self.scope(caller);
+        self.write(caller.tenant(), move |tx| {
+            may_administer(&scope)?;
+            let by = &scope.caller.principal.actor;
+            lift(tx, scope.tenant(), &id, by, administers(&scope))
+        })
+        .await?;
+        self.look_at_blocks().await
+    }
+
+    /// Brings what this process has in sight to what the store holds, and stops the streams that are blocked.
+    pub async fn look_at_blocks(&self) -> Result<(), AppError> {
+        let blocked = self.standing.look(self.store.as_ref()).await?;
+        if !blocked.is_empty() {
+            for entry in self.streams.all() {
+                entry.heed(blocked.get(entry.tenant()).map(Arc::as_ref));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes back what was issued of anything blocked by whoever did not know of it yet. One process at a time.
+pub async fn sweep(app: &App) -> Result<(), AppError> {
+    let Some(blocked) = app.standing.to_sweep().await else {
+        return Ok(());
+    };
+    if !app
+        .store
+        .lease("standing-blocks", &app.settings.process, TURN)
+        .await?
+    {
+        return Ok(());
+    }
+    for (tenant, standing) in blocked.iter() {
+        for target in standing.targets() {
+            take_back(app, tenant, target).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Places a block, recorded by `row`.
+pub fn place(
+    tx: &mut dyn Tx,
+    tenant: &TenantId,
+    block: &Block,
+    row: AuditRow,
+) -> Result<((), Cuts), AppError> {
+    let count = tx.blocks(tenant, MOST_BLOCKS)?.len();
+    if count >= usize::try_from(MOST_BLOCKS).unwrap_or(usize::MAX) {
+        return Err(AppError::new(
+            Class::Conflict,
+            Reason::TooLarge,
+            format!("{MOST_BLOCKS} blocks stand already; lift some, or block what they have in common"),
+        ));
+    }
+    tx.place_block(tenant, block)?;
+    tx.record(tenant, row);
+    Ok(((), Cuts::none()))
+}
+
+/// Lifts a block, recorded by `row` with what it was on, where it stood until now.
+pub fn lift(
+    tx: &mut dyn Tx,
+    tenant: &TenantId,
+    id: &BlockId,
+    by: &ActorRef,
+    row: AuditRow,
+) -> Result<((), Cuts), AppError> {
+    let block = tx.block(tenant, id)?.ok_or_else(AppError::not_found)?;
+    if tx.lift_block(tenant, id, by, row.recorded)? {
+        tx.record(tenant, about_block(row, &block, Act::Lifted));
+    }
+    Ok(((), Cuts::none()))
+}
+
+/// Operators may, with a token whose scopes are not confined to a part of the Tasks.
+fn may_administer(scope: &Scope) -> Result<(), AppError> {
+    if !matches!(scope.demand("Task", Interaction::Update)?, Reach::All) {
+        let row = scope.row(Event::AdminAction, Outcome::Denied, Reason::InsufficientScope);
+        return Err(scope.beyond_scope("Task", Interaction::Update).recorded(row));
+    }
+    scope
+        .permit(
+            Action::AdminAct,
+            Relation::default(),
+            Object::Tenant,
+            Event::AdminAction,
+        )
+        .map(drop)
+}
+
+fn administers(scope: &Scope) -> AuditRow {
+    scope.row(Event::AdminAction, Outcome::Success, Reason::Permitted)
+}
+
+/// What is done to a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// It stands from now on.
+    Placed,
+    /// It stands no more.
+    Lifted,
+}
+
+/// The row with what was done to which block.
+#[must_use]
+pub fn about_block(row: AuditRow, block: &Block, act: Act) -> AuditRow {
+    let named = block.target.reference();
+    let mut about = About::default();
+    match &block.target {
+        Target::Patient(_) => about.patient = Some(named.clone()),
+        Target::Document(_) => about.document = Some(named.clone()),
+        Target::Task(_) => about.task = Some(named.clone()),
+        Target::Actor(_) | Target::Client(_) | Target::Issuer(_) | Target::All => {}
+    }
+    let (word, reason) = match (act, &block.target) {
+        (Act::Lifted, _) => ("block-lifted", Reason::Permitted),
+        (Act::Placed, Target::Actor(_)) => ("block-placed", Reason::ActorRevoked),
+        (Act::Placed, _) => ("block-placed", Reason::Emergency),
+    };
+    AuditRow { reason, ..row }
+        .about(about)
+        .detail("act", word)
+        .detail("block", block.id.as_str())
+        .detail("kind", block.target.kind())
+        .detail("target", named)
+        .detail("note", block.note.as_str())
+}
+
+/// Settles every Task of which something is open although it is blocked. Answers how many.
+async fn take_back(app: &App, tenant: &TenantId, target: &Target) -> Result<usize, AppError> {
+    let mut count: usize = 0;
+    let mut after: Option<TaskId> = None;
+    loop {
+        let (of, what, from) = (tenant.clone(), target.clone(), after.take());
+        let struck: Vec<TaskId> = app
+            .read(move |read| Ok(read.struck(&of, &what, from.as_ref(), BATCH)?))
+            .await?;
+        let Some(last) = struck.last().cloned() else {
+            return Ok(count);
+        };
+        count = count.saturating_add(struck.len());
+        for task in struck {
+            let scope = app.scope(&server_itself(app, tenant)?);
+            app.write(tenant, move |tx| settle_one(tx, &scope, &task)).await?;
+        }
+        after = Some(last);
+    }
+}

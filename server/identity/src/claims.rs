@@ -19,7 +19,10 @@ const MOST_NAME_BYTES: usize = 256;
 /// The most roles that map to nothing of which the audit is told.
 const MOST_UNMAPPED: usize = 20;
 
-type Claims = Map<String, Value>;
+/// What a person may do by the scope of a sign-in: whatever the rules allow them.
+const PERSONS_SCOPE: &str = "user/*.cruds";
+
+pub(crate) type Claims = Map<String, Value>;
 
 /// Where claims come from.
 #[derive(Debug, Clone, Copy)]
@@ -73,9 +76,7 @@ pub(crate) fn principal(
         actor: actor(config, claims, &subject, &client)?,
         delegate: delegate(config, claims)?,
         roles,
-        teams: words(find(claims, &config.claims.teams), false)
-            .into_iter()
-            .collect(),
+        teams: teams(config, claims),
         scopes: config
             .claims
             .scope
@@ -98,6 +99,47 @@ pub(crate) fn principal(
         derived: (),
         expires_at,
     })
+}
+
+/// Who a person is by the claims of an id token that was checked when they signed in, for the pages of `client`.
+/// Nothing of its times or its audience is looked at again. `fallback_id` names the session where the issuer has no
+/// `sid` for it.
+pub(crate) fn person(
+    config: &IssuerConfig,
+    client: &str,
+    claims: &Claims,
+    fallback_id: impl FnOnce() -> String,
+) -> Result<Principal, TokenError> {
+    // A client's name stands for a client, never for who signs in with it.
+    if find(claims, &config.claims.actor).is_none() {
+        return Err(no_user("is absent"));
+    }
+    let subject = required_name(claims, "sub")?;
+    let (roles, unmapped_roles) = roles(config, claims);
+    Ok(Principal {
+        tenant: config.tenant.clone(),
+        issuer: config.issuer.clone(),
+        actor: actor(config, claims, &subject, client)?,
+        delegate: delegate(config, claims)?,
+        roles,
+        teams: teams(config, claims),
+        scopes: BTreeSet::from([PERSONS_SCOPE.to_owned()]),
+        patient: patient(config, claims)?,
+        key: None,
+        token_id: session(claims).map_or_else(fallback_id, |sid| format!("sid:{sid}")),
+        attributes: Attributes {
+            unmapped_roles,
+            ..attributes(config, claims, client)?
+        },
+        subject,
+        client: client.to_owned(),
+    })
+}
+
+/// The issuer's name for its session with the person (`sid`), where it says one.
+pub(crate) fn session(claims: &Claims) -> Option<String> {
+    let sid = claims.get("sid")?.as_str()?;
+    is_name(sid).then(|| sid.to_owned())
 }
 
 /// The claim called `name`, or the one at that path.
@@ -221,7 +263,7 @@ fn check_times(
 }
 
 /// A `NumericDate` (RFC 7519 section 2); a fraction of a second is dropped.
-fn date(claims: &Claims, name: &'static str) -> Result<Option<Timestamp>, TokenError> {
+pub(crate) fn date(claims: &Claims, name: &'static str) -> Result<Option<Timestamp>, TokenError> {
     let Some(value) = claims.get(name) else {
         return Ok(None);
     };
@@ -265,30 +307,31 @@ fn actor(
     subject: &str,
     client: &str,
 ) -> Result<ActorRef, TokenError> {
-    let refused = |detail: &str| {
-        TokenError::invalid(
-            "the access token names no usable FHIR user",
-            format!("actor claim {detail}"),
-        )
-    };
     match find(claims, &config.claims.actor) {
         Some(Value::String(text)) => {
             // An absolute URL names the user on the issuer's own FHIR server; the issuer vouches for it.
             let mut ends = text.rsplit('/');
             match (ends.next(), ends.next()) {
                 (Some(id), Some(kind)) => ActorRef::parse(format!("{kind}/{id}"))
-                    .map_err(|_| refused("is not a reference to someone who can act")),
-                _ => Err(refused("is not a reference")),
+                    .map_err(|_| no_user("is not a reference to someone who can act")),
+                _ => Err(no_user("is not a reference")),
             }
         }
-        Some(_) => Err(refused("is not text")),
+        Some(_) => Err(no_user("is not text")),
         None => match &config.client_actor {
             Some(kind) if subject == client => ActorRef::parse(format!("{kind}/{client}"))
-                .map_err(|_| refused("is absent, and the client's name is not an id")),
-            Some(_) => Err(refused("is absent, and the token is not a client's own")),
-            None => Err(refused("is absent")),
+                .map_err(|_| no_user("is absent, and the client's name is not an id")),
+            Some(_) => Err(no_user("is absent, and the token is not a client's own")),
+            None => Err(no_user("is absent")),
         },
     }
+}
+
+fn no_user(detail: &str) -> TokenError {
+    TokenError::invalid(
+        "the access token names no usable FHIR user",
+        format!("actor claim {detail}"),
+    )
 }
 
 /// The acting party (RFC 8693 section 4.1): the outermost `act`. Inner ones are history, not authority.
@@ -302,6 +345,12 @@ fn delegate(config: &IssuerConfig, claims: &Claims) -> Result<Option<String>, To
         Some(Value::Object(act)) => required_name(act, "sub").map(Some),
         Some(_) => Err(unusable("has a malformed delegation", "`act`")),
     }
+}
+
+fn teams(config: &IssuerConfig, claims: &Claims) -> BTreeSet<String> {
+    words(find(claims, &config.claims.teams), false)
+        .into_iter()
+        .collect()
 }
 
 fn roles(config: &IssuerConfig, claims: &Claims) -> (BTreeSet<Role>, Vec<String>) {
@@ -414,7 +463,7 @@ fn token_id(
     }
 }
 
-fn required_name(claims: &Claims, name: &'static str) -> Result<String, TokenError> {
+pub(crate) fn required_name(claims: &Claims, name: &'static str) -> Result<String, TokenError> {
     claims
         .get(name)
         .and_then(Value::as_str)
@@ -423,7 +472,16 @@ fn required_name(claims: &Claims, name: &'static str) -> Result<String, TokenErr
         .ok_or_else(|| unusable("lacks a claim that is needed", name))
 }
 
-fn is_name(text: &str) -> bool {
+/// The text of a claim that may be absent, and may be nothing but a name.
+pub(crate) fn optional_name(claims: &Claims, name: &'static str) -> Result<Option<String>, TokenError> {
+    if claims.contains_key(name) {
+        required_name(claims, name).map(Some)
+    } else {
+        Ok(None)
+    }
+}
+
+pub(crate) fn is_name(text: &str) -> bool {
     (1..=MOST_NAME_BYTES).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 

@@ -12,6 +12,7 @@ use thiserror::Error;
 use url::{Host, Url};
 
 use crate::introspect::Introspection;
+use crate::sign_in::SignIn;
 
 /// A signature algorithm that an issuer may be allowed (RFC 7518 section 3.1). `none` and the shared-secret
 /// ones do not exist here.
@@ -142,6 +143,8 @@ pub struct IssuerConfig {
     /// How the issuer is asked about its opaque tokens, which are refused where it is not. Signed tokens speak for
     /// themselves. One issuer of a tenant at most.
     pub introspection: Option<Introspection>,
+    /// How people sign in at the issuer for web pages; `None` where they cannot.
+    pub sign_in: Option<SignIn>,
     /// Whether a DPoP proof must carry a nonce of ours.
     pub require_dpop_nonce: bool,
     /// Whether plain http is accepted; on loopback only, whatever is set.
@@ -165,6 +168,7 @@ impl IssuerConfig {
             require_jti: false,
             client_actor: None,
             introspection: None,
+            sign_in: None,
             require_dpop_nonce: false,
             allow_insecure_loopback: false,
         }
@@ -200,6 +204,13 @@ impl IssuerConfig {
             found.push(format!(
                 "issuer `{name}` names no claim for the client or the scope"
             ));
+        }
+        if let Some(sign_in) = &self.sign_in {
+            found.extend(
+                sign_in
+                    .problems()
+                    .map(|problem| format!("sign-in at issuer `{name}` {problem}")),
+            );
         }
         found
     }

@@ -1,12 +1,17 @@
-//! The HTTP client behind discovery: no redirects, no more than a mebibyte, and only addresses that the
+//! The HTTP client behind discovery and whatever else issuers are asked: no redirects, no more than a mebibyte, and only addresses that the
 //! issuer's configuration allows. Knows nothing of keys or tokens.
 
 use std::future::Future;
 use std::pin::Pin;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use openidconnect::http::HeaderValue;
 use openidconnect::{AsyncHttpClient, HttpRequest, HttpResponse};
+use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 use url::Url;
+use url::form_urlencoded::byte_serialize;
 
 use crate::config::{HttpSettings, is_loopback, may_fetch};
 
@@ -78,6 +83,19 @@ impl Fetcher {
 
 fn http(error: &reqwest::Error) -> FetchError {
     FetchError::Http(chain(error))
+}
+
+/// `Authorization` of a client that shows its secret (RFC 6749 section 2.3.1: both are form-encoded first).
+pub(crate) fn basic(
+    client_id: &str,
+    secret: &SecretString,
+) -> Result<HeaderValue, openidconnect::http::header::InvalidHeaderValue> {
+    let encoded = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
+    let (id, secret) = (encoded(client_id), encoded(secret.expose_secret()));
+    let mut credentials =
+        HeaderValue::try_from(format!("Basic {}", STANDARD.encode(format!("{id}:{secret}"))))?;
+    credentials.set_sensitive(true);
+    Ok(credentials)
 }
 
 /// An error with all its causes on one line.

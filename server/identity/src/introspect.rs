@@ -2,18 +2,16 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use openidconnect::HttpRequest;
-use openidconnect::http::{HeaderValue, Method, header};
-use secrecy::{ExposeSecret, SecretString};
+use openidconnect::http::{Method, header};
+use secrecy::SecretString;
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use url::form_urlencoded::{Serializer, byte_serialize};
+use url::form_urlencoded::Serializer;
 
 use crate::error::TokenError;
-use crate::fetch::{Fetcher, chain};
+use crate::fetch::{Fetcher, basic, chain};
 
 /// The most questions to one issuer at once.
 const MOST_AT_ONCE: usize = 32;
@@ -96,16 +94,11 @@ impl Introspector {
     }
 
     fn question(&self, endpoint: &str, token: &str) -> Result<HttpRequest, openidconnect::http::Error> {
-        let encoded = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
-        let id = encoded(&self.settings.client_id);
-        let secret = encoded(self.settings.client_secret.expose_secret());
         let body = Serializer::new(String::new())
             .append_pair("token", token)
             .append_pair("token_type_hint", "access_token")
             .finish();
-        let mut credentials =
-            HeaderValue::try_from(format!("Basic {}", STANDARD.encode(format!("{id}:{secret}"))))?;
-        credentials.set_sensitive(true);
+        let credentials = basic(&self.settings.client_id, &self.settings.client_secret)?;
         openidconnect::http::Request::builder()
             .method(Method::POST)
             .uri(endpoint)

@@ -1,5 +1,5 @@
 //! Who is calling: access tokens of configured issuers, validated by OIDC discovery and the issuers' keys,
-//! and the development issuer of the demo. The only crate that touches `openidconnect`; it knows no HTTP
+//! people who sign in at those issuers for web pages, and the development issuer of the demo. The only crate that touches `openidconnect`; it knows no HTTP
 //! server, no SQL and no policy.
 
 mod cache;
@@ -13,6 +13,7 @@ mod introspect;
 mod jws;
 mod keys;
 mod metadata;
+mod sign_in;
 mod validator;
 
 #[cfg(test)]
@@ -23,4 +24,5 @@ pub use dpop::Proof;
 pub use error::{Refusal, TokenError};
 pub use introspect::Introspection;
 pub use metadata::IssuerMetadata;
+pub use sign_in::{Callback, LoginSecret, Logout, SignIn, SignInChoice, SignInError, SignedIn};
 pub use validator::{Presented, TokenValidator, Validated};

@@ -18,6 +18,10 @@ pub(crate) struct More {
     #[serde(default, deserialize_with = "if_readable")]
     revocation_endpoint: Option<String>,
     #[serde(default, deserialize_with = "if_readable")]
+    end_session_endpoint: Option<String>,
+    #[serde(default, deserialize_with = "if_readable")]
+    authorization_response_iss_parameter_supported: Option<bool>,
+    #[serde(default, deserialize_with = "if_readable")]
     token_endpoint_auth_signing_alg_values_supported: Option<Vec<String>>,
 }
 
@@ -55,6 +59,8 @@ pub struct IssuerMetadata {
     pub registration_endpoint: Option<String>,
     pub introspection_endpoint: Option<String>,
     pub revocation_endpoint: Option<String>,
+    pub end_session_endpoint: Option<String>,
+    pub authorization_response_iss_parameter_supported: bool,
     pub scopes_supported: Vec<String>,
     pub response_types_supported: Vec<String>,
     pub grant_types_supported: Vec<String>,
@@ -73,6 +79,10 @@ impl From<&Discovered> for IssuerMetadata {
             registration_endpoint: found.registration_endpoint().map(ToString::to_string),
             introspection_endpoint: more.introspection_endpoint.clone(),
             revocation_endpoint: more.revocation_endpoint.clone(),
+            end_session_endpoint: more.end_session_endpoint.clone(),
+            authorization_response_iss_parameter_supported: more
+                .authorization_response_iss_parameter_supported
+                .unwrap_or_default(),
             scopes_supported: written(found.scopes_supported()),
             response_types_supported: found
                 .response_types_supported()

@@ -41,10 +41,13 @@ impl Entropy for Counting {
     }
 }
 
+/// Answers a request, head and body, with a status and a body.
+type Answer = Box<dyn Fn(&str) -> (u16, String) + Send>;
+
 /// Serves JSON documents by path.
 pub(crate) struct TestServer {
     pub(crate) base: String,
-    documents: Mutex<HashMap<String, String>>,
+    documents: Mutex<HashMap<String, Answer>>,
     down: AtomicBool,
     hits: AtomicUsize,
     last: Mutex<String>,
@@ -78,7 +81,7 @@ impl TestServer {
                 let line = String::from_utf8_lossy(&request).into_owned();
                 line.clone_into(&mut this.last.lock().unwrap());
                 let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
-                let answer = this.answer(&path);
+                let answer = this.answer(&path, &line);
                 let _ = stream.write_all(answer.as_bytes()).await;
                 let _ = stream.shutdown().await;
             }
@@ -87,10 +90,15 @@ impl TestServer {
     }
 
     pub(crate) fn serve(&self, path: &str, document: &Value) {
+        let document = document.to_string();
+        self.serve_by(path, move |_| (200, document.clone()));
+    }
+
+    pub(crate) fn serve_by(&self, path: &str, answer: impl Fn(&str) -> (u16, String) + Send + 'static) {
         self.documents
             .lock()
             .unwrap()
-            .insert(path.to_owned(), document.to_string());
+            .insert(path.to_owned(), Box::new(answer));
     }
 
     pub(crate) fn set_down(&self, down: bool) {
@@ -107,19 +115,19 @@ impl TestServer {
         self.last.lock().unwrap().clone()
     }
 
-    fn answer(&self, path: &str) -> String {
+    fn answer(&self, path: &str, request: &str) -> String {
         if path.ends_with("/openid-configuration") {
             self.hits.fetch_add(1, Ordering::SeqCst);
         }
-        let found = self.documents.lock().unwrap().get(path).cloned();
-        let (status, body) = match found {
-            _ if self.down.load(Ordering::SeqCst) => ("503 Service Unavailable", String::new()),
-            Some(body) => ("200 OK", body),
-            None => ("404 Not Found", String::new()),
+        let documents = self.documents.lock().unwrap();
+        let (status, body) = match documents.get(path) {
+            _ if self.down.load(Ordering::SeqCst) => (503, String::new()),
+            Some(answer) => answer(request),
+            None => (404, String::new()),
         };
         let length = body.len();
         format!(
-            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+            "HTTP/1.1 {status} -\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
         )
     }
 }

@@ -14,6 +14,7 @@ use handoff_domain::time::{Span, Timestamp};
 use openidconnect::JsonWebKeySet;
 use openidconnect::core::CoreJsonWebKey;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 use crate::cache::{TokenCache, TokenHash};
 use crate::claims::{self, Said};
@@ -31,6 +32,9 @@ const REMEMBERED_FOR: Span = Span::seconds(60);
 
 /// What an issuer said is good for nothing is not asked about again for this long.
 const REFUSED_FOR: Span = Span::seconds(5);
+
+/// The most codes of one issuer that are exchanged at once.
+const MOST_EXCHANGES: usize = 32;
 
 /// What a token says, once it is believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,10 +56,30 @@ pub enum Presented<'r> {
     Dpop(&'r str, Proof<'r>),
 }
 
-struct Issuer {
-    config: IssuerConfig,
-    keys: Arc<IssuerKeys>,
+pub(crate) struct Issuer {
+    pub(crate) config: IssuerConfig,
+    pub(crate) keys: Arc<IssuerKeys>,
+    /// Places for exchanges of codes that are under way.
+    pub(crate) exchanges: Semaphore,
     introspector: Option<Introspector>,
+}
+
+impl Issuer {
+    /// Checks that the issuer signed `jws` by an algorithm that it is allowed, and answers which.
+    pub(crate) async fn vouches(&self, jws: &Jws<'_>) -> Result<Alg, TokenError> {
+        let alg = Alg::parse(&jws.alg)
+            .filter(|alg| self.config.algorithms.contains(alg))
+            .ok_or_else(|| not_held(format!("algorithm {} is not allowed", quoted(&jws.alg))))?;
+        self.keys.verify(jws, alg).await.map_err(|error| match error {
+            KeyError::Signature => not_held("signature does not hold".to_owned()),
+            KeyError::UnknownKey => {
+                let kid = jws.kid.as_deref().map_or("none".to_owned(), quoted);
+                not_held(format!("no such key of the issuer: {kid}"))
+            }
+            KeyError::Unavailable(detail) => TokenError::unavailable(detail),
+        })?;
+        Ok(alg)
+    }
 }
 
 /// What a validator's user works out of each principal, once a token and not once a request.
@@ -63,10 +87,10 @@ type Derive<D> = Box<dyn Fn(&Principal) -> D + Send + Sync>;
 
 /// Validates access tokens of the configured issuers.
 pub struct TokenValidator<D = ()> {
-    issuers: HashMap<String, Issuer>,
+    pub(crate) issuers: HashMap<String, Issuer>,
     /// Their names, as they are configured.
     order: Vec<String>,
-    clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<dyn Clock>,
     derive: Derive<D>,
     remembered: TokenCache<Validated<D>>,
     /// Tokens that an issuer said are good for nothing.
@@ -126,6 +150,7 @@ impl<D> TokenValidator<D> {
             let issuer = Issuer {
                 config,
                 keys,
+                exchanges: Semaphore::new(MOST_EXCHANGES),
                 introspector,
             };
             if by_name.insert(name.clone(), issuer).is_some() {
@@ -278,17 +303,7 @@ impl<D> TokenValidator<D> {
         jws: &Jws<'_>,
         hash: TokenHash,
     ) -> Result<Understood<'v, D>, TokenError> {
-        let alg = Alg::parse(&jws.alg)
-            .filter(|alg| issuer.config.algorithms.contains(alg))
-            .ok_or_else(|| not_held(format!("algorithm {} is not allowed", quoted(&jws.alg))))?;
-        issuer.keys.verify(jws, alg).await.map_err(|error| match error {
-            KeyError::Signature => not_held("signature does not hold".to_owned()),
-            KeyError::UnknownKey => {
-                let kid = jws.kid.as_deref().map_or("none".to_owned(), quoted);
-                not_held(format!("no such key of the issuer: {kid}"))
-            }
-            KeyError::Unavailable(detail) => TokenError::unavailable(detail),
-        })?;
+        issuer.vouches(jws).await?;
         let said = Said::BySignature(jws.typ.as_deref());
         // Reading keys can take a while.
         let now = self.clock.now();
@@ -354,7 +369,7 @@ impl<D> TokenValidator<D> {
         Ok((issuer, self.derived(validated), remember))
     }
 
-    fn derived(&self, validated: Validated) -> Arc<Validated<D>> {
+    pub(crate) fn derived(&self, validated: Validated) -> Arc<Validated<D>> {
         Arc::new(Validated {
             derived: (self.derive)(&validated.principal),
             principal: validated.principal,
@@ -362,7 +377,8 @@ impl<D> TokenValidator<D> {
         })
     }
 
-    fn issuer_of(&self, jws: &Jws<'_>, tenant: &TenantId) -> Result<&Issuer, TokenError> {
+    /// The issuer that `jws` names, where it is one of `tenant`.
+    pub(crate) fn issuer_of(&self, jws: &Jws<'_>, tenant: &TenantId) -> Result<&Issuer, TokenError> {
         jws.claims
             .get("iss")
             .and_then(Value::as_str)
@@ -376,7 +392,7 @@ impl<D> TokenValidator<D> {
 type Understood<'v, D> = (&'v Issuer, Arc<Validated<D>>, Span);
 
 /// What a token without an id of its own is called.
-fn named_by(hash: TokenHash) -> String {
+pub(crate) fn named_by(hash: TokenHash) -> String {
     format!("sha256:{}", URL_SAFE_NO_PAD.encode(hash))
 }
 
@@ -386,7 +402,7 @@ fn of_issuer(hash: TokenHash, issuer: &str) -> TokenHash {
 }
 
 /// The same answer for an unknown issuer and for another tenant's.
-fn foreign() -> TokenError {
+pub(crate) fn foreign() -> TokenError {
     TokenError::invalid(
         "the issuer of the access token is not trusted here",
         "issuer is not configured for this tenant",
@@ -397,7 +413,7 @@ fn not_held(detail: String) -> TokenError {
     TokenError::invalid("the signature of the access token could not be verified", detail)
 }
 
-fn sha256(token: &str) -> TokenHash {
+pub(crate) fn sha256(token: &str) -> TokenHash {
     let digest = ring::digest::digest(&ring::digest::SHA256, token.as_bytes());
     let mut hash = [0; 32];
     for (to, from) in hash.iter_mut().zip(digest.as_ref()) {

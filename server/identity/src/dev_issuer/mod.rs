@@ -13,6 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use handoff_domain::ids::{TenantId, is_fhir_id};
 use handoff_domain::ports::Entropy;
 use handoff_domain::time::{Span, Timestamp};
+use ring::digest::{SHA256, digest};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value, json};
 use thiserror::Error;
@@ -151,7 +152,8 @@ impl DevIssuer {
                 "user/*.cruds",
                 "system/*.cruds",
             ],
-            "claims_supported": ["sub", "name", "fhirUser", "roles", "teams"],
+            "authorization_response_iss_parameter_supported": true,
+            "claims_supported": ["sub", "name", "fhirUser", "roles", "teams", "auth_time", "sid"],
         })
     }
 
@@ -236,7 +238,7 @@ impl DevIssuer {
             ))?;
         let access_token = self.access_token(login.person, client_id, &login.scope, None, now)?;
         let id_token = if login.scope.split(' ').any(|scope| scope == "openid") {
-            Some(self.id_token(login.person, client_id, login.nonce.as_deref(), login.since, now)?)
+            Some(self.id_token(&login, client_id, &access_token, now)?)
         } else {
             None
         };
@@ -274,16 +276,29 @@ impl DevIssuer {
 
     fn id_token(
         &self,
-        member: &CastMember,
+        login: &Kept,
         client_id: &str,
-        nonce: Option<&str>,
-        since: Timestamp,
+        access_token: &SecretString,
         now: Timestamp,
     ) -> Result<SecretString, DevIssuerError> {
+        let member = login.person;
+        let hash = digest(&SHA256, access_token.expose_secret().as_bytes());
+        let half = hash
+            .as_ref()
+            .first_chunk::<16>()
+            .map(|half| URL_SAFE_NO_PAD.encode(half));
         let mut claims = self.claims(member, client_id, now);
         set(&mut claims, "name", json!(member.name));
-        set(&mut claims, "auth_time", json!(since.0.div_euclid(1_000_000)));
-        if let Some(nonce) = nonce {
+        set(&mut claims, "roles", json!([member.role]));
+        set(&mut claims, "teams", json!(member.teams));
+        set(&mut claims, "sid", json!(self.entropy.fresh_id()));
+        set(&mut claims, "at_hash", json!(half));
+        set(
+            &mut claims,
+            "auth_time",
+            json!(login.since.0.div_euclid(1_000_000)),
+        );
+        if let Some(nonce) = &login.nonce {
             set(&mut claims, "nonce", json!(nonce));
         }
         self.sign("JWT", &claims)

@@ -118,6 +118,14 @@ fn a_login_gives_the_persons_tokens_to_the_client() {
         (&id["sub"], &id["aud"], &id["nonce"]),
         (&json!("otis"), &json!("app"), &json!("n-1"))
     );
+    assert_eq!(id["auth_time"], json!(NOW.0 / 1_000_000));
+    assert_eq!(id["sid"].as_str().map(str::len), Some(32));
+    assert_eq!(id["at_hash"].as_str().map(str::len), Some(22));
+    let otis = Realm::Default.member("otis").unwrap();
+    assert_eq!(
+        (&id["fhirUser"], &id["roles"], &id["teams"]),
+        (&json!(otis.fhir_user), &json!([otis.role]), &json!(otis.teams))
+    );
     let access = claims(&tokens.access_token);
     assert_eq!(
         (&access["sub"], &access["client_id"]),

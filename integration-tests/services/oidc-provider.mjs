@@ -9,8 +9,9 @@
 // signed with RS256. `gateway` may introspect all of them.
 //
 // `app` is a public client for the authorization code flow with PKCE: people of the cast
-// sign in on a page without a password. `backend` authenticates with private_key_jwt by
-// the keys in CLIENT_JWKS.
+// sign in on a page without a password. `smart-app` is one that runs in a browser, on any
+// port of 127.0.0.1: it may call the token endpoint from there, and learns there which patient
+// it was launched for. `backend` authenticates with private_key_jwt by the keys in CLIENT_JWKS.
 //
 // PORT takes a certain port. A line `rotate` on standard input replaces the signing keys.
 
@@ -23,9 +24,15 @@ import Provider from 'oidc-provider';
 const SECRET = 'test-only-not-a-secret';
 const AUDIENCE = 'https://handoff.example/fhir';
 const OTHER_AUDIENCE = 'https://elsewhere.example/fhir';
-const SCOPES = 'system/*.cruds user/*.cruds patient/*.rs launch/patient';
-// Where `app` is called back; a native app's loopback address may have any port.
+const SCOPES = [
+  'system/*.cruds user/*.cruds patient/*.rs launch/patient',
+  'patient/Task.rs patient/DocumentReference.rs patient/Binary.rs',
+].join(' ');
+// The patient of every launch.
+const PATIENT = 'ada';
+// Where the apps are called back; a native app's loopback address may have any port.
 const CALLBACK = 'http://127.0.0.1/callback';
+const BROWSER_CALLBACK = 'http://127.0.0.1/';
 
 const cast = {
   ehr: { roles: ['placer'], fhirUser: 'Organization/referring-clinic' },
@@ -64,14 +71,14 @@ const client = (clientId) => ({
   token_endpoint_auth_method: 'client_secret_post',
 });
 
-const app = {
-  client_id: 'app',
+const publicClient = (clientId, callback) => ({
+  client_id: clientId,
   application_type: 'native',
   grant_types: ['authorization_code', 'refresh_token'],
   response_types: ['code'],
-  redirect_uris: [CALLBACK],
+  redirect_uris: [callback],
   token_endpoint_auth_method: 'none',
-};
+});
 
 const gateway = { ...client('gateway'), token_endpoint_auth_method: 'client_secret_basic' };
 
@@ -88,7 +95,7 @@ const backend = () => ({
 const claimsIn = (_ctx, token) => {
   const claims = { ...claimsOf(token.accountId ?? token.clientId) };
   if (token.accountId && token.scope?.includes('launch/patient')) {
-    claims.patient = 'ada';
+    claims.patient = PATIENT;
   }
   return claims;
 };
@@ -96,7 +103,8 @@ const claimsIn = (_ctx, token) => {
 const configuration = async () => ({
   clients: [
     ...Object.keys(cast).flatMap((name) => ['', '-es256', '-opaque'].map((kind) => client(name + kind))),
-    app,
+    publicClient('app', CALLBACK),
+    publicClient('smart-app', BROWSER_CALLBACK),
     gateway,
     ...(process.env.CLIENT_JWKS ? [backend()] : []),
   ],
@@ -104,6 +112,9 @@ const configuration = async () => ({
   cookies: { keys: ['test only'] },
   scopes: [...SCOPES.split(' '), 'openid', 'offline_access', 'fhirUser'],
   claims: { openid: ['sub'], fhirUser: ['fhirUser'] },
+  // SMART: `fhirUser` is in the id token.
+  conformIdTokenClaims: false,
+  clientBasedCORS: (_ctx, origin, asking) => asking.clientId === 'smart-app' && /^http:\/\/127\.0\.0\.1:\d+$/.test(origin),
   findAccount: (_ctx, id) => (people.includes(id)
     ? { accountId: id, claims: () => ({ sub: id, fhirUser: cast[id].fhirUser }) }
     : undefined),
@@ -141,7 +152,7 @@ const signIn = async (provider, request, response) => {
   if (prompt.name === 'login' && request.method === 'GET') {
     const buttons = people.map((name) => `<button name="who" value="${name}">${name}</button>`).join('');
     response.writeHead(200, { 'content-type': 'text/html; charset=utf-8' });
-    response.end(`<!doctype html><html lang="en"><title>Sign in</title><main><h1>Sign in</h1><form method="post">${buttons}</form></main></html>`);
+    response.end(`<!doctype html><html lang="en"><title>Sign in</title><link rel="icon" href="data:,"><main><h1>Sign in</h1><form method="post">${buttons}</form></main></html>`);
     return;
   }
   let result;
@@ -160,6 +171,13 @@ const signIn = async (provider, request, response) => {
   await provider.interactionFinished(request, response, result, { mergeWithLastSubmission: true });
 };
 
+// SMART App Launch: the token response names the patient in context.
+const nameThePatient = async (ctx, next) => {
+  await next();
+  const granted = ctx.oidc?.route === 'token' && ctx.status === 200 ? ctx.body?.scope ?? '' : '';
+  if (granted.split(' ').includes('launch/patient')) ctx.body.patient = PATIENT;
+};
+
 // Node 18 knows Web Crypto only as a module.
 globalThis.crypto ??= webcrypto;
 
@@ -170,6 +188,7 @@ server.listen(Number(process.env.PORT ?? 0), '127.0.0.1', async () => {
   const issuer = `http://127.0.0.1:${server.address().port}`;
   const renew = async () => {
     const provider = new Provider(issuer, await configuration());
+    provider.use(nameThePatient);
     provider.on('server_error', (_ctx, error) => console.error('server error:', error.message));
     const callback = provider.callback();
     handle = (request, response) => {

@@ -7,6 +7,9 @@ use crate::{Answer, Client, TestApp};
 /// The patient that most scenes are about.
 pub const ADA: &str = "Patient/ada";
 
+/// Another one.
+pub const BEN: &str = "Patient/ben";
+
 /// The name of every patient of the tests; `checks/logs` looks for it in the logs.
 pub const MARKER: &str = "Zebulon-Marker";
 
@@ -62,9 +65,13 @@ pub fn document_reference(binary: &str, patient: &str) -> Value {
 
 /// Stores a document about Ada with this content, as `client`.
 pub async fn document(client: &Client, content: &[u8]) -> Document {
+    document_about(client, ADA, content).await
+}
+
+async fn document_about(client: &Client, patient: &str, content: &[u8]) -> Document {
     let binary = upload(client, content).await;
     let id = client
-        .post("/fhir/DocumentReference", &document_reference(&binary, ADA))
+        .post("/fhir/DocumentReference", &document_reference(&binary, patient))
         .await
         .expect(201)
         .id();
@@ -93,6 +100,15 @@ pub fn task(status: &str, document: &str, owner: Option<&str>) -> Value {
         task["owner"] = json!({"reference": owner});
     }
     task
+}
+
+/// Stores a referral of Lane's about Ben, as `ehr`: the Task's id, and the document.
+pub async fn about_ben(ehr: &Client) -> (String, Document) {
+    let document = document_about(ehr, BEN, b"%PDF-1.4 about somebody else").await;
+    let mut about = task("accepted", &document.id, Some("Practitioner/lane"));
+    about["for"]["reference"] = json!(BEN);
+    let task = ehr.post("/fhir/Task", &about).await.expect(201).id();
+    (task, document)
 }
 
 /// The usual scene: `ehr` has given `lane` one document, under a Task that is accepted.

@@ -5,6 +5,7 @@ mod bad_clients;
 mod bad_input;
 mod bad_tokens;
 mod bench;
+mod browser;
 mod certified;
 mod chaos;
 mod chaos_checker;

@@ -1,13 +1,12 @@
 //! SMART scopes: they cap what a token can do, to the letter, for reads, searches, counts, histories, changes, Bundles,
 //! operations and content, and they never add to the caller's rights.
 
-use handoff_integration_tests::scene::{ADA, Document, Referral, document_reference, task, upload};
+use handoff_integration_tests::scene::{ADA, BEN, Referral, about_ben, document_reference, task, upload};
 use handoff_integration_tests::{Answer, Client, TestApp, on_both};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 const LANE: &str = "Practitioner/lane";
-const BEN: &str = "Patient/ben";
 
 /// Refused for want of a scope, which the challenge names.
 fn wants(answer: Answer, scope: &str) {
@@ -33,23 +32,6 @@ async fn total(client: &Client, search: &str) -> u64 {
     client.get(search).await.expect(200).json()["total"]
         .as_u64()
         .expect("a total")
-}
-
-/// A referral of Lane's about another patient.
-async fn about_ben(ehr: &Client) -> (String, Document) {
-    let content = b"%PDF-1.4 about somebody else".to_vec();
-    let binary = upload(ehr, &content).await;
-    let reference = document_reference(&binary, BEN);
-    let id = ehr
-        .post("/fhir/DocumentReference", &reference)
-        .await
-        .expect(201)
-        .id();
-    let mut about = task("accepted", &id, Some(LANE));
-    about["for"]["reference"] = json!(BEN);
-    let task = ehr.post("/fhir/Task", &about).await.expect(201).id();
-    let document = Document { id, binary, content };
-    (task, document)
 }
 
 on_both! {

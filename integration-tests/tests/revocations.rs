@@ -345,9 +345,9 @@ async fn the_command_line_blocks_all_tenants() {
     assert_eq!(ids.len(), 2, "{}", listed.out);
     assert!(listed.out.contains("incident 4711"), "{}", listed.out);
     for id in &ids {
-        let lifted = run(&["revoke", "--config", file, "--all-tenants", "--lift", id]).await;
-        assert_eq!(lifted.code, Some(0), "{}", lifted.err);
-        assert!(lifted.out.contains("stands no more"), "{}", lifted.out);
+        let ended = run(&["revoke", "--config", file, "--all-tenants", "--lift", id]).await;
+        assert_eq!(ended.code, Some(0), "{}", ended.err);
+        assert!(ended.out.contains("stands no more"), "{}", ended.out);
     }
     let listed = run(&["revoke", "--config", file, "--tenant", "b", "--list"]).await;
     assert!(listed.out.contains("no block stands"), "{}", listed.out);

@@ -2,7 +2,7 @@
 
 use handoff_domain::access::Role;
 use handoff_domain::ids::TenantId;
-use handoff_identity::{Alg, Introspection, IssuerConfig};
+use handoff_identity::{Alg, Introspection, IssuerConfig, SignIn};
 use toml::{Table, Value};
 use url::Url;
 
@@ -116,7 +116,7 @@ fn one(section: &mut Section<'_>) -> Option<IssuerConfig> {
     let mut role_map = defaults.role_map;
     for (external, canonical) in section.pairs("roles").unwrap_or_default() {
         if let Some(role) = Role::parse(&canonical) {
-            role_map.insert(external, role);
+            role_map.insert(external.to_lowercase(), role);
         } else {
             let known = Role::ALL.map(Role::as_str).join(", ");
             let text = format!("`{external}` is mapped to `{canonical}`, which is no role");
@@ -140,6 +140,7 @@ fn one(section: &mut Section<'_>) -> Option<IssuerConfig> {
     }
     let leeway = section.number("leeway_seconds", 60, 0, 300);
     let introspection = introspection(section);
+    let sign_in = sign_in(section);
     let issuer = IssuerConfig {
         claims,
         role_map,
@@ -156,6 +157,7 @@ fn one(section: &mut Section<'_>) -> Option<IssuerConfig> {
         client_actor: section.text("client_actor"),
         require_dpop_nonce: section.flag("dpop_nonce", defaults.require_dpop_nonce),
         introspection,
+        sign_in,
         // Who is elsewhere must not send us to this machine.
         allow_insecure_loopback: Url::parse(&defaults.issuer).is_ok_and(|url| super::is_loopback(&url)),
         issuer: defaults.issuer,
@@ -225,6 +227,30 @@ fn introspection(section: &mut Section<'_>) -> Option<Introspection> {
             None
         }
     }
+}
+
+/// How people sign in at the issuer; not at all where no client is named.
+fn sign_in(section: &mut Section<'_>) -> Option<SignIn> {
+    let client_id = section.text("sign_in_client_id");
+    let client_secret = section.secret("sign_in_client_secret", "sign_in_client_secret_file");
+    let scopes = section.texts("sign_in_scopes");
+    let label = section.text("sign_in_label");
+    let Some(client_id) = client_id else {
+        if client_secret.is_some() || scopes.is_some() || label.is_some() {
+            section.problem(
+                "sign_in_client_id",
+                "is missing",
+                "name the client as which people are sent to sign in, or remove the other `sign_in_` keys",
+            );
+        }
+        return None;
+    };
+    Some(SignIn {
+        client_id,
+        client_secret,
+        scopes: scopes.unwrap_or_else(|| vec!["profile".to_owned(), "fhirUser".to_owned()]),
+        label: label.unwrap_or_else(|| "Sign in".to_owned()),
+    })
 }
 
 /// Says what is unsafe about an issuer's name.

@@ -1,7 +1,5 @@
 //! Standing blocks: where they stand, until when, and which Tasks each kind concerns.
 
-use std::sync::Arc;
-
 use handoff_domain::grant::Grant;
 use handoff_domain::ports::SearchIndex;
 use handoff_domain::redemption::RedemptionState;
@@ -9,7 +7,7 @@ use handoff_domain::standing::{Block, Standing, Target};
 use handoff_domain::{BlockId, Handle, Reason, TenantId};
 
 use crate::rig::{
-    NOW, Rig, actor, after, binary_id, body, bound, document, document_id, grant_id, insert_task, on_both,
+    NOW, actor, after, binary_id, body, bound, document, document_id, grant_id, insert_task, on_both,
     redemption, redemption_id, task, task_id,
 };
 

@@ -16,6 +16,7 @@ pub mod ports;
 pub mod reason;
 pub mod redemption;
 pub mod scopes;
+pub mod session;
 pub mod standing;
 pub mod task;
 pub mod time;

@@ -14,6 +14,7 @@ use handoff_domain::ports::{
 };
 use handoff_domain::reason::Reason;
 use handoff_domain::redemption::Redemption;
+use handoff_domain::session::{Session, Sessions};
 use handoff_domain::standing::{Block, Standing, Target};
 use handoff_domain::task::Task;
 use handoff_domain::time::{Span, Timestamp};
@@ -67,6 +68,7 @@ impl Read for MeasuredTx<'_> {
         fn tasks_of_document(&mut self, tenant: &TenantId, document: &DocumentId) -> Result<Vec<TaskId>, StoreError>;
         fn children(&mut self, tenant: &TenantId, task: &TaskId) -> Result<Vec<TaskId>, StoreError>;
         fn teams_of(&mut self, tenant: &TenantId, actor: &ActorRef, since: Timestamp) -> Result<Vec<String>, StoreError>;
+        fn session(&mut self, tenant: &TenantId, id: &str) -> Result<Option<Session>, StoreError>;
         fn standing_everywhere(&mut self) -> Result<HashMap<TenantId, Standing>, StoreError>;
         fn standing(&mut self, tenant: &TenantId) -> Result<Standing, StoreError>;
         fn blocks(&mut self, tenant: &TenantId, limit: u32) -> Result<Vec<Block>, StoreError>;
@@ -112,6 +114,10 @@ impl Tx for MeasuredTx<'_> {
         fn update_redemption(&mut self, tenant: &TenantId, redemption: &Redemption) -> Result<(), StoreError>;
         fn cut_redemptions(&mut self, tenant: &TenantId, grant: &GrantId, reason: Reason, now: Timestamp) -> Result<u32, StoreError>;
         fn reopen_redemptions(&mut self, tenant: &TenantId, grant: &GrantId, reason: Reason, now: Timestamp) -> Result<u32, StoreError>;
+        fn insert_session(&mut self, tenant: &TenantId, session: &Session) -> Result<(), StoreError>;
+        fn touch_session(&mut self, tenant: &TenantId, id: &str, now: Timestamp) -> Result<(), StoreError>;
+        fn end_sessions(&mut self, tenant: &TenantId, which: &Sessions) -> Result<usize, StoreError>;
+        fn forget_sessions(&mut self, now: Timestamp, idle_since: Timestamp) -> Result<usize, StoreError>;
         fn place_block(&mut self, tenant: &TenantId, block: &Block) -> Result<(), StoreError>;
         fn lift_block(&mut self, tenant: &TenantId, id: &BlockId, by: &ActorRef, now: Timestamp) -> Result<bool, StoreError>;
         fn remember_actor(&mut self, tenant: &TenantId, actor: &ActorRef, teams: &[String], seen: Timestamp) -> Result<(), StoreError>;

@@ -20,6 +20,7 @@ mod outbox;
 mod redemptions;
 mod schema;
 mod search;
+mod sessions;
 mod standing;
 mod statement;
 mod store;

@@ -261,6 +261,22 @@ diesel::table! {
 }
 
 diesel::table! {
+    /// People who signed in with a browser.
+    sessions (tenant, id) {
+        tenant -> Text,
+        id -> Text,
+        issuer -> Text,
+        subject -> Text,
+        sid -> Nullable<Text>,
+        claims -> Text,
+        key -> Binary,
+        began_at -> BigInt,
+        seen_at -> BigInt,
+        ends_at -> BigInt,
+    }
+}
+
+diesel::table! {
     /// Which processes live. Belongs to no tenant.
     processes (name) {
         name -> Text,

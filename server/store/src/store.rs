@@ -14,7 +14,7 @@ use crate::dialect::Purpose;
 use crate::engine::{Counters, Done, Engine, Pool};
 use crate::leases;
 use crate::migrations::missing;
-use crate::unit::{self, Session};
+use crate::unit::{self, Reader};
 use cuts::CutNews;
 
 /// Opens the database, which must have been migrated: see [`crate::migrate`].
@@ -106,7 +106,7 @@ fn session(pool: &Pool, reading: Reading) -> BoxFuture<'_, Result<(), StoreError
     Box::pin(pool.run(move |lease| {
         let result = lease
             .connection()
-            .and_then(|connection| reading(&mut Session { connection }));
+            .and_then(|connection| reading(&mut Reader { connection }));
         if matches!(result, Err(StoreError::Unavailable(_))) {
             lease.give_up();
         }

@@ -12,6 +12,7 @@ use handoff_domain::ports::{
     Version, Work,
 };
 use handoff_domain::redemption::Redemption;
+use handoff_domain::session::{Session, Sessions};
 use handoff_domain::standing::{Block, Standing, Target};
 use handoff_domain::task::Task;
 use handoff_domain::{
@@ -25,11 +26,12 @@ use crate::error::OrRefused;
 use crate::search::Digest;
 use crate::tasks::Links;
 use crate::{
-    actors, audit, binaries, documents, grants, history, outbox, redemptions, search, standing, tasks,
+    actors, audit, binaries, documents, grants, history, outbox, redemptions, search, sessions, standing,
+    tasks,
 };
 
 /// Reads outside of any transaction.
-pub(crate) struct Session<'c> {
+pub(crate) struct Reader<'c> {
     /// Where to read.
     pub(crate) connection: &'c mut AnyConnection,
 }
@@ -191,7 +193,7 @@ impl Unit<'_> {
     }
 }
 
-impl Session<'_> {
+impl Reader<'_> {
     fn reading<T>(
         &mut self,
         _tables: &[&str],
@@ -267,6 +269,7 @@ macro_rules! reads {
         children(tenant: &TenantId, task: &TaskId) -> Vec<TaskId> = tasks::children, of ["task_parents"];
         teams_of(tenant: &TenantId, actor: &ActorRef, since: Timestamp) -> Vec<String>
             = actors::teams_of, of ["actors"];
+        session(tenant: &TenantId, id: &str) -> Option<Session> = sessions::session, of ["sessions"];
         standing_everywhere() -> HashMap<TenantId, Standing> = standing::everywhere, of ["standing_blocks"];
         standing(tenant: &TenantId) -> Standing = standing::of_tenant, of ["standing_blocks"];
         blocks(tenant: &TenantId, limit: u32) -> Vec<Block> = standing::blocks, of ["standing_blocks"];
@@ -283,7 +286,7 @@ macro_rules! reads {
     })+};
 }
 
-reads!(Session<'_>, Unit<'_>);
+reads!(Reader<'_>, Unit<'_>);
 
 impl Tx for Unit<'_> {
     fn lock_tasks(&mut self, tenant: &TenantId, ids: &[TaskId]) -> Result<Vec<Task>, StoreError> {
@@ -413,6 +416,25 @@ impl Tx for Unit<'_> {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         self.attempt(|unit| standing::lift(unit, tenant, id, by, now))
+    }
+
+    fn insert_session(&mut self, tenant: &TenantId, session: &Session) -> Result<(), StoreError> {
+        self.attempt(|unit| {
+            sessions::insert(unit, tenant, session);
+            Ok(())
+        })
+    }
+
+    fn touch_session(&mut self, tenant: &TenantId, id: &str, now: Timestamp) -> Result<(), StoreError> {
+        self.attempt(|unit| sessions::touch(unit, tenant, id, now))
+    }
+
+    fn end_sessions(&mut self, tenant: &TenantId, which: &Sessions) -> Result<usize, StoreError> {
+        self.attempt(|unit| sessions::end(unit, tenant, which))
+    }
+
+    fn forget_sessions(&mut self, now: Timestamp, idle_since: Timestamp) -> Result<usize, StoreError> {
+        self.attempt(|unit| sessions::forget(unit, now, idle_since))
     }
 
     fn remember_actor(

@@ -27,6 +27,8 @@ mod rig;
 mod schema;
 #[path = "store/search.rs"]
 mod search;
+#[path = "store/sessions.rs"]
+mod sessions;
 #[path = "store/standing.rs"]
 mod standing;
 #[path = "store/tasks.rs"]

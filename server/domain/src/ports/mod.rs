@@ -2,11 +2,13 @@
 //! Adapters live in other crates; only wiring names a concrete one.
 
 mod blob;
+mod ledger;
 mod matching;
 mod store;
 mod work;
 
 pub use blob::{BlobError, BlobPin, BlobStore, ByteStream, Uploaded};
+pub use ledger::{AuditSearch, RecordedRow};
 pub use matching::{Subject, bare};
 pub use store::*;
 pub use work::{Reading, Verdict, Work, WorkError, read, watch, write};

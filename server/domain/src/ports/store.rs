@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use thiserror::Error;
 
 use super::BoxFuture;
+use super::ledger::{AuditSearch, RecordedRow};
 use super::work::{Reading, Work};
 use crate::audit::AuditRow;
 use crate::document::{Document, StoredBinary};
@@ -14,6 +15,7 @@ use crate::ids::{ActorRef, BinaryId, BlockId, DocumentId, GrantId, Handle, Redem
 use crate::outbox::TopicEvent;
 use crate::reason::Reason;
 use crate::redemption::{Redemption, RedemptionState};
+use crate::session::{Session, Sessions};
 use crate::standing::{Block, Standing, Target};
 use crate::task::Task;
 use crate::time::{Span, Timestamp};
@@ -211,44 +213,6 @@ pub struct Found {
     pub total: Option<u64>,
 }
 
-/// A search in the audit. All given must hold.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AuditSearch {
-    /// Row id.
-    pub id: Option<String>,
-    /// Event codes, any of.
-    pub events: Vec<String>,
-    /// Actor reference.
-    pub actor: Option<String>,
-    /// Patient reference.
-    pub patient: Option<String>,
-    /// Relative reference or id of anything it was about: Task, document, Binary, grant, redemption.
-    pub entity: Option<String>,
-    /// Outcome word.
-    pub outcome: Option<String>,
-    /// Correlation id.
-    pub correlation: Option<String>,
-    /// Recorded in `[from, until)`.
-    pub recorded: Option<(Timestamp, Timestamp)>,
-    /// Oldest first instead of newest first.
-    pub oldest_first: bool,
-    /// The most to return.
-    pub limit: u32,
-    /// Continue after this sequence number.
-    pub after: Option<i64>,
-}
-
-/// An audit row with its place in the ledger.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RecordedRow {
-    /// Its place.
-    pub sequence: i64,
-    /// Its id: the AuditEvent's logical id.
-    pub id: String,
-    /// The row.
-    pub row: AuditRow,
-}
-
 /// Reads that need no transaction with a write.
 pub trait Read {
     /// The Task.
@@ -346,6 +310,9 @@ pub trait Read {
         actor: &ActorRef,
         since: Timestamp,
     ) -> Result<Vec<String>, StoreError>;
+
+    /// A browser session, whether it may still be used or not.
+    fn session(&mut self, tenant: &TenantId, id: &str) -> Result<Option<Session>, StoreError>;
 
     /// What operators have blocked, by tenant; tenants without a block are not in it.
     fn standing_everywhere(&mut self) -> Result<HashMap<TenantId, Standing>, StoreError>;
@@ -542,6 +509,18 @@ pub trait Tx: Read {
         by: &ActorRef,
         now: Timestamp,
     ) -> Result<bool, StoreError>;
+
+    /// Stores a new browser session.
+    fn insert_session(&mut self, tenant: &TenantId, session: &Session) -> Result<(), StoreError>;
+
+    /// Writes down that a session was used.
+    fn touch_session(&mut self, tenant: &TenantId, id: &str, now: Timestamp) -> Result<(), StoreError>;
+
+    /// Ends sessions; answers how many there were.
+    fn end_sessions(&mut self, tenant: &TenantId, which: &Sessions) -> Result<usize, StoreError>;
+
+    /// Forgets sessions of all tenants that have ended, or were last used before `idle_since`; answers how many.
+    fn forget_sessions(&mut self, now: Timestamp, idle_since: Timestamp) -> Result<usize, StoreError>;
 
     /// Adds an audit row; it is written when the transaction commits, and the commit fails if it can't be.
     fn record(&mut self, tenant: &TenantId, row: AuditRow);

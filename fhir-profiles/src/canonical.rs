@@ -22,6 +22,8 @@ canonicals! {
     REDEMPTION_STATUS_SYSTEM = "CodeSystem" / "redemption-status";
     /// What the server writes into `Task.businessStatus`.
     BUSINESS_STATUS_SYSTEM = "CodeSystem" / "business-status";
+    /// Kinds of Task that the server makes itself, in `Task.code`.
+    TASK_TYPE_SYSTEM = "CodeSystem" / "task-type";
     /// Canonical classes of documents.
     DOCUMENT_CLASS_SYSTEM = "CodeSystem" / "document-class";
     /// Levels of classification.

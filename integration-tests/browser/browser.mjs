@@ -20,8 +20,8 @@ const FLAGS = [
   '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE [::1], EXCLUDE localhost',
 ];
 // How long one step and a whole visit may take, in milliseconds.
-const STEP = 20_000;
-const VISIT = 60_000;
+const STEP = 45_000;
+const VISIT = 120_000;
 
 const LOOPBACK = ['127.0.0.1', '[::1]', 'localhost'];
 // Chromium's note on an answer of 400 and above, which is judged as an answer.

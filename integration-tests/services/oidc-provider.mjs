@@ -13,6 +13,8 @@
 // port of 127.0.0.1: it may call the token endpoint from there, and learns there which patient
 // it was launched for. `backend` authenticates with private_key_jwt by the keys in CLIENT_JWKS.
 //
+// `pages` is the server under test itself, at the base URL in PAGES.
+//
 // PORT takes a certain port. A line `rotate` on standard input replaces the signing keys.
 
 import { webcrypto } from 'node:crypto';
@@ -36,7 +38,7 @@ const BROWSER_CALLBACK = 'http://127.0.0.1/';
 
 const cast = {
   ehr: { roles: ['placer'], fhirUser: 'Organization/referring-clinic' },
-  lane: { roles: ['physician'], teams: ['cardiology'], fhirUser: 'Practitioner/lane' },
+  lane: { roles: ['physician'], teams: ['cardiology'], fhirUser: 'Practitioner/lane', name: 'Dr. Lane' },
   otis: { roles: ['physician'], teams: ['oncology'], fhirUser: 'Practitioner/otis' },
   clerk: { roles: ['team-member'], teams: ['cardiology'], fhirUser: 'Practitioner/clerk' },
   interface: { roles: ['subscriber'] },
@@ -82,6 +84,19 @@ const publicClient = (clientId, callback) => ({
 
 const gateway = { ...client('gateway'), token_endpoint_auth_method: 'client_secret_basic' };
 
+// The server's own pages, where people sign in with a browser.
+const pages = (base) => ({
+  client_id: 'pages',
+  client_secret: SECRET,
+  grant_types: ['authorization_code'],
+  response_types: ['code'],
+  redirect_uris: [`${base}/sign-in/callback`],
+  post_logout_redirect_uris: [`${base}/signed-out`],
+  backchannel_logout_uri: `${base}/sign-out/back-channel`,
+  backchannel_logout_session_required: true,
+  token_endpoint_auth_method: 'client_secret_basic',
+});
+
 const backend = () => ({
   client_id: 'backend',
   grant_types: ['client_credentials'],
@@ -107,17 +122,20 @@ const configuration = async () => ({
     publicClient('smart-app', BROWSER_CALLBACK),
     gateway,
     ...(process.env.CLIENT_JWKS ? [backend()] : []),
+    ...(process.env.PAGES ? [pages(process.env.PAGES)] : []),
   ],
   jwks: { keys: [await signingKey('RS256'), await signingKey('ES256')] },
   cookies: { keys: ['test only'] },
   scopes: [...SCOPES.split(' '), 'openid', 'offline_access', 'fhirUser'],
-  claims: { openid: ['sub'], fhirUser: ['fhirUser'] },
+  claims: { openid: ['sub', 'sid', 'roles', 'teams', 'name'], fhirUser: ['fhirUser'] },
   // SMART: `fhirUser` is in the id token.
   conformIdTokenClaims: false,
   clientBasedCORS: (_ctx, origin, asking) => asking.clientId === 'smart-app' && /^http:\/\/127\.0\.0\.1:\d+$/.test(origin),
   findAccount: (_ctx, id) => (people.includes(id)
-    ? { accountId: id, claims: () => ({ sub: id, fhirUser: cast[id].fhirUser }) }
+    ? { accountId: id, claims: () => ({ sub: id, ...cast[id] }) }
     : undefined),
+  // Without its guard against requests to loopback, where the server under test is.
+  fetch: (url, { dispatcher, ...options }) => globalThis.fetch(url, options),
   interactions: { url: (_ctx, interaction) => `/interaction/${interaction.uid}` },
   ttl: { ClientCredentials: 3600, AccessToken: 3600, RefreshToken: 3600 },
   extraTokenClaims: claimsIn,
@@ -126,6 +144,7 @@ const configuration = async () => ({
     dPoPSigningAlgValues: ['ES256'],
   },
   features: {
+    backchannelLogout: { enabled: true },
     clientCredentials: { enabled: true },
     devInteractions: { enabled: false },
     dPoP: { enabled: true },
@@ -189,6 +208,7 @@ server.listen(Number(process.env.PORT ?? 0), '127.0.0.1', async () => {
   const renew = async () => {
     const provider = new Provider(issuer, await configuration());
     provider.use(nameThePatient);
+    provider.on('backchannel.error', (_ctx, error) => console.error('back-channel:', error.message));
     provider.on('server_error', (_ctx, error) => console.error('server error:', error.message));
     const callback = provider.callback();
     handle = (request, response) => {

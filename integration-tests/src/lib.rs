@@ -14,8 +14,10 @@ pub mod proxy;
 pub mod races;
 pub mod scene;
 pub mod slow;
+pub mod visitor;
 
 use std::fs::File;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -349,6 +351,12 @@ fn log_to_file() {
         // Set once for the process; another test binary's would be an error of the harness.
         tracing_subscriber::util::SubscriberInitExt::try_init(subscriber).expect("one subscriber");
     });
+}
+
+/// A loopback address that nobody listens on yet.
+pub fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address")
 }
 
 /// Waits until `condition` holds, or fails after ten seconds.

@@ -7,17 +7,18 @@ use std::process::Stdio;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use handoff::wiring::Identity;
 use handoff_domain::ids::TenantId;
-use handoff_identity::IssuerConfig;
-use reqwest::header::{COOKIE, LOCATION, SET_COOKIE};
+use handoff_identity::{IssuerConfig, SignIn};
 use reqwest::{Response, StatusCode, Url};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-use crate::http_client;
 use crate::issuer::AUDIENCE;
+use crate::visitor::Visitor;
+use crate::{Backend, Client, TestApp, free_address, http_client};
 
 /// The secret of the clients that have one.
 pub const SECRET: &str = "test-only-not-a-secret";
@@ -35,10 +36,16 @@ pub struct Provider {
 impl Provider {
     /// Starts one on a free port. `backend_keys` are those of the client `backend`.
     pub async fn start(backend_keys: Option<&Value>) -> Self {
-        Self::start_at(0, backend_keys).await
+        let keys = backend_keys.map(|keys| ("CLIENT_JWKS", keys.to_string()));
+        Self::start_at(0, keys).await
     }
 
-    async fn start_at(port: u16, backend_keys: Option<&Value>) -> Self {
+    /// Starts one where people sign in for the pages of a server at `base`.
+    pub async fn for_pages(base: &str) -> Self {
+        Self::start_at(0, Some(("PAGES", base.to_owned()))).await
+    }
+
+    async fn start_at(port: u16, told: Option<(&str, String)>) -> Self {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut command = Command::new("node");
         command
@@ -48,8 +55,8 @@ impl Provider {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .kill_on_drop(true);
-        if let Some(keys) = backend_keys {
-            command.env("CLIENT_JWKS", keys.to_string());
+        if let Some((name, value)) = told {
+            command.env(name, value);
         }
         let mut process = command.spawn().expect("node is installed");
         let orders = process.stdin.take().expect("a pipe");
@@ -97,6 +104,24 @@ impl Provider {
                 vec![AUDIENCE.to_owned()],
             )
         }
+    }
+
+    /// As a server trusts it, with people who sign in for its pages.
+    pub fn with_sign_in(&self) -> IssuerConfig {
+        IssuerConfig {
+            sign_in: Some(SignIn {
+                client_id: "pages".to_owned(),
+                client_secret: Some(SECRET.to_owned().into()),
+                scopes: vec!["fhirUser".to_owned()],
+                label: "Sign in with the hospital account".to_owned(),
+            }),
+            ..self.config()
+        }
+    }
+
+    /// One of its clients, of a server that trusts it.
+    pub async fn client(&self, app: &TestApp, name: &str) -> Client {
+        app.stranger().with_token(self.token(name).await)
     }
 
     /// An endpoint of it.
@@ -169,7 +194,7 @@ impl Provider {
             .append_pair("code_challenge_method", "S256")
             .append_pair("state", "a-state")
             .append_pair("prompt", "consent");
-        let back = self.walk(url, who).await;
+        let back = Visitor::default().sign_in_at(&self.issuer, url, who).await;
         let answered: BTreeMap<_, _> = back.query_pairs().into_owned().collect();
         assert_eq!(
             answered.get("state").map(String::as_str),
@@ -189,53 +214,18 @@ impl Provider {
         ];
         self.post(&self.endpoint("token_endpoint").await, &form).await
     }
+}
 
-    /// Goes where a browser would be sent, signing in on the way, until it is sent off the provider.
-    async fn walk(&self, from: Url, who: &str) -> Url {
-        let mut cookies: BTreeMap<String, String> = BTreeMap::new();
-        let mut at = from;
-        for _ in 0..12 {
-            let jar: Vec<String> = cookies
-                .iter()
-                .map(|(name, value)| format!("{name}={value}"))
-                .collect();
-            let mut answer = self
-                .http
-                .get(at.clone())
-                .header(COOKIE, jar.join("; "))
-                .send()
-                .await
-                .expect("it answers");
-            if answer.status() == StatusCode::OK {
-                // The page on which people sign in.
-                let form = self
-                    .http
-                    .post(at.clone())
-                    .header(COOKIE, jar.join("; "))
-                    .header("content-type", "application/x-www-form-urlencoded")
-                    .body(encoded(&[("who", who)]));
-                answer = form.send().await.expect("it answers");
-            }
-            for cookie in answer.headers().get_all(SET_COOKIE) {
-                let pair = cookie
-                    .to_str()
-                    .expect("text")
-                    .split(';')
-                    .next()
-                    .unwrap_or_default();
-                if let Some((name, value)) = pair.split_once('=') {
-                    cookies.insert(name.to_owned(), value.to_owned());
-                }
-            }
-            let next = answer.headers().get(LOCATION).and_then(|to| to.to_str().ok());
-            let next = next.unwrap_or_else(|| panic!("{at} leads nowhere: {}", answer.status()));
-            at = at.join(next).expect("a URL");
-            if !at.as_str().starts_with(&self.issuer) {
-                return at;
-            }
-        }
-        panic!("signing in goes round in circles");
-    }
+/// A server whose people sign in at a provider of its own, and that provider.
+pub async fn app_with_sign_in(backend: Backend) -> (TestApp, Provider) {
+    let listen = free_address();
+    let provider = Provider::for_pages(&format!("http://{listen}")).await;
+    let app = TestApp::start_with(backend, |options| {
+        options.listen = listen;
+        options.identity = Identity::Issuers(vec![provider.with_sign_in()]);
+    })
+    .await;
+    (app, provider)
 }
 
 /// A provider that went away.

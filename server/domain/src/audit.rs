@@ -88,6 +88,8 @@ events! {
     RedemptionIntegrityFailed = "redemption-integrity-failed",
     /// The audit was read.
     AuditRead = "audit-read",
+    /// A person signed in, signed out, or failed to.
+    Login = "login",
     /// An operator acted.
     AdminAction = "admin-action",
     /// Rules were loaded or replaced.

@@ -69,8 +69,8 @@ impl Gate<'_> {
         self.check_caller(grant)
     }
 
-    /// Caller, Task and document, in the order in which reasons are told.
-    fn check_standing(&self) -> Result<(), Reason> {
+    /// Caller, Task and document, in the order in which reasons are told: whether any grant could be used now.
+    pub fn check_standing(&self) -> Result<(), Reason> {
         let holder = self.task.facts.holders().contains(&self.caller.actor);
         if !holder && self.task.former_owners.contains(&self.caller.actor) {
             return Err(Reason::Reassigned);

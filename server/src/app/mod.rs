@@ -14,11 +14,14 @@ pub mod effects;
 pub mod error;
 pub mod expiry;
 pub mod finish;
+pub mod fresh_link;
 pub mod grants;
 pub mod json_edit;
+pub mod links;
 pub mod read;
 pub mod redeem;
 mod redemption_scene;
+pub mod sessions;
 pub mod standing;
 pub mod streams;
 pub mod task_family;
@@ -47,6 +50,7 @@ use handoff_domain::workflow::Workflows;
 use crate::telemetry::metrics;
 
 pub use error::{AppError, Class};
+use sessions::SessionTimes;
 use standing::InSight;
 use streams::Streams;
 
@@ -63,6 +67,8 @@ pub struct Settings {
     pub max_inline: u64,
     /// The most entries of a Bundle.
     pub max_entries: usize,
+    /// How long browser sessions last.
+    pub sessions: SessionTimes,
 }
 
 impl Settings {

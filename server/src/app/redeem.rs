@@ -8,13 +8,12 @@ use handoff_domain::access::Role;
 use handoff_domain::audit::{About, AuditRow, Event, Outcome};
 use handoff_domain::document::StoredBinary;
 use handoff_domain::grant::{Grant, GrantState};
-use handoff_domain::ids::{BinaryId, Handle, RedemptionId, TaskId};
+use handoff_domain::ids::{BinaryId, RedemptionId, TaskId};
 use handoff_domain::ports::Tx;
 use handoff_domain::reason::Reason;
 use handoff_domain::redemption::{Redemption, ResumeError};
 use handoff_domain::scopes::Interaction;
 use handoff_domain::task::Task;
-use sha2::{Digest, Sha256};
 
 use super::caps::Reach;
 use super::finish::Ending;
@@ -141,23 +140,6 @@ impl App {
         .await
     }
 
-    /// Redeems a link: takes the use and opens a redemption, whose content is then fetched by its id.
-    pub async fn redeem_link(
-        &self,
-        caller: &Caller,
-        handle: Handle,
-        secret: &str,
-    ) -> Result<RedemptionId, AppError> {
-        let scope = self.scope(caller);
-        let reach = self.demand_content(caller).await?;
-        let id = self.fresh_redemption()?;
-        let hash: [u8; 32] = Sha256::digest(secret.as_bytes()).into();
-        self.write(caller.tenant(), move |tx| {
-            by_link(tx, &scope, &reach, &id, &handle, &hash)
-        })
-        .await
-    }
-
     /// Content of an open redemption: its first stream, or the rest after an interruption.
     pub async fn redemption_content(
         &self,
@@ -174,12 +156,12 @@ impl App {
     }
 
     /// How far the scopes reach content, by whichever way it is asked for.
-    async fn demand_content(&self, caller: &Caller) -> Result<Reach, AppError> {
+    pub(super) async fn demand_content(&self, caller: &Caller) -> Result<Reach, AppError> {
         self.demand(&self.scope(caller), "Binary", Interaction::Read)
             .await
     }
 
-    fn fresh_redemption(&self) -> Result<RedemptionId, AppError> {
+    pub(super) fn fresh_redemption(&self) -> Result<RedemptionId, AppError> {
         RedemptionId::parse(self.entropy.ordered_id(self.clock.now()))
             .map_err(|e| AppError::bad(e.to_string()))
     }
@@ -287,65 +269,6 @@ fn by_binary(
     scene.start(tx, scope, streams, redemption, None)
 }
 
-fn by_link(
-    tx: &mut dyn Tx,
-    scope: &Scope,
-    reach: &Reach,
-    id: &RedemptionId,
-    handle: &Handle,
-    secret_hash: &[u8; 32],
-) -> Result<(RedemptionId, Cuts), AppError> {
-    let unknown = || {
-        AppError::new(
-            Class::NotFound,
-            Reason::LinkUnknown,
-            super::error::explain(Reason::LinkUnknown),
-        )
-        .recorded(
-            scope
-                .row(Event::RedemptionDenied, Outcome::Denied, Reason::LinkUnknown)
-                .detail("handle", handle.as_str()),
-        )
-    };
-    let grant = tx.grant_by_handle(scope.tenant(), handle)?.ok_or_else(unknown)?;
-    // Without the secret nothing is told, not even that the link exists. Comparing hashes leaks nothing of it.
-    if grant.secret_hash.as_ref() != Some(secret_hash) {
-        return Err(unknown());
-    }
-    let binary = tx.binary(scope.tenant(), &grant.binary)?.ok_or_else(unknown)?;
-    let task = tx.task(scope.tenant(), &grant.task)?.ok_or_else(unknown)?;
-    let mut scene = Scene::lock(tx, scope, &task.id, binary)?;
-    // The link opens its own grant, not a newer one.
-    scene.grant = tx.grant(scope.tenant(), &grant.id)?;
-    if grant.grantee() != Some(&scope.caller.principal.actor) {
-        return Err(scene.refuse(scope, Reason::NotGrantee));
-    }
-    scene.check_reach(tx, scope, reach)?;
-    // Asked again because the answer was lost: the same use, not another.
-    if let Some(open) = scene.unanswered(tx, scope)? {
-        scene
-            .gate(scope)
-            .check_resume()
-            .map_err(|reason| scene.refuse(scope, reason))?;
-        tx.record(
-            scope.tenant(),
-            scope
-                .row(Event::LinkOpened, Outcome::Success, Reason::Permitted)
-                .about(scene.about(Some(&open.id))),
-        );
-        return Ok((open.id, Cuts::none()));
-    }
-    scene.pass(scope)?;
-    tx.record(
-        scope.tenant(),
-        scope
-            .row(Event::LinkOpened, Outcome::Success, Reason::Permitted)
-            .about(scene.about(Some(id))),
-    );
-    let redemption = scene.take_use(tx, scope, id)?;
-    Ok((redemption.id, Cuts::none()))
-}
-
 fn by_redemption(
     tx: &mut dyn Tx,
     scope: &Scope,
@@ -384,10 +307,7 @@ fn by_redemption(
         .redemption(scope.tenant(), id)?
         .ok_or_else(AppError::not_found)?;
     if head {
-        scene
-            .gate(scope)
-            .check_resume()
-            .map_err(|reason| scene.refuse(scope, reason))?;
+        scene.may_resume(scope)?;
         return Ok(Decided::Preview(Box::new(Preview { binary: scene.binary })));
     }
     let wanted = match resume {

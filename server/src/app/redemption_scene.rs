@@ -106,6 +106,13 @@ impl Scene {
             .map_err(|reason| self.refuse(scope, reason))
     }
 
+    /// Whether an open redemption may go on.
+    pub(super) fn may_resume(&self, scope: &Scope) -> Result<(), AppError> {
+        self.gate(scope)
+            .check_resume()
+            .map_err(|reason| self.refuse(scope, reason))
+    }
+
     /// Whether the scopes reach the content, for one who is known to hold its grant.
     pub(super) fn check_reach(&self, tx: &mut dyn Tx, scope: &Scope, reach: &Reach) -> Result<(), AppError> {
         let document = self.document.as_ref().map(|d| &d.id);
@@ -252,7 +259,8 @@ impl Scene {
     }
 
     /// A use that the caller took by this grant's link and of which nothing was asked for yet: the answer to it may
-    /// have been lost on the way.
+    /// have been lost on the way. In a browser session also one that broke off, which a person goes on with by the same
+    /// button.
     pub(super) fn unanswered(&self, tx: &mut dyn Tx, scope: &Scope) -> Result<Option<Redemption>, AppError> {
         let Some(newest) = self.open_redemption(tx, scope)? else {
             return Ok(None);
@@ -265,7 +273,11 @@ impl Scene {
                 scope.caller.session.as_deref(),
             )
             .is_ok();
-        let unasked = newest.state == RedemptionState::Authorized && newest.streams == 0;
+        let unasked = match newest.state {
+            RedemptionState::Authorized => newest.streams == 0,
+            RedemptionState::Interrupted => scope.caller.session.is_some(),
+            _ => false,
+        };
         Ok((same && unasked && newest.grantee == principal.actor).then_some(newest))
     }
 
@@ -286,9 +298,7 @@ impl Scene {
                 scope.caller.session.as_deref(),
             )
             .map_err(|e| self.refuse(scope, e.reason()))?;
-        self.gate(scope)
-            .check_resume()
-            .map_err(|reason| self.refuse(scope, reason))?;
+        self.may_resume(scope)?;
         self.start(tx, scope, streams, redemption, wanted)
     }
 

@@ -169,22 +169,22 @@ pub fn create(
     json_edit::stamp(&mut resource, 1, task.last_updated);
     let answer = stored(&task, resource.to_json(), true);
     scope.keep_within(&reach, &answer, about_task(&task))?;
-    tx.insert_task(scope.tenant(), &task, &answer.body, &index(scope, &resource))?;
+    let cuts = place(tx, scope, &task, &resource)?;
+    Ok((answer, cuts))
+}
+
+/// Stores a new Task, records it, tells subscribers, and issues its grants.
+pub fn place(tx: &mut dyn Tx, scope: &Scope, task: &Task, resource: &Resource) -> Result<Cuts, AppError> {
+    tx.insert_task(scope.tenant(), task, &resource.to_json(), &index(scope, resource))?;
+    let status = task.facts.status.as_str();
     let row = scope
         .row(Event::TaskCreated, Outcome::Success, Reason::Permitted)
-        .about(about_task(&task))
-        .detail("to", task.facts.status.as_str());
+        .about(about_task(task))
+        .detail("to", status);
     tx.record(scope.tenant(), row);
-    tell(
-        tx,
-        scope,
-        &task,
-        Topic::TaskStatusChanged,
-        task.facts.status.as_str(),
-    );
-    let loaded = load(tx, scope, &task)?;
-    let cuts = settle(tx, scope, &task, &loaded)?;
-    Ok((answer, cuts))
+    tell(tx, scope, task, Topic::TaskStatusChanged, status);
+    let loaded = load(tx, scope, task)?;
+    settle(tx, scope, task, &loaded)
 }
 
 /// Changes a Task inside a transaction. The order of the checks is the contract's.

@@ -17,8 +17,9 @@ use super::{Admin, Blobs, Config, ConfigError, Database, Limits, Log, LogFormat,
 /// What every variable of ours begins with.
 const ENV_PREFIX: &str = "HANDOFF__";
 /// The sections, for those who mistype one.
-const SECTIONS: [&str; 10] = [
-    "server", "admin", "database", "blobs", "issuers", "policies", "limits", "timeouts", "clients", "log",
+const SECTIONS: [&str; 11] = [
+    "server", "admin", "database", "blobs", "issuers", "policies", "limits", "timeouts", "clients",
+    "sessions", "log",
 ];
 
 /// The configuration of `file`, if one is given, and of the environment, which has the last word.
@@ -142,6 +143,7 @@ fn read(root: &mut Table, problems: &mut Vec<Problem>) -> Config {
         timeouts: read_timeouts(root, problems),
         clients: super::clients::read(root, problems, limits.max_bundle.max(limits.max_body)),
         limits,
+        sessions: super::sessions::read(root, problems),
         log: read_log(root, problems),
         server,
     };

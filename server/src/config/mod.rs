@@ -6,6 +6,7 @@ mod clients;
 mod issuers;
 mod load;
 mod reader;
+mod sessions;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use thiserror::Error;
 pub use address::AddressRange;
 pub use clients::Clients;
 pub use load::{is_loopback, load, parse};
+pub use sessions::Sessions;
 pub use show::redact_url;
 
 /// Something wrong with one key, and what to do about it.
@@ -77,6 +79,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// What clients may hold at once.
     pub clients: Clients,
+    /// How long people stay signed in.
+    pub sessions: Sessions,
     /// How logs are written.
     pub log: Log,
 }

@@ -72,6 +72,7 @@ impl Config {
         section("limits", limits(&self.limits));
         section("timeouts", timeouts(&self.timeouts));
         section("clients", super::clients::show(&self.clients));
+        section("sessions", super::sessions::show(&self.sessions));
         section(
             "log",
             vec![
@@ -176,6 +177,14 @@ fn issuer(issuer: &IssuerConfig) -> Value {
     if !issuer.trusted_clients.is_empty() {
         let clients: Vec<&str> = issuer.trusted_clients.iter().map(String::as_str).collect();
         entries.push(("trusted_clients", list(&clients)));
+    }
+    if let Some(sign_in) = &issuer.sign_in {
+        entries.push(("sign_in_client_id", text(&sign_in.client_id)));
+        if sign_in.client_secret.is_some() {
+            entries.push(("sign_in_client_secret", text(&HIDDEN)));
+        }
+        entries.push(("sign_in_scopes", list(&sign_in.scopes)));
+        entries.push(("sign_in_label", text(&sign_in.label)));
     }
     if let Some(introspection) = &issuer.introspection {
         entries.push(("introspection_client_id", text(&introspection.client_id)));

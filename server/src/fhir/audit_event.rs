@@ -81,6 +81,11 @@ const fn shape(event: Event) -> Shape {
             subtype: None,
             action: "R",
         },
+        Event::Login => Shape {
+            kind: (DCM, "110114"),
+            subtype: None,
+            action: "E",
+        },
         Event::AdminAction => Shape {
             kind: (DCM, "110100"),
             subtype: None,

@@ -103,15 +103,34 @@ pub const DPOP_NONCE: &str = "dpop-nonce";
 pub fn failure(state: &HttpState, request: &HttpRequest, face: Face, error: &AppError) -> HttpResponse {
     let correlation = correlation_of(state, request);
     let status = status_of(error.class);
+    let mut response = failure_head(state, request, error);
+    match face {
+        Face::Fhir => response
+            .content_type(FHIR_JSON)
+            .body(operation_outcome(error, correlation.as_str())),
+        Face::Problem => {
+            let body = json!({
+                "type": format!("{REASON_SYSTEM}#{}", error.reason),
+                "title": status.canonical_reason().unwrap_or("error"),
+                "status": status.as_u16(),
+                "detail": error.text,
+                "reason": error.reason.as_str(),
+                "correlationId": correlation.as_str(),
+            });
+            response.content_type(PROBLEM_JSON).body(body.to_string())
+        }
+    }
+}
+
+/// The status and headers of a failure, in whichever form it is told; what is the server's fault is logged.
+pub fn failure_head(state: &HttpState, request: &HttpRequest, error: &AppError) -> HttpResponseBuilder {
+    let correlation = correlation_of(state, request);
+    let status = status_of(error.class);
     // A line for each that is turned away is what a flood would like to have; metrics count them.
     if status.is_server_error() && error.reason != Reason::RateLimited {
         tracing::error!(%correlation, reason = %error.reason, cause = error.cause.as_deref(), "request failed");
     }
-    let mut response = HttpResponse::build(status);
-    response.insert_header((header::CACHE_CONTROL, "no-store"));
-    response.insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"));
-    response.insert_header(("x-correlation-id", correlation.as_str()));
-    echo_request_id(request, &mut response);
+    let mut response = with_correlation(state, request, HttpResponse::build(status));
     match error.class {
         Class::Unauthenticated => {
             response.insert_header((header::WWW_AUTHENTICATE, challenge(state, request, error)));
@@ -133,22 +152,7 @@ pub fn failure(state: &HttpState, request: &HttpRequest, face: Face, error: &App
         }
         _ => {}
     }
-    match face {
-        Face::Fhir => response
-            .content_type(FHIR_JSON)
-            .body(operation_outcome(error, correlation.as_str())),
-        Face::Problem => {
-            let body = json!({
-                "type": format!("{REASON_SYSTEM}#{}", error.reason),
-                "title": status.canonical_reason().unwrap_or("error"),
-                "status": status.as_u16(),
-                "detail": error.text,
-                "reason": error.reason.as_str(),
-                "correlationId": correlation.as_str(),
-            });
-            response.content_type(PROBLEM_JSON).body(body.to_string())
-        }
-    }
+    response
 }
 
 /// The challenge of a 401, or of a 403 for want of a scope (RFC 6750, RFC 9728): an error is named only where

@@ -7,12 +7,14 @@ pub mod body;
 pub mod connection;
 pub mod cors;
 pub mod discovery;
-pub mod handoff_page;
+pub mod pages;
 pub mod redemptions;
 pub mod request;
 pub mod revocations;
 pub mod room;
 pub mod scopes;
+pub mod session;
+pub mod sign_in;
 pub mod stream;
 pub mod wrapped;
 
@@ -65,8 +67,9 @@ pub fn configure(cfg: &mut web::ServiceConfig, state: HttpState) {
 }
 
 fn routes(cfg: &mut web::ServiceConfig, origins: &[String]) {
-    // A page of ours, for no app.
-    cfg.configure(handoff_page::routes);
+    // Pages of ours, for no app.
+    cfg.configure(pages::routes);
+    cfg.configure(sign_in::routes);
     cfg.configure(|cfg| access_grants::routes(cfg, origins));
     cfg.configure(|cfg| redemptions::routes(cfg, origins));
     // For operators' own tools, for no app.

@@ -154,7 +154,7 @@ pub async fn authenticate(state: &HttpState, request: &HttpRequest) -> Result<Ca
 }
 
 /// Refuses a caller whom an operator has blocked, by whatever it came with.
-async fn admit(state: &HttpState, caller: Caller) -> Result<Caller, AppError> {
+pub async fn admit(state: &HttpState, caller: Caller) -> Result<Caller, AppError> {
     let Some(reason) = state
         .app
         .standing
@@ -270,6 +270,11 @@ fn sent_token(request: &HttpRequest) -> Result<Sent<'_>, AppError> {
     }
 }
 
+/// Whether a request comes with an access token, in whichever place.
+pub fn sends_token(request: &HttpRequest) -> bool {
+    request.headers().contains_key(header::AUTHORIZATION) || has_token(request.query_string().as_bytes())
+}
+
 /// Whether an access token is among these form-encoded pairs.
 pub fn has_token(encoded: &[u8]) -> bool {
     url::form_urlencoded::parse(encoded).any(|(name, _)| name.eq_ignore_ascii_case("access_token"))
@@ -292,7 +297,7 @@ fn authorization(headers: &HeaderMap) -> impl Iterator<Item = &header::HeaderVal
 }
 
 /// The refusal of a token that was sent with a DPoP proof (`bound`) or without.
-async fn refuse_token(state: &HttpState, context: &Context, error: &TokenError, bound: bool) -> AppError {
+pub async fn refuse_token(state: &HttpState, context: &Context, error: &TokenError, bound: bool) -> AppError {
     tracing::info!(correlation = %context.correlation, detail = error.detail(), "access token refused");
     if error.retry_after_seconds().is_some() {
         let text = format!("{}; try again shortly", error.public());
@@ -315,7 +320,7 @@ async fn refuse_token(state: &HttpState, context: &Context, error: &TokenError, 
 }
 
 /// Records a refused caller, where none of its address was recorded just now.
-async fn record_refusal(state: &HttpState, context: &Context, refusal: AppError) -> AppError {
+pub async fn record_refusal(state: &HttpState, context: &Context, refusal: AppError) -> AppError {
     let address = context.agent.address.as_deref().unwrap_or_default();
     let Some(before) = state.refusals.to_record(address, context.now) else {
         return refusal;
@@ -362,7 +367,7 @@ impl Refusals {
 }
 
 /// Writes down in which teams the actor is: a fact that handing on a Task within a team relies on.
-async fn remember(state: &HttpState, caller: &Caller) -> Result<(), AppError> {
+pub async fn remember(state: &HttpState, caller: &Caller) -> Result<(), AppError> {
     let teams: Vec<String> = caller.principal.teams.iter().cloned().collect();
     let (tenant, actor, now) = (
         caller.tenant().clone(),

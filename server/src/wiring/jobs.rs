@@ -15,6 +15,7 @@ const EXPIRY_EVERY: Duration = Duration::from_millis(200);
 const BLOCKS_EVERY: Duration = Duration::from_millis(500);
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
+const SESSIONS_EVERY: Duration = Duration::from_mins(5);
 const BLOB_SWEEP_EVERY: Duration = Duration::from_mins(10);
 /// An upload that has been silent for longer than any limit allows was broken off.
 const BROKEN_OFF_AFTER_SECONDS: u64 = 6 * 3600;
@@ -36,6 +37,11 @@ pub(super) fn start(app: &App) -> Vec<JoinHandle<()>> {
         }),
         every("standing-blocks", BLOCKS_EVERY, app, async |app| {
             app::standing::sweep(app).await.map_err(|error| explain(&error))
+        }),
+        every("sessions", SESSIONS_EVERY, app, async |app| {
+            app::sessions::forget_old(app)
+                .await
+                .map_err(|error| explain(&error))
         }),
         every("heartbeat", HEARTBEAT_EVERY, app, async |app| {
             let beat = app.store.heartbeat(&app.settings.process);

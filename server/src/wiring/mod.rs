@@ -13,6 +13,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use actix_server::Server;
 use actix_web::dev::ServerHandle;
@@ -22,19 +23,20 @@ use actix_web::{App as HttpApp, HttpServer};
 use handoff_domain::access::{Principal, Role};
 use handoff_domain::ids::{ActorRef, TenantId};
 use handoff_domain::ports::{self, BlobError, Clock, Entropy, Store, StoreError};
-use handoff_domain::time::Timestamp;
+use handoff_domain::time::{Span, Timestamp};
 use handoff_fhir_profiles::terminology;
 use handoff_identity::dev_issuer::{DevIssuer, Realm};
-use handoff_identity::{IssuerConfig, IssuerConfigError, TokenValidator};
+use handoff_identity::{IssuerConfig, IssuerConfigError, SignIn, TokenValidator};
 use handoff_policies::{CompileError, SourceError};
 use handoff_store::StoreConfig;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
 use crate::adapters::{MeasuredStore, OsEntropy, SystemClock};
+use crate::app::sessions::SessionTimes;
 use crate::app::streams::Streams;
 use crate::app::{App, InForce, Settings};
-use crate::config::{AddressRange, Timeouts};
+use crate::config::{AddressRange, Sessions, Timeouts};
 use crate::demo::DevIssuers;
 use crate::http::HttpState;
 use crate::http::connection::{Connections, http_service, serving};
@@ -159,6 +161,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         max_binary: options.limits.max_binary,
         max_inline: options.limits.max_inline,
         max_entries: options.limits.max_entries,
+        sessions: session_times(&options.sessions),
     });
     let validator = {
         let settings = Arc::clone(&settings);
@@ -274,7 +277,15 @@ fn issuers(
     for realm in Realm::ALL {
         let tenant =
             TenantId::parse(realm.tenant()).map_err(|error| StartError::DevIssuer(error.to_string()))?;
-        accepted.push(DevIssuer::issuer_config(base, realm, tenant));
+        accepted.push(IssuerConfig {
+            sign_in: Some(SignIn {
+                client_id: "handoff-pages".to_owned(),
+                client_secret: None,
+                scopes: vec!["fhirUser".to_owned()],
+                label: "Sign in".to_owned(),
+            }),
+            ..DevIssuer::issuer_config(base, realm, tenant)
+        });
     }
     let dev = match issuer_of {
         Some(_) => None,
@@ -284,6 +295,14 @@ fn issuers(
         ),
     };
     Ok((accepted, dev))
+}
+
+fn session_times(sessions: &Sessions) -> SessionTimes {
+    let span = |of: Duration| Span(i64::try_from(of.as_micros()).unwrap_or(i64::MAX));
+    SessionTimes {
+        idle: span(sessions.idle),
+        absolute: span(sessions.absolute),
+    }
 }
 
 /// The role that a word of another system means, by the ConceptMap that ships.

@@ -11,7 +11,7 @@ use handoff_policies::Place;
 use handoff_store::StoreConfig;
 use secrecy::ExposeSecret;
 
-use crate::config::{AddressRange, Clients, Config, Limits, Timeouts};
+use crate::config::{AddressRange, Clients, Config, Limits, Sessions, Timeouts};
 
 /// Whose tokens are accepted.
 #[derive(Debug, Clone)]
@@ -58,6 +58,8 @@ pub struct Options {
     pub timeouts: Timeouts,
     /// What clients may hold at once.
     pub clients: Clients,
+    /// How long people stay signed in.
+    pub sessions: Sessions,
     /// The clock; the system's where `None`.
     pub clock: Option<Arc<dyn Clock>>,
     /// The source of ids and secrets; the system's where `None`.
@@ -96,6 +98,7 @@ impl Options {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             clients: Clients::default(),
+            sessions: Sessions::default(),
             clock: None,
             entropy: None,
         }
@@ -122,6 +125,7 @@ impl Options {
             limits: config.limits,
             timeouts: config.timeouts,
             clients: config.clients,
+            sessions: config.sessions,
             clock: None,
             entropy: None,
         }

@@ -1,0 +1,423 @@
+//! The page behind a handoff link. GET tells everybody the same and takes nothing; the secret stays in the fragment,
+//! which no server sees, until the person who signed in opens the link with a form of this page.
+
+use std::collections::HashMap;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header;
+use actix_web::{HttpRequest, HttpResponse, web};
+use handoff_domain::ids::{Handle, TenantId};
+use handoff_domain::reason::Reason;
+use handoff_domain::time::Timestamp;
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use super::{answer, frame, is_for_reading, link_path, refusal, refusal_with, sign_in_links};
+use crate::app::fresh_link::AskedForLink;
+use crate::app::links::{LinkKey, LinkView};
+use crate::app::{AppError, Class};
+use crate::http::HttpState;
+use crate::http::access_grants::not_allowed;
+use crate::http::answer::{Face, failure, json_answer, with_correlation};
+use crate::http::body::read_body;
+use crate::http::request::tenant_of;
+use crate::http::session::{Person, Visitor, person, visitor};
+use crate::http::sign_in::parameters;
+
+/// The longest body of a form.
+const BODY_LIMIT: usize = 4 * 1024;
+
+/// The routes.
+pub fn routes(cfg: &mut web::ServiceConfig) {
+    cfg.service(
+        web::resource("/handoff/{handle}")
+            .route(web::get().to(shell))
+            .route(web::head().to(shell))
+            .route(web::post().to(redeem))
+            .default_service(web::to(not_allowed)),
+    );
+    cfg.service(
+        web::resource("/handoff/{handle}/document")
+            .route(web::post().to(show))
+            .default_service(web::to(not_allowed)),
+    );
+    cfg.service(
+        web::resource("/handoff/{handle}/fresh-link")
+            .route(web::post().to(ask))
+            .default_service(web::to(not_allowed)),
+    );
+}
+
+/// The `{handle}` of the route.
+#[derive(Debug, Deserialize)]
+struct Path {
+    handle: String,
+}
+
+/// The same for every handle, known or not: whether the visitor is signed in is all that it looks at.
+async fn shell(state: web::Data<HttpState>, request: HttpRequest, path: web::Path<Path>) -> HttpResponse {
+    let answered = async {
+        let tenant = tenant_of(&state, &request)?;
+        // What is no handle leads nowhere, which it says no earlier than any other.
+        let handle = Handle::parse(path.handle.as_str()).ok();
+        let here = person(&state, &request, &tenant).await?;
+        Ok::<_, AppError>(match (&here, &handle) {
+            (Some(person), Some(handle)) => {
+                let main = html! {
+                    (who(&state, person))
+                    (code_form(&state, person, handle))
+                };
+                frame(&state, "Open the document", &main)
+            }
+            _ => frame(
+                &state,
+                "A document may be waiting for you",
+                &introduction(&state, &tenant, handle.as_ref()),
+            ),
+        })
+    };
+    match answered.await {
+        Ok(page) => answer(&state, &request, StatusCode::OK, page),
+        Err(error) => refusal(&state, &request, &error, None),
+    }
+}
+
+fn introduction(state: &HttpState, tenant: &TenantId, handle: Option<&Handle>) -> Markup {
+    let links = sign_in_links(state, tenant, handle);
+    let can_sign_in = !state.validator.sign_in_choices(tenant).is_empty();
+    html! {
+        p {
+            "This link opens one document for one person, and only while the task that it belongs to is open. "
+            "Opening this page has not used it up."
+        }
+        @if can_sign_in {
+            p { "Sign in as the person it was sent to." }
+            (links)
+            noscript {
+                p {
+                    "Your browser runs no scripts here: keep what follows the " code { "#" } " in the link. It is your "
+                    "code, which you are asked for once you have signed in."
+                }
+            }
+        } @else {
+            p {
+                "People can’t sign in here: the link is for an application that holds your access token. "
+                "Open it with that application, or ask the sender."
+            }
+        }
+    }
+}
+
+/// Who is signed in, and the way out.
+fn who(state: &HttpState, person: &Person) -> Markup {
+    let base = state.app.settings.tenant_base(person.caller.tenant());
+    html! {
+        div class="who" {
+            "Signed in as " strong { (person.name()) } ". "
+            form method="post" action=(format!("{base}/sign-out")) {
+                input type="hidden" name="form" value=(person.form_token());
+                button class="quiet" type="submit" { "Sign out" }
+            }
+        }
+    }
+}
+
+fn code_form(state: &HttpState, person: &Person, handle: &Handle) -> Markup {
+    let action = format!("{}/document", link_path(state, person.caller.tenant(), handle));
+    html! {
+        form id="open" method="post" action=(action) autocomplete="off" {
+            input type="hidden" name="form" value=(person.form_token());
+            label for="secret" { "Your code" }
+            p id="hint" { "It is what follows the " code { "#" } " in the link that you were sent." }
+            input id="secret" name="secret" type="password" required spellcheck="false" autocapitalize="off"
+                aria-describedby="hint";
+            button type="submit" { "Open" }
+        }
+    }
+}
+
+/// What a form or a body says.
+struct Said {
+    handle: Handle,
+    fields: HashMap<String, String>,
+}
+
+impl Said {
+    fn field(&self, name: &str) -> &str {
+        self.fields.get(name).map(String::as_str).unwrap_or_default()
+    }
+
+    /// What shows that the visitor holds the link: its code, or that it was shown before.
+    fn key(&self, visitor: &Visitor) -> Result<LinkKey, AppError> {
+        let secret = self.field("secret");
+        if !secret.is_empty() {
+            return Ok(LinkKey::of(secret));
+        }
+        match visitor.person() {
+            Some(person) if person.was_shown(&self.handle, self.field("shown")) => Ok(LinkKey::Shown),
+            Some(_) if self.fields.contains_key("shown") => {
+                let text = "the page was opened in another session; open the link again";
+                Err(AppError::new(Class::Forbidden, Reason::ConstraintSession, text))
+            }
+            _ => Err(AppError::bad("the field `secret` is missing")),
+        }
+    }
+}
+
+/// Who sends what: a person only with a form of ours.
+async fn read(
+    state: &HttpState,
+    request: &HttpRequest,
+    path: &Path,
+    payload: web::Payload,
+) -> Result<(Visitor, Said), AppError> {
+    let visitor = visitor(state, request).await?;
+    let body = read_body(state, request, payload, BODY_LIMIT).await?;
+    let fields = fields_of(request, &body)?;
+    if let Some(person) = visitor.person() {
+        let token = fields.get("form").map(String::as_str).unwrap_or_default();
+        person.check_form(state, request, token)?;
+    }
+    let handle = Handle::parse(path.handle.as_str()).map_err(|_| unknown())?;
+    Ok((visitor, Said { handle, fields }))
+}
+
+fn fields_of(request: &HttpRequest, body: &[u8]) -> Result<HashMap<String, String>, AppError> {
+    let kind = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    match essence.to_ascii_lowercase().as_str() {
+        "application/json" => serde_json::from_slice(body)
+            .map_err(|_| AppError::bad("the body is not a JSON object of texts with the field `secret`")),
+        "application/x-www-form-urlencoded" => Ok(parameters(body)),
+        _ => Err(AppError::new(
+            Class::UnsupportedMediaType,
+            Reason::NotSupported,
+            "send the code as a form or as JSON with the field `secret`",
+        )),
+    }
+}
+
+fn unknown() -> AppError {
+    AppError::new(
+        Class::NotFound,
+        Reason::LinkUnknown,
+        crate::app::error::explain(Reason::LinkUnknown),
+    )
+}
+
+/// A refusal in the form that the visitor reads. A person whose link does open, but not now, may ask for another.
+fn refused(
+    state: &HttpState,
+    request: &HttpRequest,
+    path: &Path,
+    visitor: Option<&Visitor>,
+    error: &AppError,
+) -> HttpResponse {
+    if !is_for_reading(request) {
+        return failure(state, request, Face::Problem, error);
+    }
+    let handle = Handle::parse(path.handle.as_str()).ok();
+    let person = visitor.and_then(Visitor::person);
+    match (person, &handle) {
+        (Some(person), Some(handle)) if is_mended_by_another_link(error.reason) => {
+            let next = ask_form(state, person, handle);
+            refusal_with(state, request, error, None, &next)
+        }
+        _ => refusal(state, request, error, handle.as_ref()),
+    }
+}
+
+/// Whether somebody who is told this holds the link, and could do with another.
+const fn is_mended_by_another_link(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::Exhausted
+            | Reason::Replayed
+            | Reason::Expired
+            | Reason::Revoked
+            | Reason::IntegrityFailed
+            | Reason::ConstraintIp
+            | Reason::ConstraintClient
+    )
+}
+
+fn ask_form(state: &HttpState, person: &Person, handle: &Handle) -> Markup {
+    let action = format!("{}/fresh-link", link_path(state, person.caller.tenant(), handle));
+    html! {
+        form method="post" action=(action) {
+            input type="hidden" name="form" value=(person.form_token());
+            input type="hidden" name="shown" value=(person.shown(handle));
+            button type="submit" { "Ask for a fresh link" }
+        }
+        p { "Whoever sent you the document sees that you asked." }
+    }
+}
+
+async fn show(
+    state: web::Data<HttpState>,
+    request: HttpRequest,
+    path: web::Path<Path>,
+    payload: web::Payload,
+) -> HttpResponse {
+    let (visitor, said) = match read(&state, &request, &path, payload).await {
+        Ok(read) => read,
+        Err(error) => return refused(&state, &request, &path, None, &error),
+    };
+    let looked = async {
+        let key = said.key(&visitor)?;
+        state
+            .app
+            .look_at_link(visitor.caller(), said.handle.clone(), key)
+            .await
+    };
+    match looked.await {
+        Ok(view) => match visitor.person() {
+            Some(person) => {
+                let page = document_page(&state, person, &said.handle, &view);
+                answer(&state, &request, StatusCode::OK, page)
+            }
+            None => json_answer(&state, &request, StatusCode::OK, &view_json(&view)),
+        },
+        Err(error) => refused(&state, &request, &path, Some(&visitor), &error),
+    }
+}
+
+fn view_json(view: &LinkView) -> serde_json::Value {
+    serde_json::json!({
+        "title": view.title,
+        "type": view.kind,
+        "contentType": view.content_type,
+        "size": view.size,
+        "requester": view.requester,
+        "expiresAt": view.until.map(Timestamp::to_instant),
+    })
+}
+
+fn document_page(state: &HttpState, person: &Person, handle: &Handle, view: &LinkView) -> Markup {
+    let action = link_path(state, person.caller.tenant(), handle);
+    let title = view.title.as_deref().unwrap_or("A document");
+    let main = html! {
+        (who(state, person))
+        dl {
+            @if let Some(kind) = &view.kind { dt { "What it is" } dd { (kind) } }
+            @if let Some(requester) = &view.requester { dt { "Who asks" } dd { (requester) } }
+            @if let Some(until) = view.until {
+                dt { "Until when" }
+                dd { time datetime=(until.to_instant()) { (readable(until)) } }
+            }
+            dt { "File" }
+            dd { (file_kind(&view.content_type)) ", " (readable_size(view.size)) }
+        }
+        form method="post" action=(action) {
+            input type="hidden" name="form" value=(person.form_token());
+            input type="hidden" name="shown" value=(person.shown(handle));
+            button type="submit" { "Download" }
+        }
+        p { "The link may be used for one download, which is recorded. Keep the file where it belongs." }
+    };
+    frame(state, title, &main)
+}
+
+fn readable(at: Timestamp) -> String {
+    let instant = at.to_instant();
+    // To the minute; a script that may run says it in the reader's own zone.
+    let minute = instant.get(..16).unwrap_or_default().replace('T', ", ");
+    format!("{minute} UTC")
+}
+
+fn file_kind(content_type: &str) -> &str {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    match essence {
+        "application/pdf" => "PDF",
+        "text/plain" => "text",
+        "image/jpeg" | "image/png" => "picture",
+        "application/dicom" => "DICOM image",
+        other => other,
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "it is rounded for reading")]
+fn readable_size(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 3] = [("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1000)];
+    for (unit, of) in UNITS {
+        if bytes >= of {
+            return format!("{:.1} {unit}", bytes as f64 / of as f64);
+        }
+    }
+    format!("{bytes} bytes")
+}
+
+async fn redeem(
+    state: web::Data<HttpState>,
+    request: HttpRequest,
+    path: web::Path<Path>,
+    payload: web::Payload,
+) -> HttpResponse {
+    let (visitor, said) = match read(&state, &request, &path, payload).await {
+        Ok(read) => read,
+        Err(error) => return refused(&state, &request, &path, None, &error),
+    };
+    let redeemed = async {
+        let key = said.key(&visitor)?;
+        let caller = visitor.caller();
+        let id = state.app.redeem_link(caller, said.handle.clone(), key).await?;
+        let base = state.app.settings.tenant_base(caller.tenant());
+        Ok::<_, AppError>(format!("{base}/redemptions/{id}/content"))
+    };
+    match redeemed.await {
+        Ok(location) => with_correlation(&state, &request, HttpResponse::SeeOther())
+            .insert_header((header::LOCATION, location))
+            .insert_header((header::REFERRER_POLICY, "no-referrer"))
+            .finish(),
+        Err(error) => refused(&state, &request, &path, Some(&visitor), &error),
+    }
+}
+
+async fn ask(
+    state: web::Data<HttpState>,
+    request: HttpRequest,
+    path: web::Path<Path>,
+    payload: web::Payload,
+) -> HttpResponse {
+    let (visitor, said) = match read(&state, &request, &path, payload).await {
+        Ok(read) => read,
+        Err(error) => return refused(&state, &request, &path, None, &error),
+    };
+    let asked = async {
+        let key = said.key(&visitor)?;
+        state
+            .app
+            .ask_for_link(visitor.caller(), said.handle.clone(), key)
+            .await
+    };
+    match asked.await {
+        Ok(asked) => asked_answer(&state, &request, &visitor, &asked),
+        Err(error) => refused(&state, &request, &path, Some(&visitor), &error),
+    }
+}
+
+fn asked_answer(
+    state: &HttpState,
+    request: &HttpRequest,
+    visitor: &Visitor,
+    asked: &AskedForLink,
+) -> HttpResponse {
+    let Some(person) = visitor.person() else {
+        let body = serde_json::json!({"task": format!("Task/{}", asked.task)});
+        return json_answer(state, request, StatusCode::OK, &body);
+    };
+    let main = html! {
+        (who(state, person))
+        p {
+            "Your request has reached " (asked.of.as_deref().unwrap_or("the sender"))
+            ". You will be sent another link; this one does not open any more."
+        }
+        p class="reference" { "Your request is " code { "Task/" (asked.task.as_str()) } "." }
+    };
+    let page = frame(state, "You have asked for a fresh link", &main);
+    answer(state, request, StatusCode::OK, page)
+}

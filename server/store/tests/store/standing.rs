@@ -131,7 +131,7 @@ on_both! {
                 let expected: Vec<_> = expected.iter().map(|id| task_id(id)).collect();
                 assert_eq!(all, expected, "{target:?}");
                 if let [first, rest @ ..] = all.as_slice() {
-                    assert_eq!(read.struck(&tenant, &target, None, 1)?, [first.clone()]);
+                    assert_eq!(read.struck(&tenant, &target, None, 1)?, std::slice::from_ref(first));
                     assert_eq!(read.struck(&tenant, &target, Some(first), 9)?, rest);
                 }
                 let elsewhere = TenantId::parse("other").unwrap();

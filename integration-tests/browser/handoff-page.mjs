@@ -1,5 +1,5 @@
 // A person opens a link, signs in, looks, downloads, tries again, asks for a fresh link and signs out. Told
-//   { link, who, javaScript }  the link with its code, who signs in at the provider, whether scripts run
+//   { link, label, who, javaScript }  the link with its code, the way to sign in, who does, whether scripts run
 // it says what each page showed, what axe found on it, what was saved, and every request that carried the code.
 
 import { axe, digest, saved, scenario, withBrowser } from './browser.mjs';
@@ -14,7 +14,7 @@ const look = async (page, javaScript) => ({
   axe: javaScript ? await axe(page) : [],
 });
 
-await scenario(async ({ link, who, javaScript }) => {
+await scenario(async ({ link, label, who, javaScript }) => {
   const code = new URL(link).hash.slice(1);
   const origin = new URL(link).origin;
   // The second download is refused, on purpose.
@@ -32,8 +32,8 @@ await scenario(async ({ link, who, javaScript }) => {
 
     await page.goto(link);
     await see('stranger');
-    await page.getByRole('link', { name: 'Sign in with the hospital account' }).click();
-    await page.getByRole('button', { name: who, exact: true }).click();
+    await page.getByRole('link', { name: label }).click();
+    await page.getByRole('button', { name: who }).click();
     await page.waitForURL((url) => url.origin === origin);
     if (!javaScript) {
       await see('code');

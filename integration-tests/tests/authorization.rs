@@ -101,6 +101,18 @@ fn general() -> Vec<Route> {
         }),
         get("GET handoff/{handle}", |s| format!("/handoff/{}", s.handle)),
         get("GET handoff/page.js", |_| "/handoff/page.js".into()),
+        get("GET sign-in, nowhere", |_| "/sign-in?at=none".into()),
+        get("GET sign-in/callback", |_| {
+            "/sign-in/callback?code=x&state=y".into()
+        }),
+        get("GET signed-in", |_| "/signed-in".into()),
+        get("GET signed-out", |_| "/signed-out".into()),
+        post("POST sign-out", |_| "/sign-out".into(), |_| Body::None),
+        post(
+            "POST sign-out/back-channel",
+            |_| "/sign-out/back-channel".into(),
+            |_| Body::None,
+        ),
         get("GET a type that is not served", |_| "/fhir/Patient/1".into()),
         get("GET a route that is not there", |_| "/nowhere".into()),
         get("GET CodeSystem", |_| "/fhir/CodeSystem?_count=1".into()),
@@ -211,6 +223,16 @@ fn grants() -> Vec<Route> {
             "POST handoff/{handle}, without it",
             |s| format!("/handoff/{}", s.handle),
             |_| Body::Plain(json!({"secret": "guessed"})),
+        ),
+        post(
+            "POST handoff/{handle}/document",
+            |s| format!("/handoff/{}/document", s.handle),
+            |s| Body::Plain(json!({"secret": s.secret})),
+        ),
+        post(
+            "POST handoff/{handle}/fresh-link",
+            |s| format!("/handoff/{}/fresh-link", s.handle),
+            |s| Body::Plain(json!({"secret": s.secret})),
         ),
         get("GET redemptions/{id}/content", |s| s.redemption.clone()),
         post(

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use handoff_integration_tests::browser::Scenario;
 use handoff_integration_tests::process::{Program, run, run_with};
 use handoff_integration_tests::scene::{document, task};
 use handoff_integration_tests::slow::SlowDownload;
@@ -71,6 +72,8 @@ async fn the_printed_commands_work_as_printed_and_a_signal_ends_the_demo() {
     let mut demo = Program::start(&["demo", "--port", "0"]);
     let link = demo.line_with("played link").await;
     assert!(link.contains("/handoff/") && link.contains('#'));
+    let fresh = demo.line_with("fresh link    http").await;
+    let fresh = fresh.split_whitespace().last().unwrap().to_owned();
     // The last of the commands; each is printed whole on one line.
     demo.line_with("client_id=auditor").await;
     let commands: Vec<String> = demo
@@ -106,6 +109,10 @@ async fn the_printed_commands_work_as_printed_and_a_signal_ends_the_demo() {
             }
         }
     }
+    let told = serde_json::json!({"link": fresh, "label": "Sign in", "who": "Dr. Lane", "javaScript": true});
+    let seen = Scenario::start("handoff-page").play(&told).await;
+    assert_eq!(seen["pages"]["document"]["heading"], "Referral letter");
+    assert!(seen["saved"]["length"].as_u64().is_some_and(|length| length > 0));
     demo.signal("TERM");
     assert_eq!(demo.ended().await, Some(0));
 }

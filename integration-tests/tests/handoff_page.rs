@@ -25,7 +25,12 @@ on_both! {
             let link = grant["link"].as_str().unwrap();
             let page = link.split('#').next().unwrap().strip_prefix(app.server.base_url.as_str()).unwrap();
 
-            let told = json!({"link": link, "who": "lane", "javaScript": java_script});
+            let told = json!({
+                "link": link,
+                "label": "Sign in with the hospital account",
+                "who": "lane",
+                "javaScript": java_script,
+            });
             let seen = Scenario::start("handoff-page").play(&told).await;
             let pages = &seen["pages"];
             for (name, page) in pages.as_object().unwrap() {

@@ -43,6 +43,18 @@ fn named(app: &TestApp, referral: &Referral, kind: &str) -> Value {
     }
 }
 
+/// A file with that.
+fn config(app: &TestApp) -> String {
+    let file = app.folder().join("handoff.toml");
+    std::fs::write(&file, CONFIG).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+/// The server's database, as a variable.
+fn database(app: &TestApp) -> [(&'static str, &str); 1] {
+    [("HANDOFF__DATABASE__URL", app.options.store.url.as_str())]
+}
+
 async fn block(operator: &Client, kind: &str, value: Value) -> Value {
     let body = json!({kind: value, "reason": "badge stolen"});
     operator.post_plain(REVOCATIONS, &body).await.expect(201).json()
@@ -158,6 +170,31 @@ on_both! {
             lift(&operator, &placed).await.expect(204);
             operator.get("/fhir/Task").await.expect(200);
         }
+        // But not one that somebody else placed.
+        let colleague = app.scoped("operator", "system/*.cruds", None).await;
+        if backend == Backend::Production {
+            let by_command = run_with(
+                &["revoke", "--config", &config(&app), "--client", "operator", "--reason", "token stolen"],
+                &database(&app),
+            )
+            .await;
+            assert_eq!(by_command.code, Some(0), "{}", by_command.err);
+            eventually("the server knows", async || {
+                colleague.get("/fhir/Task").await.status == 403
+            })
+            .await;
+            assert_eq!(colleague.get(REVOCATIONS).await.expect(200).json()["revocations"], json!([]));
+            let id = by_command.out.split(' ').nth(3).unwrap().to_owned();
+            colleague.delete(&format!("{REVOCATIONS}/{id}")).await.refused(403, "emergency");
+            let more = json!({"all": true, "reason": "why"});
+            colleague.post_plain(REVOCATIONS, &more).await.refused(403, "emergency");
+            let ended = run_with(&["revoke", "--config", &config(&app), "--lift", &id], &database(&app)).await;
+            assert_eq!(ended.code, Some(0), "{}", ended.err);
+            eventually("the server knows", async || {
+                colleague.get("/fhir/Task").await.status == 200
+            })
+            .await;
+        }
         let placed = block(&operator, "actor", json!("Practitioner/lane")).await;
         let viewer = app.client("viewer-app").await;
         for client in [&referral.lane, &viewer] {
@@ -220,6 +257,7 @@ on_both! {
             (json!({"all": false, "reason": "why"}), 422),
             (json!({"all": "b", "reason": "why"}), 422),
             (json!({"tenant": "b", "reason": "why"}), 400),
+            (json!({"issuer": "https://issuer.example", "reason": "why"}), 422),
         ] {
             let answer = operator.post_plain(REVOCATIONS, &bad).await;
             assert_eq!(answer.status, status, "{bad}: {}", answer.json());
@@ -313,11 +351,8 @@ async fn the_command_line_blocks_all_tenants() {
         SlowDownload::start(&referral.lane, &referral.content_path(), 300_000).await,
         SlowDownload::start(&of_b.lane, &of_b.content_path(), 300_000).await,
     ];
-    let config = app.folder().join("handoff.toml");
-    std::fs::write(&config, CONFIG).unwrap();
-    let file = config.to_str().unwrap();
-    let database = [("HANDOFF__DATABASE__URL", app.options.store.url.as_str())];
-    let run = async |arguments: &[&str]| run_with(arguments, &database).await;
+    let file = &config(&app);
+    let run = async |arguments: &[&str]| run_with(arguments, &database(&app)).await;
     let placed = run(&[
         "revoke",
         "--config",

@@ -20,24 +20,22 @@ pub struct Session {
     pub key: [u8; 32],
     /// When it began.
     pub began_at: Timestamp,
-    /// When it was last used, to within [`Session::TOUCHED_EVERY`].
+    /// When it was last used, more or less.
     pub seen_at: Timestamp,
     /// When it ends at the latest.
     pub ends_at: Timestamp,
 }
 
 impl Session {
-    /// How long a use is not written down after another.
-    pub const TOUCHED_EVERY: Span = Span::seconds(30);
-
     /// Whether it may be used at `now`: not past its end, nor left alone for longer than `idle`.
     pub fn is_live(&self, idle: Span, now: Timestamp) -> bool {
         now < self.ends_at && now < self.seen_at.plus(idle)
     }
 
-    /// Whether its use at `now` is to be written down.
-    pub fn is_to_touch(&self, now: Timestamp) -> bool {
-        now.since(self.seen_at) >= Self::TOUCHED_EVERY
+    /// Whether its use at `now` is to be written down: not each of many, but soon enough for `idle`.
+    pub fn is_to_touch(&self, idle: Span, now: Timestamp) -> bool {
+        let often = Span(idle.0 / 4).min(Span::seconds(30));
+        now.since(self.seen_at) >= often
     }
 }
 
@@ -91,8 +89,9 @@ mod tests {
             !session.is_live(Span::minutes(5), minute(55)),
             "it was left alone"
         );
-        assert!(session.is_to_touch(minute(51)));
-        assert!(!session.is_to_touch(minute(50).plus(Span::seconds(29))));
+        assert!(session.is_to_touch(idle, minute(51)));
+        assert!(!session.is_to_touch(idle, minute(50).plus(Span::seconds(29))));
+        assert!(session.is_to_touch(Span::seconds(40), minute(50).plus(Span::seconds(10))));
         assert!(!format!("{session:?}").contains("lane"));
     }
 }

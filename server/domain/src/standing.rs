@@ -132,9 +132,13 @@ pub struct Block {
     pub lifted: Option<(Timestamp, ActorRef)>,
 }
 
-/// Whether a reference is to this patient, in whichever version.
+/// Whether a reference is to this patient, in whichever version and by whichever server's name: of two that might be the
+/// same, a block is on both.
 fn is_of(reference: &str, patient: &str) -> bool {
-    reference.split("/_history/").next() == Some(patient)
+    let named = reference.split("/_history/").next().unwrap_or(reference);
+    named
+        .strip_suffix(patient)
+        .is_some_and(|before| before.is_empty() || before.ends_with('/'))
 }
 
 /// Whether `note` will do as a block's.
@@ -204,6 +208,8 @@ impl Standing {
         let stops = |target: &Target| match target {
             Target::Client(client) => *client == caller.client,
             Target::Issuer(issuer) => *issuer == caller.issuer,
+            // Whoever acts for another, where the token names them by reference.
+            Target::Actor(actor) => caller.delegate.as_deref() == Some(actor.as_str()),
             _ => false,
         };
         self.on_actor(&caller.actor)

@@ -51,6 +51,8 @@ pub struct LinkView {
     pub size: u64,
     /// Who asks.
     pub requester: Option<String>,
+    /// How often it may still be used.
+    pub uses_left: u32,
     /// Until when.
     pub until: Option<Timestamp>,
 }
@@ -201,6 +203,10 @@ fn view(tx: &mut dyn Tx, scope: &Scope, scene: &Scene) -> Result<LinkView, AppEr
         content_type: scene.binary.content_type.clone(),
         size: scene.binary.size,
         requester: requester(&task),
+        uses_left: scene
+            .grant
+            .as_ref()
+            .map_or(0, |g| g.max_uses.saturating_sub(g.uses)),
         until: scene.grant.as_ref().and_then(Grant::expires_at),
     })
 }

@@ -30,32 +30,37 @@ impl App {
         let row = login(context, "signed-in");
         let tenant = context.tenant.clone();
         ports::write(self.store.as_ref(), move |tx| {
+            let mut row = row.clone();
             if let Some(old) = &instead_of {
-                tx.end_sessions(&tenant, &Sessions::One(old.clone()))?;
+                let ended = tx.end_sessions(&tenant, &Sessions::One(old.clone()))?;
+                row = row.detail("ended-before", ended.to_string());
             }
             tx.insert_session(&tenant, &session)?;
-            tx.record(&tenant, row.clone());
+            tx.record(&tenant, row);
             Ok::<_, AppError>(())
         })
         .await
     }
 
-    /// A session that may be used now; that it was is written down, now and then.
-    pub async fn use_session(&self, tenant: &TenantId, id: String) -> Result<Option<Session>, AppError> {
-        let (of, wanted) = (tenant.clone(), id.clone());
-        let found = self.read(move |read| Ok(read.session(&of, &wanted)?)).await?;
+    /// A session that may be used now.
+    pub async fn session(&self, tenant: &TenantId, id: String) -> Result<Option<Session>, AppError> {
+        let of = tenant.clone();
+        let found = self.read(move |read| Ok(read.session(&of, &id)?)).await?;
         let now = self.clock.now();
-        let Some(session) = found.filter(|s| s.is_live(self.settings.sessions.idle, now)) else {
-            return Ok(None);
-        };
-        if session.is_to_touch(now) {
-            let tenant = tenant.clone();
-            ports::write(self.store.as_ref(), move |tx| {
-                Ok::<_, AppError>(tx.touch_session(&tenant, &id, now)?)
-            })
-            .await?;
+        Ok(found.filter(|s| s.is_live(self.settings.sessions.idle, now)))
+    }
+
+    /// Writes down, now and then, that a session was used.
+    pub async fn touch_session(&self, tenant: &TenantId, session: &Session) -> Result<(), AppError> {
+        let now = self.clock.now();
+        if !session.is_to_touch(self.settings.sessions.idle, now) {
+            return Ok(());
         }
-        Ok(Some(session))
+        let (tenant, id) = (tenant.clone(), session.id.clone());
+        ports::write(self.store.as_ref(), move |tx| {
+            Ok::<_, AppError>(tx.touch_session(&tenant, &id, now)?)
+        })
+        .await
     }
 
     /// Ends sessions; answers how many. Where there were none, nothing is recorded.
@@ -65,7 +70,19 @@ impl App {
         which: Sessions,
         act: &'static str,
     ) -> Result<usize, AppError> {
-        let row = login(context, act);
+        let mut row = login(context, act);
+        if let Sessions::Of { issuer, subject, sid } = &which {
+            let named = [
+                ("issuer", Some(issuer)),
+                ("subject", subject.as_ref()),
+                ("sid", sid.as_ref()),
+            ];
+            for (name, value) in named {
+                if let Some(value) = value {
+                    row = row.detail(name, value.as_str());
+                }
+            }
+        }
         let tenant = context.tenant.clone();
         ports::write(self.store.as_ref(), move |tx| {
             let count = tx.end_sessions(&tenant, &which)?;

@@ -16,7 +16,7 @@ use handoff_domain::scopes::Interaction;
 use handoff_domain::standing::{Block, Standing, Target, is_note};
 use handoff_domain::time::Span;
 use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::caps::Reach;
 use super::expiry::settle_one;
@@ -85,13 +85,16 @@ impl InSight {
     }
 }
 
+/// How long the answer to a new block waits for everything to be taken back. Nothing of it opens meanwhile.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// A block just placed.
 #[derive(Debug)]
 pub struct Placed {
     /// The block.
     pub block: Block,
-    /// How many Tasks had grants or open redemptions of it.
-    pub tasks: usize,
+    /// From how many Tasks grants and open redemptions were taken back; `None` while that goes on.
+    pub tasks: Option<usize>,
 }
 
 impl App {
@@ -112,31 +115,54 @@ impl App {
         let placed = block.clone();
         self.write(caller.tenant(), move |tx| {
             may_administer(&scope)?;
+            if let Some(reason) = scope.standing.on_caller(&scope.caller.principal) {
+                return Err(while_blocked(&scope, reason));
+            }
             let row = about_block(administers(&scope), &placed, Act::Placed);
             place(tx, scope.tenant(), &placed, row)
         })
         .await?;
-        self.look_at_blocks().await?;
-        let tasks = take_back(self, caller.tenant(), &block.target).await?;
+        // It stands. What follows is done by the watch and the sweep where it fails here.
+        if let Err(error) = self.look_at_blocks().await {
+            tracing::error!(cause = ?error.cause, "a new block is not in sight yet");
+        }
+        let (app, tenant, target) = (self.clone(), caller.tenant().clone(), block.target.clone());
+        let taking = self.to_the_end(async move { take_back(&app, &tenant, &target).await });
+        let tasks = match timeout(PATIENCE, taking).await {
+            Ok(Ok(tasks)) => Some(tasks),
+            Ok(Err(_)) | Err(_) => None,
+        };
         Ok(Placed { block, tasks })
     }
 
-    /// The blocks that stand, newest first.
+    /// The blocks that stand, newest first. Who is blocked sees those that they placed.
     pub async fn blocks(&self, caller: &Caller) -> Result<Vec<Block>, AppError> {
         let scope = self.scope(caller);
         self.write(caller.tenant(), move |tx| {
             may_administer(&scope)?;
-            Ok((tx.blocks(scope.tenant(), MOST_BLOCKS)?, Cuts::none()))
+            let mut blocks = tx.blocks(scope.tenant(), MOST_BLOCKS)?;
+            let caller = &scope.caller.principal;
+            if scope.standing.on_caller(caller).is_some() {
+                blocks.retain(|block| block.placed_by == caller.actor);
+            }
+            Ok((blocks, Cuts::none()))
         })
         .await
     }
 
-    /// Lifts a block. Doing so again is no error. What it took back stays so: grants have to be asked for again.
+    /// Lifts a block. Doing so again is no error. What it took back stays so: grants have to be asked for again. Who is
+    /// blocked lifts what they placed, so that nobody locks themselves out, and nothing that stops them.
     pub async fn lift_block(&self, caller: &Caller, id: BlockId) -> Result<(), AppError> {
         let scope = self.scope(caller);
         self.write(caller.tenant(), move |tx| {
             may_administer(&scope)?;
             let by = &scope.caller.principal.actor;
+            let placed_by_others = tx
+                .block(scope.tenant(), &id)?
+                .is_some_and(|block| block.placed_by != *by);
+            if placed_by_others && let Some(reason) = scope.standing.on_caller(&scope.caller.principal) {
+                return Err(while_blocked(&scope, reason));
+            }
             lift(tx, scope.tenant(), &id, by, administers(&scope))
         })
         .await?;
@@ -183,7 +209,8 @@ pub fn place(
     row: AuditRow,
 ) -> Result<((), Cuts), AppError> {
     let count = tx.blocks(tenant, MOST_BLOCKS)?.len();
-    if count >= usize::try_from(MOST_BLOCKS).unwrap_or(usize::MAX) {
+    // One on everything is the way out where there are too many.
+    if block.target != Target::All && count >= usize::try_from(MOST_BLOCKS).unwrap_or(usize::MAX) {
         return Err(AppError::new(
             Class::Conflict,
             Reason::TooLarge,
@@ -224,6 +251,12 @@ fn may_administer(scope: &Scope) -> Result<(), AppError> {
             Event::AdminAction,
         )
         .map(drop)
+}
+
+/// The refusal of an operator who is blocked.
+fn while_blocked(scope: &Scope, reason: Reason) -> AppError {
+    let row = scope.row(Event::AdminAction, Outcome::Denied, reason);
+    AppError::forbidden(reason).recorded(row)
 }
 
 fn administers(scope: &Scope) -> AuditRow {
@@ -279,7 +312,10 @@ async fn take_back(app: &App, tenant: &TenantId, target: &Target) -> Result<usiz
         count = count.saturating_add(struck.len());
         for task in struck {
             let scope = app.scope(&server_itself(app, tenant)?);
-            app.write(tenant, move |tx| settle_one(tx, &scope, &task)).await?;
+            // One Task that fails must not keep the others from being taken back; it is come back to.
+            if let Err(error) = app.write(tenant, move |tx| settle_one(tx, &scope, &task)).await {
+                tracing::error!(cause = ?error.cause, reason = %error.reason, "a block could not be carried out");
+            }
         }
         after = Some(last);
     }

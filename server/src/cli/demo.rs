@@ -12,7 +12,7 @@ use url::Url;
 
 use super::{Failed, asked_to_end, block_on};
 use crate::config::{Log, LogFormat, is_loopback};
-use crate::demo::{DEV_ISSUER_SEGMENT, Stage, Teller, Tone, curl_lines, play};
+use crate::demo::{DEV_ISSUER_SEGMENT, Stage, Teller, Tone, another_link, curl_lines, play};
 use crate::wiring::{Identity, Options, Running, StartError, start};
 
 #[derive(Debug, Args)]
@@ -123,6 +123,9 @@ async fn tell(flags: &DemoFlags, stage: &Stage, running: &Running, data: &Path) 
     teller.remark(&format!("data          {}", data.display()))?;
     if let Some(props) = &played {
         teller.remark(&format!("played link   {}", props.link))?;
+        let fresh = another_link(stage, props).await?;
+        teller.remark(&format!("fresh link    {fresh}"))?;
+        teller.remark("              open it in a browser within 15 minutes, and sign in as Dr. Lane")?;
         teller.gap()?;
         teller.line("Go on with these, as they stand:", Tone::Strong)?;
         for (what, line) in curl_lines(stage, props) {

@@ -109,6 +109,11 @@ pub(super) fn run(flags: &RevokeFlags) -> Result<(), Failed> {
             ))
         })?]
     };
+    if let Some(Target::Issuer(name)) = &target
+        && !config.issuers.iter().any(|issuer| issuer.issuer == *name)
+    {
+        return Err(Failed(format!("--issuer: no issuer `{name}` is configured")));
+    }
     let store = StoreConfig::new(config.database.url.expose_secret());
     let missing = handoff_store::pending(&store)?;
     if !missing.is_empty() {

@@ -21,7 +21,7 @@ impl Default for Sessions {
     fn default() -> Self {
         Self {
             idle: Duration::from_mins(15),
-            absolute: Duration::from_hours(8),
+            absolute: Duration::from_hours(1),
         }
     }
 }

@@ -11,7 +11,7 @@ mod trail;
 pub use curl::curl_lines;
 pub use dev_issuer::DevIssuers;
 pub use pdf::referral_letter;
-pub use play::{PlayError, Props, Stage, play};
+pub use play::{PlayError, Props, Stage, another_link, play};
 pub use scene::{Teller, Tone};
 
 /// The path segment that only development issuers have.

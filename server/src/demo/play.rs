@@ -98,6 +98,22 @@ pub async fn play<W: Write>(stage: &Stage, teller: &mut Teller<W>) -> Result<Pro
     })
 }
 
+/// Hands the same letter to the same specialist once more, and answers a link that nobody has used yet.
+pub async fn another_link(stage: &Stage, props: &Props) -> Result<String, PlayError> {
+    let client = client()?;
+    let ehr = Actor::enter(&client, &stage.base, &stage.issuer_base, "ehr", "The EHR").await?;
+    let given = task(
+        &props.document,
+        "accepted",
+        Some("Practitioner/lane"),
+        &stage.now.to_instant(),
+    );
+    let answer = ehr.ask(Method::POST, "/fhir/Task", FHIR, bytes(&given)).await?;
+    must(&ehr, &answer, 201, &[])?;
+    let mut silent = Teller::new(io::sink(), false);
+    ask_for_link(&ehr, &props.document, &id_of(&ehr, &answer)?, &mut silent).await
+}
+
 impl Stage {
     fn letter(&self) -> Vec<u8> {
         referral_letter(&self.date())
@@ -184,7 +200,7 @@ pub(super) fn task(document: &str, status: &str, owner: Option<&str>, authored: 
         "code": {"coding": [{"system": "http://hl7.org/fhir/CodeSystem/task-code", "code": "fulfill"}]},
         "focus": {"reference": format!("DocumentReference/{document}")},
         "for": {"reference": "Patient/ada"},
-        "requester": {"reference": "Organization/referring-clinic"},
+        "requester": {"reference": "Organization/referring-clinic", "display": "The referring clinic"},
         "performerType": [{"coding": [{
             "system": "https://handoff.example/fhir/CodeSystem/team",
             "code": "cardiology",

@@ -37,6 +37,15 @@ async fn place(state: web::Data<HttpState>, request: HttpRequest, payload: web::
         let caller = authenticate_blocked_too(&state, &request).await?;
         let body = read_body(&state, &request, payload, BODY_LIMIT).await?;
         let (target, note) = parse(&body)?;
+        if let Target::Issuer(name) = &target
+            && !state
+                .validator
+                .issuers_of(caller.tenant())
+                .any(|known| known == name)
+        {
+            let text = "no such issuer is configured for this tenant; name it exactly as tokens write `iss`";
+            return Err(AppError::rule("issuer", text));
+        }
         let placed = state.app.place_block(&caller, target, &note).await?;
         let base = state.app.settings.tenant_base(caller.tenant());
         Ok::<_, AppError>((format!("{base}/admin/revocations/{}", placed.block.id), placed))

@@ -9,19 +9,20 @@ use actix_web::cookie::{Cookie, SameSite};
 use actix_web::http::header;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use handoff_domain::document::Sha256 as Digest;
 use handoff_domain::ids::{Handle, TenantId};
 use handoff_domain::reason::Reason;
-use handoff_domain::session::Session;
+use handoff_domain::session::{Session, Sessions};
 use handoff_domain::time::Timestamp;
 use handoff_identity::{LoginSecret, SignedIn};
 use ring::hmac;
 use secrecy::ExposeSecret;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
 use super::HttpState;
 use super::answer::split_origin;
-use super::request::{admit, authenticate, context_of, remember, sends_token, tenant_of};
+use super::request::{admit, authenticate, context_of, sends_token, tenant_of};
 use crate::app::{AppError, Caller, Class};
 
 /// How long a login may take, in the browser's memory of it.
@@ -31,17 +32,22 @@ const NAME_LENGTH: usize = 100;
 
 /// What a cookie is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
+enum Purpose<'p> {
     Session,
-    Login,
+    /// A login that leads to a place: people open several links at once.
+    Login(&'p str),
 }
 
 /// A cookie's name: tied to its host over https, where the browser keeps to what `__Host-` promises.
-fn name(state: &HttpState, tenant: &TenantId, purpose: Purpose) -> String {
+fn name(state: &HttpState, tenant: &TenantId, purpose: Purpose<'_>) -> String {
     let prefix = if is_secure(state) { "__Host-" } else { "" };
     let word = match purpose {
-        Purpose::Session => "session",
-        Purpose::Login => "login",
+        Purpose::Session => "session".to_owned(),
+        Purpose::Login(place) => {
+            let mut digest = digest(place);
+            digest.truncate(8);
+            format!("login-{digest}")
+        }
     };
     if *tenant == TenantId::default_tenant() {
         format!("{prefix}handoff-{word}")
@@ -55,7 +61,7 @@ fn is_secure(state: &HttpState) -> bool {
     state.app.settings.public_base.starts_with("https://")
 }
 
-fn cookie(state: &HttpState, tenant: &TenantId, purpose: Purpose, value: String) -> Cookie<'static> {
+fn cookie(state: &HttpState, tenant: &TenantId, purpose: Purpose<'_>, value: String) -> Cookie<'static> {
     Cookie::build(name(state, tenant, purpose), value)
         .path("/")
         .http_only(true)
@@ -66,7 +72,7 @@ fn cookie(state: &HttpState, tenant: &TenantId, purpose: Purpose, value: String)
 }
 
 /// The one cookie of a purpose that a request carries. Of several, which may have been planted, none counts.
-fn sent(state: &HttpState, request: &HttpRequest, tenant: &TenantId, purpose: Purpose) -> Option<String> {
+fn sent(state: &HttpState, request: &HttpRequest, tenant: &TenantId, purpose: Purpose<'_>) -> Option<String> {
     let name = name(state, tenant, purpose);
     let cookies = request.cookies().ok()?;
     let mut ours = cookies.iter().filter(|cookie| cookie.name() == name);
@@ -75,21 +81,31 @@ fn sent(state: &HttpState, request: &HttpRequest, tenant: &TenantId, purpose: Pu
 }
 
 /// The cookie of a login that begins.
-pub fn login_cookie(state: &HttpState, tenant: &TenantId, secret: &LoginSecret) -> Cookie<'static> {
+pub fn login_cookie(
+    state: &HttpState,
+    tenant: &TenantId,
+    place: &str,
+    secret: &LoginSecret,
+) -> Cookie<'static> {
     let value = secret.to_base64url().expose_secret().to_owned();
-    let mut cookie = cookie(state, tenant, Purpose::Login, value);
+    let mut cookie = cookie(state, tenant, Purpose::Login(place), value);
     cookie.set_max_age(LOGIN_LASTS);
     cookie
 }
 
-/// The login that this browser began.
-pub fn login_of(state: &HttpState, request: &HttpRequest, tenant: &TenantId) -> Option<LoginSecret> {
-    LoginSecret::parse(&sent(state, request, tenant, Purpose::Login)?)
+/// The login to a place that this browser began.
+pub fn login_of(
+    state: &HttpState,
+    request: &HttpRequest,
+    tenant: &TenantId,
+    place: &str,
+) -> Option<LoginSecret> {
+    LoginSecret::parse(&sent(state, request, tenant, Purpose::Login(place))?)
 }
 
-/// What makes the browser forget its login.
-pub fn no_login(state: &HttpState, tenant: &TenantId) -> Cookie<'static> {
-    forgotten(cookie(state, tenant, Purpose::Login, String::new()))
+/// What makes the browser forget that login.
+pub fn no_login(state: &HttpState, tenant: &TenantId, place: &str) -> Cookie<'static> {
+    forgotten(cookie(state, tenant, Purpose::Login(place), String::new()))
 }
 
 /// What makes the browser forget its session.
@@ -126,17 +142,16 @@ pub fn fresh(state: &HttpState, tenant: &TenantId, who: SignedIn) -> (Session, C
 
 /// The id of the session that a request names, whether there is one or not.
 pub fn session_id(state: &HttpState, request: &HttpRequest, tenant: &TenantId) -> Option<String> {
-    sent(state, request, tenant, Purpose::Session).map(|value| digest(&value))
+    let value = sent(state, request, tenant, Purpose::Session)?;
+    // What can't be one of ours is not looked for.
+    let is_ours = URL_SAFE_NO_PAD
+        .decode(&value)
+        .is_ok_and(|bytes| bytes.len() == 32);
+    is_ours.then(|| digest(&value))
 }
 
 fn digest(value: &str) -> String {
-    let digest = Sha256::digest(value.as_bytes());
-    digest.iter().fold(String::with_capacity(64), |mut text, byte| {
-        for half in [byte >> 4, byte & 15] {
-            text.push(char::from_digit(u32::from(half), 16).unwrap_or_default());
-        }
-        text
-    })
+    Digest(Sha256::digest(value.as_bytes()).into()).to_hex()
 }
 
 /// The person of a session that may be used now.
@@ -147,14 +162,9 @@ pub struct Person {
 }
 
 impl Person {
-    /// The session's id.
-    pub fn session(&self) -> &str {
-        &self.session.id
-    }
-
-    /// Where they signed in.
-    pub fn issuer(&self) -> &str {
-        &self.session.issuer
+    /// The session.
+    pub const fn session(&self) -> &Session {
+        &self.session
     }
 
     /// What to call them.
@@ -184,29 +194,39 @@ impl Person {
 
     /// Whether `proof` is what [`Self::shown`] gave.
     pub fn was_shown(&self, handle: &Handle, proof: &str) -> bool {
-        self.is_mac(&["shown", handle.as_str()], proof)
-    }
-
-    /// Refuses a form that no page of this session can have sent.
-    pub fn check_form(&self, state: &HttpState, request: &HttpRequest, token: &str) -> Result<(), AppError> {
-        if is_from_here(state, request) && self.is_mac(&["form"], token) {
-            return Ok(());
-        }
-        let text = "the page was opened in another session; open the link again";
-        Err(AppError::new(Class::Forbidden, Reason::ConstraintSession, text))
+        is_mac(&self.session, &["shown", handle.as_str()], proof)
     }
 
     fn mac(&self, parts: &[&str]) -> String {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &self.session.key);
         URL_SAFE_NO_PAD.encode(hmac::sign(&key, parts.join("\0").as_bytes()))
     }
+}
 
-    fn is_mac(&self, parts: &[&str], sent: &str) -> bool {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.session.key);
-        URL_SAFE_NO_PAD
-            .decode(sent)
-            .is_ok_and(|sent| hmac::verify(&key, parts.join("\0").as_bytes(), &sent).is_ok())
+fn is_mac(session: &Session, parts: &[&str], sent: &str) -> bool {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &session.key);
+    URL_SAFE_NO_PAD
+        .decode(sent)
+        .is_ok_and(|sent| hmac::verify(&key, parts.join("\0").as_bytes(), &sent).is_ok())
+}
+
+/// Refuses a form that no page of this session can have sent.
+pub fn check_form(
+    state: &HttpState,
+    request: &HttpRequest,
+    session: &Session,
+    token: &str,
+) -> Result<(), AppError> {
+    if is_from_here(state, request) && is_mac(session, &["form"], token) {
+        return Ok(());
     }
+    Err(another_session())
+}
+
+/// The refusal of a form that was made for another session.
+pub fn another_session() -> AppError {
+    let text = "the page was opened in another session; open the link again";
+    AppError::new(Class::Forbidden, Reason::ConstraintSession, text)
 }
 
 /// Whether a browser says that a page of ours sent the request; what is no browser says nothing.
@@ -266,22 +286,43 @@ pub async fn visitor(state: &HttpState, request: &HttpRequest) -> Result<Visitor
     }
 }
 
-/// The person of the session that a request names, if it may be used now.
+/// The session that a request names, if it may be used now; who it is by now is not looked at.
+pub async fn session_of(
+    state: &HttpState,
+    request: &HttpRequest,
+    tenant: &TenantId,
+) -> Result<Option<Session>, AppError> {
+    match session_id(state, request, tenant) {
+        Some(id) => state.app.session(tenant, id).await,
+        None => Ok(None),
+    }
+}
+
+/// The person of the session that a request names, if it may be used now. A session that is refused is over.
 pub async fn person(
     state: &HttpState,
     request: &HttpRequest,
     tenant: &TenantId,
 ) -> Result<Option<Person>, AppError> {
-    let Some(id) = session_id(state, request, tenant) else {
+    let Some(session) = session_of(state, request, tenant).await? else {
         return Ok(None);
     };
-    let Some(session) = state.app.use_session(tenant, id).await? else {
-        return Ok(None);
+    let admitted = match caller_of(state, request, tenant, &session) {
+        Ok(caller) => admit(state, caller).await,
+        Err(refusal) => Err(refusal),
     };
-    let caller = caller_of(state, request, tenant, &session)?;
-    let caller = admit(state, caller).await?;
-    remember(state, &caller).await?;
-    Ok(Some(Person { caller, session }))
+    match admitted {
+        Ok(caller) => {
+            state.app.touch_session(tenant, &session).await?;
+            Ok(Some(Person { caller, session }))
+        }
+        Err(refusal) => {
+            let context = context_of(state, request, tenant.clone());
+            let which = Sessions::One(session.id);
+            state.app.end_sessions(&context, which, "refused").await?;
+            Err(refusal)
+        }
+    }
 }
 
 /// The caller that a session is, by how its issuer is configured now.

@@ -8,7 +8,7 @@ use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use handoff_domain::ids::{Handle, TenantId};
 use handoff_domain::reason::Reason;
-use handoff_domain::session::Sessions;
+use handoff_domain::session::{Session, Sessions};
 use handoff_identity::{Callback, LoginSecret, SignInError};
 use url::{Url, form_urlencoded};
 
@@ -17,9 +17,9 @@ use super::access_grants::not_allowed;
 use super::answer::{Face, failure, with_correlation};
 use super::body::read_body;
 use super::pages::{self, frame, refusal};
-use super::request::{admit, context_of, record_refusal, refuse_token, tenant_of};
+use super::request::{admit, context_of, record_refusal, refuse_token, remember, tenant_of};
 use super::session::{
-    Person, caller_of, fresh, login_cookie, login_of, no_login, no_session, person, session_id,
+    caller_of, check_form, fresh, login_cookie, login_of, no_login, no_session, session_id, session_of,
 };
 use crate::app::{AppError, Class};
 
@@ -103,7 +103,7 @@ async fn begin(state: web::Data<HttpState>, request: HttpRequest) -> HttpRespons
             .authorization_url(&tenant, key, &secret, &back, &place)
             .await
             .map_err(|error| told(&error))?;
-        Ok::<_, AppError>((url, login_cookie(&state, &tenant, &secret)))
+        Ok::<_, AppError>((url, login_cookie(&state, &tenant, &place, &secret)))
     };
     match answer.await {
         Ok((url, cookie)) => with_correlation(&state, &request, HttpResponse::SeeOther())
@@ -123,8 +123,13 @@ async fn come_back(state: web::Data<HttpState>, request: HttpRequest) -> HttpRes
     let said = parameters(request.query_string().as_bytes());
     // Whatever is wrong with it, the way back to where the person was.
     let place = said.get("state").and_then(|state| state.split('.').next());
-    let handle = place.and_then(|place| Handle::parse(place).ok());
-    let mut response = match signed_in(&state, &request, &tenant, &said).await {
+    let place = place.unwrap_or_default();
+    let handle = Handle::parse(place).ok();
+    let Some(secret) = login_of(&state, &request, &tenant, place) else {
+        let nothing = SignInError::NotBegunHere("there is no such login".to_owned());
+        return refusal(&state, &request, &told(&nothing), handle.as_ref());
+    };
+    let mut response = match signed_in(&state, &request, &tenant, &secret, &said).await {
         Ok((to, cookie)) => with_correlation(&state, &request, HttpResponse::SeeOther())
             .insert_header((header::LOCATION, to))
             .insert_header((header::REFERRER_POLICY, "no-referrer"))
@@ -133,7 +138,7 @@ async fn come_back(state: web::Data<HttpState>, request: HttpRequest) -> HttpRes
         Err(error) => refusal(&state, &request, &error, handle.as_ref()),
     };
     // A login ends with its first answer, whatever that was.
-    if let Err(error) = response.add_cookie(&no_login(&state, &tenant)) {
+    if let Err(error) = response.add_cookie(&no_login(&state, &tenant, place)) {
         tracing::error!(%error, "a cookie could not be taken back");
     }
     response
@@ -144,16 +149,13 @@ async fn signed_in(
     state: &HttpState,
     request: &HttpRequest,
     tenant: &TenantId,
+    secret: &LoginSecret,
     said: &HashMap<String, String>,
 ) -> Result<(String, actix_web::cookie::Cookie<'static>), AppError> {
     let refused = async |error: &SignInError| {
         tracing::info!(detail = error.detail(), "sign-in refused");
         let context = context_of(state, request, tenant.clone());
         record_refusal(state, &context, told(error)).await
-    };
-    let Some(secret) = login_of(state, request, tenant) else {
-        let nothing = SignInError::NotBegunHere("there is no login cookie".to_owned());
-        return Err(told(&nothing));
     };
     let text = |name: &str| said.get(name).map(String::as_str);
     let callback = Callback {
@@ -163,7 +165,7 @@ async fn signed_in(
         error: text("error"),
     };
     let back = callback_url(state, tenant)?;
-    let who = match state.validator.finish(tenant, &secret, &back, callback).await {
+    let who = match state.validator.finish(tenant, secret, &back, callback).await {
         Ok(who) => who,
         Err(error) => return Err(refused(&error).await),
     };
@@ -176,6 +178,8 @@ async fn signed_in(
     let caller = admit(state, caller_of(state, request, tenant, &session)?).await?;
     let before = session_id(state, request, tenant);
     state.app.begin_session(&caller.context, session, before).await?;
+    // Now they are fresh; a session's later uses say nothing newer of its person.
+    remember(state, &caller).await?;
     Ok((to, cookie))
 }
 
@@ -185,14 +189,15 @@ fn told(error: &SignInError) -> AppError {
         SignInError::NotOffered => Class::NotFound,
         SignInError::Place | SignInError::NotBegunHere(_) | SignInError::Expired(_) => Class::Invalid,
         SignInError::Denied | SignInError::Invalid(_) | SignInError::NobodyHere(_) => Class::Forbidden,
-        SignInError::Refused(_) | SignInError::Unavailable(_) => Class::Unavailable,
+        SignInError::Unavailable(_) => Class::Unavailable,
+        SignInError::Refused(_) => Class::Internal,
     };
     let reason = match error {
         SignInError::NotOffered => Reason::NotFound,
         SignInError::Place => Reason::Invalid,
         SignInError::Refused(_) | SignInError::Unavailable(_) => Reason::StorageUnavailable,
-        SignInError::NobodyHere(_) => Reason::PolicyDenied,
-        SignInError::NotBegunHere(_)
+        SignInError::NobodyHere(_)
+        | SignInError::NotBegunHere(_)
         | SignInError::Expired(_)
         | SignInError::Denied
         | SignInError::Invalid(_) => Reason::TokenInvalid,
@@ -205,12 +210,12 @@ async fn leave(state: web::Data<HttpState>, request: HttpRequest, payload: web::
         let tenant = tenant_of(&state, &request)?;
         let body = read_body(&state, &request, payload, FORM_LIMIT).await?;
         let form = parameters(&body);
-        let here = person(&state, &request, &tenant).await?;
-        let elsewhere = match &here {
-            Some(person) => {
+        // Whoever it is by now, blocked or gone: they may leave.
+        let elsewhere = match session_of(&state, &request, &tenant).await? {
+            Some(session) => {
                 let token = form.get("form").map(String::as_str).unwrap_or_default();
-                person.check_form(&state, &request, token)?;
-                end(&state, person).await?
+                check_form(&state, &request, &session, token)?;
+                end(&state, &request, &tenant, &session).await?
             }
             // Signed out already.
             None => None,
@@ -234,19 +239,26 @@ async fn leave(state: web::Data<HttpState>, request: HttpRequest, payload: web::
     }
 }
 
-/// Ends a person's session here; answers where the issuer's own is ended.
-async fn end(state: &HttpState, person: &Person) -> Result<Option<Url>, AppError> {
-    let context = &person.caller.context;
-    let which = Sessions::One(person.session().to_owned());
-    state.app.end_sessions(context, which, "signed-out").await?;
-    let tenant = person.caller.tenant();
+/// Ends a session here; answers where the issuer's own is ended.
+async fn end(
+    state: &HttpState,
+    request: &HttpRequest,
+    tenant: &TenantId,
+    session: &Session,
+) -> Result<Option<Url>, AppError> {
+    let context = match caller_of(state, request, tenant, session) {
+        Ok(caller) => caller.context,
+        Err(_) => context_of(state, request, tenant.clone()),
+    };
+    let which = Sessions::One(session.id.clone());
+    state.app.end_sessions(&context, which, "signed-out").await?;
     let base = state.app.settings.tenant_base(tenant);
     let Ok(after) = Url::parse(&format!("{base}/signed-out")) else {
         return Ok(None);
     };
     Ok(state
         .validator
-        .end_session_url(tenant, person.issuer(), &after)
+        .end_session_url(tenant, &session.issuer, &after)
         .await)
 }
 

@@ -123,7 +123,13 @@ pub(crate) fn end(unit: &mut Unit<'_>, tenant: &TenantId, which: &Sessions) -> R
                 statement = statement.sql(" AND subject = ").bind(subject.as_str());
             }
             if let Some(sid) = sid {
-                statement = statement.sql(" AND sid = ").bind(sid.as_str());
+                statement = statement.sql(" AND (sid = ").bind(sid.as_str());
+                // Who was never told a name for the session can't be told which one ended.
+                statement = statement.sql(if subject.is_some() {
+                    " OR sid IS NULL)"
+                } else {
+                    ")"
+                });
             }
         }
     }

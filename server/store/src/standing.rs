@@ -77,7 +77,9 @@ pub(crate) fn everywhere(connection: &mut AnyConnection) -> Result<HashMap<Tenan
     let mut found: HashMap<TenantId, Vec<Target>> = HashMap::new();
     for (tenant, kind, value) in rows {
         let tenant = TenantId::parse(tenant).map_err(|_| unreadable("standing block"))?;
-        found.entry(tenant).or_default().push(target(&kind, &value)?);
+        // One that can't be read must not be taken for none, nor keep those of other tenants from being seen.
+        let target = Target::parse(&kind, &value).unwrap_or(Target::All);
+        found.entry(tenant).or_default().push(target);
     }
     Ok(found
         .into_iter()
@@ -179,15 +181,23 @@ fn open_grants(tenant: &TenantId, target: &Target, after: &str, open: Open) -> S
         Target::Actor(actor) => statement.sql(" AND g.grantee = ").bind(actor.as_str()),
         Target::Document(id) => statement.sql(" AND g.document = ").bind(id.as_str()),
         Target::Task(id) => statement.sql(" AND g.task = ").bind(id.as_str()),
-        Target::Patient(patient) => statement
-            .sql(" AND (EXISTS (SELECT 1 FROM tasks t WHERE t.tenant = g.tenant AND t.id = g.task AND t.patient = ")
-            .bind(patient.as_str())
-            .sql(
-                ") OR EXISTS (SELECT 1 FROM documents d WHERE d.tenant = g.tenant AND d.id = g.document \
-                 AND d.patient = ",
-            )
-            .bind(patient.as_str())
-            .sql("))"),
+        Target::Patient(patient) => {
+            // By whichever server's name. Ids hold nothing that LIKE takes for more than it is.
+            let anywhere = format!("%/{patient}");
+            statement
+                .sql(" AND (EXISTS (SELECT 1 FROM tasks t WHERE t.tenant = g.tenant AND t.id = g.task AND (t.patient = ")
+                .bind(patient.as_str())
+                .sql(" OR t.patient LIKE ")
+                .bind(anywhere.as_str())
+                .sql(
+                    ")) OR EXISTS (SELECT 1 FROM documents d WHERE d.tenant = g.tenant AND d.id = g.document \
+                     AND (d.patient = ",
+                )
+                .bind(patient.as_str())
+                .sql(" OR d.patient LIKE ")
+                .bind(anywhere)
+                .sql(")))")
+        }
         Target::All => statement,
         // They hold no grants: whoever comes with them is stopped at the gate.
         Target::Client(_) | Target::Issuer(_) => statement.sql(" AND 1 = 0"),

@@ -353,12 +353,24 @@ fn a_block_on_a_client_or_an_issuer_stops_whoever_comes_with_it_and_takes_no_gra
 
 #[test]
 fn a_block_on_a_patient_is_on_every_version_of_the_reference() {
-    let mut world = World::new(TaskStatus::Ready, Some(LANE));
-    world.task.facts.subject = Some("Patient/ada/_history/2".to_owned());
-    world.documents[0].facts.subject = None;
-    world.standing = [Target::parse("patient", "ada").unwrap()].into_iter().collect();
-    world.settle();
-    assert_eq!(world.states(), ["revoked lane emergency"]);
+    for (reference, blocked) in [
+        ("Patient/ada/_history/2", true),
+        ("https://ehr.example/fhir/Patient/ada", true),
+        ("Patient/canada", false),
+        ("Patient/ada2", false),
+    ] {
+        let mut world = World::new(TaskStatus::Ready, Some(LANE));
+        world.task.facts.subject = Some(reference.to_owned());
+        world.documents[0].facts.subject = None;
+        world.standing = [Target::parse("patient", "ada").unwrap()].into_iter().collect();
+        world.settle();
+        let expected = if blocked {
+            "revoked lane emergency"
+        } else {
+            "bound lane"
+        };
+        assert_eq!(world.states(), [expected], "{reference}");
+    }
 }
 
 #[test]

@@ -20,8 +20,8 @@ use crate::http::HttpState;
 use crate::http::access_grants::not_allowed;
 use crate::http::answer::{Face, failure, json_answer, with_correlation};
 use crate::http::body::read_body;
-use crate::http::request::tenant_of;
-use crate::http::session::{Person, Visitor, person, visitor};
+use crate::http::request::{record_refusal, tenant_of};
+use crate::http::session::{Person, Visitor, another_session, check_form, person, visitor};
 use crate::http::sign_in::parameters;
 
 /// The longest body of a form.
@@ -60,7 +60,8 @@ async fn shell(state: web::Data<HttpState>, request: HttpRequest, path: web::Pat
         let tenant = tenant_of(&state, &request)?;
         // What is no handle leads nowhere, which it says no earlier than any other.
         let handle = Handle::parse(path.handle.as_str()).ok();
-        let here = person(&state, &request, &tenant).await?;
+        // Who can't be told to be somebody is nobody in particular: the page is there for everybody.
+        let here = person(&state, &request, &tenant).await.unwrap_or_default();
         Ok::<_, AppError>(match (&here, &handle) {
             (Some(person), Some(handle)) => {
                 let main = html! {
@@ -129,8 +130,8 @@ fn code_form(state: &HttpState, person: &Person, handle: &Handle) -> Markup {
             input type="hidden" name="form" value=(person.form_token());
             label for="secret" { "Your code" }
             p id="hint" { "It is what follows the " code { "#" } " in the link that you were sent." }
-            input id="secret" name="secret" type="password" required spellcheck="false" autocapitalize="off"
-                aria-describedby="hint";
+            input id="secret" name="secret" type="text" required spellcheck="false" autocapitalize="off"
+                autocomplete="off" aria-describedby="hint";
             button type="submit" { "Open" }
         }
     }
@@ -155,10 +156,7 @@ impl Said {
         }
         match visitor.person() {
             Some(person) if person.was_shown(&self.handle, self.field("shown")) => Ok(LinkKey::Shown),
-            Some(_) if self.fields.contains_key("shown") => {
-                let text = "the page was opened in another session; open the link again";
-                Err(AppError::new(Class::Forbidden, Reason::ConstraintSession, text))
-            }
+            Some(_) if self.fields.contains_key("shown") => Err(another_session()),
             _ => Err(AppError::bad("the field `secret` is missing")),
         }
     }
@@ -176,7 +174,9 @@ async fn read(
     let fields = fields_of(request, &body)?;
     if let Some(person) = visitor.person() {
         let token = fields.get("form").map(String::as_str).unwrap_or_default();
-        person.check_form(state, request, token)?;
+        if let Err(refusal) = check_form(state, request, person.session(), token) {
+            return Err(record_refusal(state, &person.caller.context, refusal).await);
+        }
     }
     let handle = Handle::parse(path.handle.as_str()).map_err(|_| unknown())?;
     Ok((visitor, Said { handle, fields }))
@@ -293,6 +293,7 @@ fn view_json(view: &LinkView) -> serde_json::Value {
         "contentType": view.content_type,
         "size": view.size,
         "requester": view.requester,
+        "usesLeft": view.uses_left,
         "expiresAt": view.until.map(Timestamp::to_instant),
     })
 }
@@ -317,9 +318,18 @@ fn document_page(state: &HttpState, person: &Person, handle: &Handle, view: &Lin
             input type="hidden" name="shown" value=(person.shown(handle));
             button type="submit" { "Download" }
         }
-        p { "The link may be used for one download, which is recorded. Keep the file where it belongs." }
+        p { (uses(view.uses_left)) " Each download is recorded." }
     };
     frame(state, title, &main)
+}
+
+fn uses(left: u32) -> String {
+    match left {
+        // One that broke off goes on.
+        0 => "The download that you began can be finished.".to_owned(),
+        1 => "The link opens the document once.".to_owned(),
+        more => format!("The link opens the document {more} more times."),
+    }
 }
 
 fn readable(at: Timestamp) -> String {

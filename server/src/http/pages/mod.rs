@@ -46,8 +46,8 @@ fn asset(content_type: &'static str, body: &'static str) -> HttpResponse {
         .body(body)
 }
 
-/// A page around its main part.
-pub fn frame(state: &HttpState, title: &str, main: &Markup) -> Markup {
+/// A page around its main part, under a heading.
+pub fn frame(state: &HttpState, heading: &str, main: &Markup) -> Markup {
     let base = &state.app.settings.public_base;
     html! {
         (DOCTYPE)
@@ -56,13 +56,14 @@ pub fn frame(state: &HttpState, title: &str, main: &Markup) -> Markup {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="robots" content="noindex, nofollow";
-                title { (title) " – Handoff" }
+                // No heading that names a document: titles stay in the browser's history.
+                title { "Document handoff" }
                 // Nothing that a browser would ask for by itself.
                 link rel="icon" href="data:,";
                 link rel="stylesheet" href=(format!("{base}/handoff/page.css"));
                 script src=(format!("{base}/handoff/page.js")) defer {}
             }
-            body { main { h1 { (title) } (main) } }
+            body { main { h1 tabindex="-1" { (heading) } (main) } }
         }
     }
 }
@@ -182,6 +183,9 @@ async fn signed_in_page(state: web::Data<HttpState>, request: HttpRequest) -> Ht
 
 /// A refusal's heading: what happened, in a few words.
 const fn heading(error: &AppError) -> &'static str {
+    if matches!(error.class, Class::Internal) {
+        return "Something is wrong here";
+    }
     match error.reason {
         Reason::Unauthenticated | Reason::ConstraintSession => "Please sign in",
         Reason::TokenInvalid => "That sign-in did not work",

@@ -2,6 +2,10 @@
 // It leaves the browser with the person's own form alone, once they have signed in. Nothing is redeemed here.
 "use strict";
 (() => {
+  if (/\/(sign-out|signed-out)$/.test(location.pathname)) {
+    sessionStorage.clear();
+    return;
+  }
   const key = "handoff:" + location.pathname;
   const sent = location.hash.slice(1);
   if (sent) {
@@ -20,6 +24,8 @@
   if (!kept || !form) return;
   form.elements.secret.value = kept;
   // Signed in, with the code at hand: what it leads to is shown in place of this form. Where that fails the form stays.
+  const button = form.querySelector("button");
+  button.disabled = true;
   fetch(form.action, {
     method: "POST",
     body: new URLSearchParams(new FormData(form)),
@@ -27,10 +33,12 @@
   })
     .then((answer) => answer.text())
     .then((text) => {
-      const page = new DOMParser().parseFromString(text, "text/html");
-      document.title = page.title;
-      document.querySelector("main").replaceWith(page.querySelector("main"));
+      const main = new DOMParser().parseFromString(text, "text/html").querySelector("main");
+      if (!main) throw new Error("no page of ours");
+      document.querySelector("main").replaceWith(main);
       localise();
+      // So that it is read out, and the keyboard goes on from there.
+      main.querySelector("h1").focus();
     })
-    .catch(() => {});
+    .catch(() => { button.disabled = false; });
 })();

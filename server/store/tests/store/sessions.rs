@@ -51,6 +51,8 @@ on_both! {
             (of(Some("lane"), None), &["s3"]),
             (of(Some("lane"), Some("b")), &["s1", "s3"]),
             (of(None, Some("a")), &["s2", "s3"]),
+            (of(Some("otis"), Some("z")), &["s1", "s2"]),
+            (of(None, Some("z")), &["s1", "s2", "s3"]),
             (of(None, None), &["s1", "s2", "s3"]),
             (Sessions::Of { issuer: "https://other.example".to_owned(), subject: Some("lane".to_owned()), sid: None },
                 &["s1", "s2", "s3"]),

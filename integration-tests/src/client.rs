@@ -192,6 +192,15 @@ impl Answer {
         self
     }
 
+    /// The answer, if its status is one of these.
+    #[track_caller]
+    pub fn expect_one_of(self, statuses: &[u16]) -> Self {
+        let status = self.status.as_u16();
+        let told = String::from_utf8_lossy(&self.body);
+        assert!(statuses.contains(&status), "{status}: {told}");
+        self
+    }
+
     /// The answer, if it refuses with this status and reason code.
     #[track_caller]
     pub fn refused(self, status: u16, reason: &str) -> Self {

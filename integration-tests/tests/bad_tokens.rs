@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use handoff::wiring::Identity;
+use handoff::wiring::{Identity, Options};
 use handoff_domain::ports::Clock as _;
+use handoff_domain::time::Span;
 use handoff_identity::dev_issuer::DevKey;
 use handoff_integration_tests::issuer::{AUDIENCE, OwnIssuer};
 use handoff_integration_tests::{Answer, Backend, TestApp, assert_committed};
@@ -26,9 +27,17 @@ struct Stage {
 
 impl Stage {
     async fn set() -> Self {
+        Self::set_with(|_| {}).await
+    }
+
+    async fn set_with(change: impl FnOnce(&mut Options)) -> Self {
         let issuer = OwnIssuer::start().await;
         let identity = Identity::Issuers(vec![issuer.trusted_for("default")]);
-        let app = TestApp::start_with(Backend::Embedded, |options| options.identity = identity).await;
+        let app = TestApp::start_with(Backend::Embedded, |options| {
+            options.identity = identity;
+            change(options);
+        })
+        .await;
         let now = app.clock.now().0.div_euclid(1_000_000);
         Self {
             app,
@@ -369,4 +378,47 @@ async fn a_bound_token_goes_through_everything_with_a_fresh_proof_each_time() {
         .to_owned();
     let proof = stage.proof(&bound, "4", &[("nonce", json!(nonce))]);
     stage.send(stage.dpop(&bound, &proof)).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_bound_token_that_was_good_needs_its_proof_where_its_address_has_failed_too_often() {
+    let stage = Stage::set_with(|options| options.clients.failed_tokens_per_minute = 3).await;
+    let bound = stage.bound();
+    let good = async |id: &str| {
+        stage
+            .send(stage.dpop(&bound, &stage.proof(&bound, id, &[])))
+            .await
+    };
+    good("1").await.expect(200);
+    for _ in 0..3 {
+        stage.send(stage.bearer("no")).await.refused(401, "token-invalid");
+    }
+    let fresh = stage.token(&[("jti", json!("fresh"))]);
+    stage
+        .send(stage.bearer(&fresh))
+        .await
+        .refused(429, "rate-limited");
+    // Neither a demand for a nonce nor success uses anything up.
+    for id in ["2", "3", "4", "5"] {
+        good(id).await.expect(200);
+        let outdated = stage.proof(&bound, id, &[("nonce", json!("old"))]);
+        stage
+            .send(stage.dpop(&bound, &outdated))
+            .await
+            .refused(401, "token-invalid");
+    }
+    for _ in 0..3 {
+        stage
+            .send(stage.bearer(&bound))
+            .await
+            .refused(401, "token-invalid");
+    }
+    stage
+        .send(stage.bearer(&bound))
+        .await
+        .refused(429, "rate-limited");
+    good("6").await.refused(429, "rate-limited");
+    stage.app.clock.advance(Span::seconds(21));
+    let later = stage.proof(&bound, "7", &[("iat", json!(stage.now + 21))]);
+    stage.send(stage.dpop(&bound, &later)).await.expect(200);
 }

@@ -1,5 +1,6 @@
 //! The contract over HTTP, on both pairs of stores.
 
+mod attempts;
 mod authorization;
 mod bad_clients;
 mod bad_input;

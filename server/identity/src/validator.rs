@@ -93,6 +93,8 @@ pub struct TokenValidator<D = ()> {
     pub(crate) clock: Arc<dyn Clock>,
     derive: Derive<D>,
     remembered: TokenCache<Validated<D>>,
+    /// Tokens that were good at some time, until they end.
+    accepted: TokenCache<()>,
     /// Tokens that an issuer said are good for nothing.
     refused: TokenCache<()>,
     proofs: Proofs,
@@ -180,6 +182,7 @@ impl<D> TokenValidator<D> {
                 clock,
                 derive: Box::new(derive),
                 remembered: TokenCache::new(),
+                accepted: TokenCache::new(),
                 refused: TokenCache::new(),
                 proofs,
             })
@@ -224,6 +227,16 @@ impl<D> TokenValidator<D> {
     /// A nonce for the next DPoP proof.
     pub fn nonce(&self) -> String {
         self.proofs.nonce(self.clock.now())
+    }
+
+    /// The SHA-256 of a token that was good when it was seen before and has not ended since. Opens nothing: it may be
+    /// revoked by now, and a bound one needs its proof. Costs a digest and a look.
+    pub fn known(&self, token: &str) -> Option<[u8; 32]> {
+        if token.len() > MOST_TOKEN_BYTES {
+            return None;
+        }
+        let hash = sha256(token);
+        self.accepted.get(&hash, self.clock.now()).map(|_| hash)
     }
 
     /// Validates a token that was presented to `tenant`.
@@ -293,6 +306,8 @@ impl<D> TokenValidator<D> {
         let leeway = Span::seconds(issuer.config.leeway_seconds);
         let until = validated.expires_at.plus(leeway).min(now.plus(remember));
         self.remembered.put(hash, Arc::clone(&validated), now, until);
+        let ends = validated.expires_at.plus(leeway);
+        self.accepted.put(hash, Arc::new(()), now, ends);
         Ok(validated)
     }
 

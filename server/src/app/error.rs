@@ -40,7 +40,10 @@ pub enum Class {
         size: u64,
     },
     /// Too many requests.
-    RateLimited,
+    RateLimited {
+        /// When to try again.
+        seconds: u64,
+    },
     /// No room to store it.
     NoRoom,
     /// Something behind us is down; worth trying again.
@@ -157,6 +160,15 @@ impl AppError {
     /// A refusal, told with its reason code.
     pub fn forbidden(reason: Reason) -> Self {
         Self::new(Class::Forbidden, reason, explain(reason))
+    }
+
+    /// Whether it is by what was asked and by whom, and not by what others did meanwhile or by anything behind us.
+    pub const fn is_refusal(&self) -> bool {
+        let refused = matches!(
+            self.class,
+            Class::Forbidden | Class::NotFound | Class::Gone | Class::Conflict | Class::Unprocessable
+        );
+        refused && self.store.is_none()
     }
 
     /// The same failure with the audit row that records it.

@@ -1,4 +1,4 @@
-//! `[clients]`: how much of the server clients may hold at once, and how fast they have to be.
+//! `[clients]`: how much of the server clients may hold at once, how fast they have to be, and how often they may fail.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const MOST: u64 = 1_000_000;
 /// The largest head that can be asked for: the parser of the HTTP server gives up on names of 64 KiB, and badly.
 const LARGEST_HEADER: usize = 60 << 10;
 
-/// `[clients]`: past each a client is told 503, 408 or 431, or let go.
+/// `[clients]`: past each a client is told 503, 408, 429 or 431, or let go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Clients {
     /// Connections in all. Fewer where the system allows fewer descriptors.
@@ -35,6 +35,15 @@ pub struct Clients {
     pub least_upload_rate: u64,
     /// Over what time rates are measured.
     pub rate_window: Duration,
+    /// Access tokens of one address that may be refused in a minute, before no more are looked at; 0 is no limit. As
+    /// those that follow it is counted by each process alone.
+    pub failed_tokens_per_minute: usize,
+    /// Attempts at links from one address that may fail in a minute; 0 is no limit.
+    pub failed_links_per_minute_address: usize,
+    /// The same by one client application.
+    pub failed_links_per_minute_client: usize,
+    /// The same at one link.
+    pub failed_links_per_minute_link: usize,
 }
 
 impl Default for Clients {
@@ -49,6 +58,10 @@ impl Default for Clients {
             least_download_rate: 1 << 10,
             least_upload_rate: 1 << 10,
             rate_window: Duration::from_mins(1),
+            failed_tokens_per_minute: 100,
+            failed_links_per_minute_address: 30,
+            failed_links_per_minute_client: 30,
+            failed_links_per_minute_link: 10,
         }
     }
 }
@@ -63,6 +76,20 @@ pub(super) fn read(root: &mut Table, problems: &mut Vec<Problem>, largest_body: 
     let max_per_address = count("max_per_address", defaults.max_per_address, 0);
     let max_downloads = count("max_downloads", defaults.max_downloads, 1);
     let max_uploads = count("max_uploads", defaults.max_uploads, 1);
+    let mut failures = |key, default| count(key, default, 0);
+    let failed_tokens_per_minute = failures("failed_tokens_per_minute", defaults.failed_tokens_per_minute);
+    let failed_links_per_minute_address = failures(
+        "failed_links_per_minute_address",
+        defaults.failed_links_per_minute_address,
+    );
+    let failed_links_per_minute_client = failures(
+        "failed_links_per_minute_client",
+        defaults.failed_links_per_minute_client,
+    );
+    let failed_links_per_minute_link = failures(
+        "failed_links_per_minute_link",
+        defaults.failed_links_per_minute_link,
+    );
     let mut size =
         |key, default: usize| usize::try_from(section.size(key, default as u64)).unwrap_or(default);
     let clients = Clients {
@@ -75,6 +102,10 @@ pub(super) fn read(root: &mut Table, problems: &mut Vec<Problem>, largest_body: 
         least_download_rate: section.size_or_none("least_download_rate", defaults.least_download_rate),
         least_upload_rate: section.size_or_none("least_upload_rate", defaults.least_upload_rate),
         rate_window: section.duration("rate_window", defaults.rate_window),
+        failed_tokens_per_minute,
+        failed_links_per_minute_address,
+        failed_links_per_minute_client,
+        failed_links_per_minute_link,
     };
     if clients.max_header > LARGEST_HEADER {
         section.problem(
@@ -114,5 +145,21 @@ pub(super) fn show(clients: &Clients) -> Vec<(&'static str, Value)> {
         ("least_download_rate", size(clients.least_download_rate)),
         ("least_upload_rate", size(clients.least_upload_rate)),
         ("rate_window", Value::String(show_duration(clients.rate_window))),
+        (
+            "failed_tokens_per_minute",
+            number(clients.failed_tokens_per_minute),
+        ),
+        (
+            "failed_links_per_minute_address",
+            number(clients.failed_links_per_minute_address),
+        ),
+        (
+            "failed_links_per_minute_client",
+            number(clients.failed_links_per_minute_client),
+        ),
+        (
+            "failed_links_per_minute_link",
+            number(clients.failed_links_per_minute_link),
+        ),
     ]
 }

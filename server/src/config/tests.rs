@@ -69,7 +69,7 @@ fn a_good_file_is_taken_with_defaults_for_the_rest() {
     assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9090");
     let issuer = &config.issuers[0];
     assert_eq!(issuer.tenant.as_str(), "default");
-    assert_eq!(issuer.role_map["Ward Clerk"], Role::TeamMember);
+    assert_eq!(issuer.role_map["ward clerk"], Role::TeamMember);
     assert_eq!(issuer.role_map["physician"], Role::Fulfiller);
 }
 
@@ -215,7 +215,9 @@ fn a_role_that_does_not_exist_is_refused() {
 #[test]
 fn what_clients_may_hold_is_set_as_a_section_of_its_own() {
     let text = format!(
-        "{GOOD}\n[clients]\nmax_connections = 500\nmax_per_address = 0\nleast_download_rate = 0\nmax_header = \"8 KiB\""
+        "{GOOD}\n[clients]\nmax_connections = 500\nmax_per_address = 0\nleast_download_rate = 0\nmax_header = \"8 KiB\"\n\
+         failed_tokens_per_minute = 5\nfailed_links_per_minute_address = 6\nfailed_links_per_minute_client = 7\n\
+         failed_links_per_minute_link = 0"
     );
     let clients = with_env(&text, &[("HANDOFF__CLIENTS__RATE_WINDOW", "10 s")])
         .unwrap()
@@ -226,6 +228,10 @@ fn what_clients_may_hold_is_set_as_a_section_of_its_own() {
         least_download_rate: 0,
         max_header: 8 << 10,
         rate_window: Duration::from_secs(10),
+        failed_tokens_per_minute: 5,
+        failed_links_per_minute_address: 6,
+        failed_links_per_minute_client: 7,
+        failed_links_per_minute_link: 0,
         ..Clients::default()
     };
     assert_eq!(clients, expected);
@@ -235,7 +241,8 @@ fn what_clients_may_hold_is_set_as_a_section_of_its_own() {
 fn limits_of_clients_that_can_not_be_are_named() {
     let text = format!(
         "{GOOD}\n[clients]\nmax_connections = 0\nmax_downloads = -1\nmax_header = 0\nmax_buffered = \"1 MiB\"\n\
-         least_upload_rate = \"fast\"\nrate_window = \"0 s\"\nmax_uplods = 3"
+         least_upload_rate = \"fast\"\nrate_window = \"0 s\"\nmax_uplods = 3\n\
+         failed_tokens_per_minute = -1\nfailed_links_per_minute_client = \"many\""
     );
     let error = with_env(&text, &[]).unwrap_err();
     let keys: Vec<&str> = error.0.iter().map(|p| p.key.as_str()).collect();
@@ -244,6 +251,8 @@ fn limits_of_clients_that_can_not_be_are_named() {
         [
             "clients.max_connections",
             "clients.max_downloads",
+            "clients.failed_tokens_per_minute",
+            "clients.failed_links_per_minute_client",
             "clients.max_header",
             "clients.least_upload_rate",
             "clients.rate_window",

@@ -47,7 +47,7 @@ pub const fn status_of(class: Class) -> StatusCode {
         Class::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Class::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Class::RangeNotSatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
-        Class::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+        Class::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
         Class::NoRoom => StatusCode::INSUFFICIENT_STORAGE,
         Class::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Class::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -71,7 +71,7 @@ const fn issue_type(error: &AppError) -> IssueType {
         | Class::UnsupportedMediaType
         | Class::MethodNotAllowed
         | Class::RangeNotSatisfiable { .. } => IssueType::NotSupported,
-        Class::RateLimited => IssueType::Throttled,
+        Class::RateLimited { .. } => IssueType::Throttled,
         Class::NoRoom => IssueType::NoStore,
         Class::Unavailable => IssueType::Transient,
         Class::Internal => IssueType::Exception,
@@ -144,8 +144,8 @@ pub fn failure_head(state: &HttpState, request: &HttpRequest, error: &AppError) 
         Class::Unavailable => {
             response.insert_header((header::RETRY_AFTER, "2"));
         }
-        Class::RateLimited => {
-            response.insert_header((header::RETRY_AFTER, "10"));
+        Class::RateLimited { seconds } => {
+            response.insert_header((header::RETRY_AFTER, seconds));
         }
         Class::RangeNotSatisfiable { size } => {
             response.insert_header((header::CONTENT_RANGE, format!("bytes */{size}")));

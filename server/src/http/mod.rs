@@ -3,6 +3,7 @@
 
 pub mod access_grants;
 pub mod answer;
+pub mod attempts;
 pub mod body;
 pub mod connection;
 pub mod cors;
@@ -50,9 +51,11 @@ pub struct HttpState {
     pub clients: Clients,
     /// What is free of what all requests share.
     pub room: Arc<room::Room>,
+    /// Who failed lately, and how often.
+    pub attempts: Arc<attempts::Attempts>,
     /// When each actor's teams were last written down, so that it is not done at every request.
     pub seen: Arc<request::Seen>,
-    /// Refused tokens lately, so that a flood of them does not fill the audit.
+    /// Refused callers lately, so that a flood of them does not fill the audit.
     pub refusals: Arc<request::Refusals>,
 }
 

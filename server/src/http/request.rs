@@ -15,6 +15,7 @@ use handoff_domain::time::{Span, Timestamp};
 use handoff_identity::{Presented, Proof, TokenError};
 
 use super::HttpState;
+use super::attempts::{Source, Trial};
 use crate::app::error::Challenge;
 use crate::app::{AppError, Caller, Class};
 
@@ -174,6 +175,10 @@ pub async fn authenticate_blocked_too(state: &HttpState, request: &HttpRequest) 
     let sent = match sent_token(request) {
         Ok(sent) => sent,
         Err(refusal) if refusal.reason == Reason::TokenInvalid => {
+            let refusal = match look_at(state, &context, None) {
+                Ok(_counted) => refusal,
+                Err(too_many) => too_many,
+            };
             return Err(record_refusal(state, &context, refusal).await);
         }
         Err(nothing) => return Err(nothing),
@@ -190,9 +195,22 @@ pub async fn authenticate_blocked_too(state: &HttpState, request: &HttpRequest) 
             Presented::Dpop(token, proof)
         }
     };
+    let (Sent::Bearer(token) | Sent::Dpop(token, _)) = sent;
+    let trial = match look_at(state, &context, Some(token)) {
+        Ok(trial) => trial,
+        Err(too_many) => return Err(record_refusal(state, &context, too_many).await),
+    };
     let validated = match state.validator.validate(presented, &tenant).await {
-        Ok(validated) => validated,
+        Ok(validated) => {
+            trial.forgive();
+            validated
+        }
         Err(error) => {
+            if matches!(error, TokenError::UseNonce) || error.retry_after_seconds().is_some() {
+                trial.forgive();
+            } else {
+                drop(trial);
+            }
             let bound = matches!(sent, Sent::Dpop(..));
             return Err(refuse_token(state, &context, &error, bound).await);
         }
@@ -206,6 +224,16 @@ pub async fn authenticate_blocked_too(state: &HttpState, request: &HttpRequest) 
     };
     remember(state, &caller).await?;
     Ok(caller)
+}
+
+/// Leave to look at a token, where not too many of its address were refused. `None` is one that was badly sent.
+fn look_at<'s>(state: &'s HttpState, context: &Context, token: Option<&str>) -> Result<Trial<'s>, AppError> {
+    let known = || state.validator.known(token?);
+    state.attempts.token(source_of(context), known, context.now)
+}
+
+fn source_of(context: &Context) -> Source {
+    Source::of(context.agent.address.as_deref().and_then(|a| a.parse().ok()))
 }
 
 /// The request's URL as clients see it, without its query.
@@ -321,12 +349,21 @@ pub async fn refuse_token(state: &HttpState, context: &Context, error: &TokenErr
 
 /// Records a refused caller, where none of its address was recorded just now.
 pub async fn record_refusal(state: &HttpState, context: &Context, refusal: AppError) -> AppError {
-    let address = context.agent.address.as_deref().unwrap_or_default();
-    let Some(before) = state.refusals.to_record(address, context.now) else {
+    record_refused(state, context, refusal, Event::RequestDenied).await
+}
+
+/// The same as another event, which is rolled up by itself.
+pub async fn record_refused(
+    state: &HttpState,
+    context: &Context,
+    refusal: AppError,
+    event: Event,
+) -> AppError {
+    let Some(before) = state.refusals.to_record(event, source_of(context), context.now) else {
         return refusal;
     };
     let row = context
-        .row(Event::RequestDenied, Outcome::Denied, refusal.reason)
+        .row(event, Outcome::Denied, refusal.reason)
         .detail("refused-before", before.to_string());
     state
         .app
@@ -334,21 +371,25 @@ pub async fn record_refusal(state: &HttpState, context: &Context, refusal: AppEr
         .await
 }
 
-/// Refused tokens by address: a flood is rolled up into a row a second, each with how many came before it.
+/// Refused callers by address: a flood is rolled up into a row a second, each with how many came before it.
 #[derive(Debug, Default)]
-pub struct Refusals(Mutex<HashMap<String, (Timestamp, u64)>>);
+pub struct Refusals(Mutex<HashMap<Refused, (Timestamp, u64)>>);
+
+/// As which event, and from where.
+type Refused = (&'static str, Source);
 
 /// How often refusals of one address are recorded at most.
 const ROLL_UP: Span = Span::seconds(1);
 
 impl Refusals {
     /// How many refusals since the last recorded one; `None` where this one is not to be recorded by itself.
-    fn to_record(&self, address: &str, now: Timestamp) -> Option<u64> {
+    fn to_record(&self, event: Event, source: Source, now: Timestamp) -> Option<u64> {
+        let key = (event.as_str(), source);
         let mut refusals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if refusals.len() >= SEEN_LIMIT {
             refusals.clear();
         }
-        match refusals.get_mut(address) {
+        match refusals.get_mut(&key) {
             Some((last, unrecorded)) if now.since(*last) < ROLL_UP => {
                 *unrecorded = unrecorded.saturating_add(1);
                 None
@@ -359,7 +400,7 @@ impl Refusals {
                 Some(before)
             }
             None => {
-                refusals.insert(address.to_owned(), (now, 0));
+                refusals.insert(key, (now, 0));
                 Some(0)
             }
         }
@@ -395,11 +436,17 @@ mod tests {
     fn a_flood_of_refusals_is_rolled_up_by_address() {
         let refusals = Refusals::default();
         let at = |ms: i64| Timestamp(ms * 1000);
-        assert_eq!(refusals.to_record("10.0.0.1", at(0)), Some(0));
-        assert_eq!(refusals.to_record("10.0.0.1", at(10)), None);
-        assert_eq!(refusals.to_record("10.0.0.1", at(20)), None);
-        assert_eq!(refusals.to_record("10.0.0.2", at(20)), Some(0));
-        assert_eq!(refusals.to_record("10.0.0.1", at(1001)), Some(2));
+        let source = |text: &str| Source::of(text.parse().ok());
+        let of_tokens = |address, ms| refusals.to_record(Event::RequestDenied, source(address), at(ms));
+        assert_eq!(of_tokens("10.0.0.1", 0), Some(0));
+        assert_eq!(of_tokens("10.0.0.1", 10), None);
+        assert_eq!(of_tokens("10.0.0.1", 20), None);
+        assert_eq!(of_tokens("10.0.0.2", 20), Some(0));
+        assert_eq!(of_tokens("2001:db8::1", 20), Some(0));
+        assert_eq!(of_tokens("2001:db8::2", 20), None);
+        let of_links = refusals.to_record(Event::RedemptionDenied, source("10.0.0.1"), at(20));
+        assert_eq!(of_links, Some(0));
+        assert_eq!(of_tokens("10.0.0.1", 1001), Some(2));
     }
 
     #[test]

@@ -10,6 +10,7 @@ static REFUSED: Labelled<1> = Labelled::new();
 static ENDED: Labelled<1> = Labelled::new();
 static BODIES: Labelled<1> = Labelled::new();
 static TRANSFERS: Labelled<1> = Labelled::new();
+static ATTEMPTS: Labelled<1> = Labelled::new();
 static FAULTS: AtomicU64 = AtomicU64::new(0);
 
 /// A connection that was not accepted: `full`, `address`.
@@ -34,6 +35,12 @@ pub fn body_refused(why: &'static str) {
 /// A `download` or `upload` for which there was no room.
 pub fn transfer_refused(what: &'static str) {
     TRANSFERS.count([what]);
+}
+
+/// An attempt that was refused because too many before it failed, by the limit that was reached: `token`,
+/// `link-address`, `link-client`, `link`.
+pub fn attempt_refused(limit: &'static str) {
+    ATTEMPTS.count([limit]);
 }
 
 /// How many connections were refused, or ended by a fault of their clients.
@@ -82,6 +89,13 @@ pub(super) fn write(out: &mut String, present: &Present) -> std::fmt::Result {
         "Downloads and uploads for which there was no room.",
         ["direction"],
         &TRANSFERS,
+    )?;
+    write_labelled(
+        out,
+        "handoff_attempts_refused_total",
+        "Tokens and attempts at links that were refused because too many failed, by the limit that was reached.",
+        ["limit"],
+        &ATTEMPTS,
     )?;
     for (name, what, (now, most)) in [
         ("handoff_connections", "Connections", present.connections),

@@ -39,6 +39,7 @@ use crate::app::{App, InForce, Settings};
 use crate::config::{AddressRange, Sessions, Timeouts};
 use crate::demo::DevIssuers;
 use crate::http::HttpState;
+use crate::http::attempts::Attempts;
 use crate::http::connection::{Connections, http_service, serving};
 use crate::http::room::Room;
 use crate::http::scopes::caps_of;
@@ -213,6 +214,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
             timeouts: options.timeouts,
             clients,
             room: Arc::new(Room::new(&clients)),
+            attempts: Arc::new(Attempts::new(&clients)),
             seen: Arc::default(),
             refusals: Arc::default(),
         },

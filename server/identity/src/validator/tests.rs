@@ -532,6 +532,20 @@ async fn a_remembered_token_still_ends_with_its_expiry() {
 }
 
 #[tokio::test]
+async fn a_token_is_known_from_when_it_was_found_good_until_it_ends() {
+    let stage = Stage::set().await;
+    let token = stage.signed(&[("exp", json!(NOW + 300))]);
+    assert_eq!(stage.validator.known(&token), None);
+    assert!(stage.validate(&token).await.is_ok());
+    stage.clock.pass(Span::seconds(359));
+    assert_eq!(stage.validator.known(&token), Some(sha256(&token)));
+    stage.clock.pass(Span::seconds(1));
+    assert_eq!(stage.validator.known(&token), None);
+    assert!(stage.validate("no").await.is_err());
+    assert_eq!(stage.validator.known("no"), None);
+}
+
+#[tokio::test]
 async fn nothing_that_can_be_printed_shows_a_token() {
     let stage = Stage::set().await;
     let response = stage.issuer.issue("lane", None, Some("ada"), START).unwrap();

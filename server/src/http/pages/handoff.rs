@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use actix_web::http::StatusCode;
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
+use handoff_domain::audit::Event;
 use handoff_domain::ids::{Handle, TenantId};
 use handoff_domain::reason::Reason;
 use handoff_domain::time::Timestamp;
@@ -15,12 +16,13 @@ use serde::Deserialize;
 use super::{answer, frame, is_for_reading, link_path, refusal, refusal_with, sign_in_links};
 use crate::app::fresh_link::AskedForLink;
 use crate::app::links::{LinkKey, LinkView};
-use crate::app::{AppError, Class};
+use crate::app::{AppError, Caller, Class};
 use crate::http::HttpState;
 use crate::http::access_grants::not_allowed;
 use crate::http::answer::{Face, failure, json_answer, with_correlation};
+use crate::http::attempts::Opening;
 use crate::http::body::read_body;
-use crate::http::request::{record_refusal, tenant_of};
+use crate::http::request::{record_refusal, record_refused, tenant_of};
 use crate::http::session::{Person, Visitor, another_session, check_form, person, visitor};
 use crate::http::sign_in::parameters;
 
@@ -139,7 +141,6 @@ fn code_form(state: &HttpState, person: &Person, handle: &Handle) -> Markup {
 
 /// What a form or a body says.
 struct Said {
-    handle: Handle,
     fields: HashMap<String, String>,
 }
 
@@ -149,13 +150,13 @@ impl Said {
     }
 
     /// What shows that the visitor holds the link: its code, or that it was shown before.
-    fn key(&self, visitor: &Visitor) -> Result<LinkKey, AppError> {
+    fn key(&self, visitor: &Visitor, handle: &Handle) -> Result<LinkKey, AppError> {
         let secret = self.field("secret");
         if !secret.is_empty() {
             return Ok(LinkKey::of(secret));
         }
         match visitor.person() {
-            Some(person) if person.was_shown(&self.handle, self.field("shown")) => Ok(LinkKey::Shown),
+            Some(person) if person.was_shown(handle, self.field("shown")) => Ok(LinkKey::Shown),
             Some(_) if self.fields.contains_key("shown") => Err(another_session()),
             _ => Err(AppError::bad("the field `secret` is missing")),
         }
@@ -166,7 +167,6 @@ impl Said {
 async fn read(
     state: &HttpState,
     request: &HttpRequest,
-    path: &Path,
     payload: web::Payload,
 ) -> Result<(Visitor, Said), AppError> {
     let visitor = visitor(state, request).await?;
@@ -178,8 +178,36 @@ async fn read(
             return Err(record_refusal(state, &person.caller.context, refusal).await);
         }
     }
+    Ok((visitor, Said { fields }))
+}
+
+/// Does something with a link by what shows that the visitor holds it, unless too many attempts failed. Whether the link
+/// exists is not asked before.
+async fn attempt<T>(
+    state: &HttpState,
+    path: &Path,
+    visitor: &Visitor,
+    said: &Said,
+    act: impl AsyncFnOnce(&Caller, Handle, LinkKey) -> Result<T, AppError>,
+) -> Result<T, AppError> {
+    let caller = visitor.caller();
+    let context = &caller.context;
+    let trial = match state
+        .attempts
+        .link(Opening::new(caller, &path.handle), context.now)
+    {
+        Ok(trial) => trial,
+        Err(too_many) => {
+            return Err(record_refused(state, context, too_many, Event::RedemptionDenied).await);
+        }
+    };
     let handle = Handle::parse(path.handle.as_str()).map_err(|_| unknown())?;
-    Ok((visitor, Said { handle, fields }))
+    let key = said.key(visitor, &handle)?;
+    let done = act(caller, handle, key).await;
+    if done.as_ref().err().is_none_or(|error| !error.is_refusal()) {
+        trial.forgive();
+    }
+    done
 }
 
 fn fields_of(request: &HttpRequest, body: &[u8]) -> Result<HashMap<String, String>, AppError> {
@@ -263,21 +291,18 @@ async fn show(
     path: web::Path<Path>,
     payload: web::Payload,
 ) -> HttpResponse {
-    let (visitor, said) = match read(&state, &request, &path, payload).await {
+    let (visitor, said) = match read(&state, &request, payload).await {
         Ok(read) => read,
         Err(error) => return refused(&state, &request, &path, None, &error),
     };
-    let looked = async {
-        let key = said.key(&visitor)?;
-        state
-            .app
-            .look_at_link(visitor.caller(), said.handle.clone(), key)
-            .await
-    };
+    let looked = attempt(&state, &path, &visitor, &said, async |caller, handle, key| {
+        let view = state.app.look_at_link(caller, handle.clone(), key).await?;
+        Ok((handle, view))
+    });
     match looked.await {
-        Ok(view) => match visitor.person() {
+        Ok((handle, view)) => match visitor.person() {
             Some(person) => {
-                let page = document_page(&state, person, &said.handle, &view);
+                let page = document_page(&state, person, &handle, &view);
                 answer(&state, &request, StatusCode::OK, page)
             }
             None => json_answer(&state, &request, StatusCode::OK, &view_json(&view)),
@@ -367,17 +392,15 @@ async fn redeem(
     path: web::Path<Path>,
     payload: web::Payload,
 ) -> HttpResponse {
-    let (visitor, said) = match read(&state, &request, &path, payload).await {
+    let (visitor, said) = match read(&state, &request, payload).await {
         Ok(read) => read,
         Err(error) => return refused(&state, &request, &path, None, &error),
     };
-    let redeemed = async {
-        let key = said.key(&visitor)?;
-        let caller = visitor.caller();
-        let id = state.app.redeem_link(caller, said.handle.clone(), key).await?;
+    let redeemed = attempt(&state, &path, &visitor, &said, async |caller, handle, key| {
+        let id = state.app.redeem_link(caller, handle, key).await?;
         let base = state.app.settings.tenant_base(caller.tenant());
-        Ok::<_, AppError>(format!("{base}/redemptions/{id}/content"))
-    };
+        Ok(format!("{base}/redemptions/{id}/content"))
+    });
     match redeemed.await {
         Ok(location) => with_correlation(&state, &request, HttpResponse::SeeOther())
             .insert_header((header::LOCATION, location))
@@ -393,17 +416,13 @@ async fn ask(
     path: web::Path<Path>,
     payload: web::Payload,
 ) -> HttpResponse {
-    let (visitor, said) = match read(&state, &request, &path, payload).await {
+    let (visitor, said) = match read(&state, &request, payload).await {
         Ok(read) => read,
         Err(error) => return refused(&state, &request, &path, None, &error),
     };
-    let asked = async {
-        let key = said.key(&visitor)?;
-        state
-            .app
-            .ask_for_link(visitor.caller(), said.handle.clone(), key)
-            .await
-    };
+    let asked = attempt(&state, &path, &visitor, &said, async |caller, handle, key| {
+        state.app.ask_for_link(caller, handle, key).await
+    });
     match asked.await {
         Ok(asked) => asked_answer(&state, &request, &visitor, &asked),
         Err(error) => refused(&state, &request, &path, Some(&visitor), &error),

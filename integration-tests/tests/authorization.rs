@@ -40,6 +40,12 @@ struct Route {
     body: fn(&Scene) -> Body,
 }
 
+impl Route {
+    fn breaks_glass(&self) -> bool {
+        self.name.ends_with("breaking the glass")
+    }
+}
+
 const fn route(
     name: &'static str,
     method: Method,
@@ -184,6 +190,9 @@ fn documents() -> Vec<Route> {
         get("GET Binary, the content", |s| {
             format!("/fhir/Binary/{}?task=Task/{}", s.binary, s.task)
         }),
+        get("GET Binary, breaking the glass", |s| {
+            format!("/fhir/Binary/{}", s.binary)
+        }),
         delete("DELETE Binary", |s| format!("/fhir/Binary/{}", s.binary)),
     ]
 }
@@ -196,12 +205,22 @@ fn grants() -> Vec<Route> {
             |_| Body::Fhir(json!({"resourceType": "Parameters"})),
         ),
         post(
+            "POST $grant, breaking the glass",
+            |s| format!("/fhir/Task/{}/$grant", s.task),
+            |_| Body::Fhir(json!({"resourceType": "Parameters"})),
+        ),
+        post(
             "POST Task/{id}/$revoke-grants",
             |s| format!("/fhir/Task/{}/$revoke-grants", s.task),
             |_| Body::Fhir(json!({"resourceType": "Parameters"})),
         ),
         post(
             "POST files/{id}/access-grants",
+            |s| format!("/files/{}/access-grants", s.document),
+            |s| Body::Plain(json!({"task": format!("Task/{}", s.task)})),
+        ),
+        post(
+            "POST access-grants, breaking the glass",
             |s| format!("/files/{}/access-grants", s.document),
             |s| Body::Plain(json!({"task": format!("Task/{}", s.task)})),
         ),
@@ -382,18 +401,22 @@ impl Stage {
 }
 
 async fn send(client: &Client, route: &Route, scene: &Scene) -> Answer {
-    let path = (route.path)(scene);
-    match (route.body)(scene) {
-        Body::None => client.send(client.request(route.method.clone(), &path)).await,
-        Body::Fhir(body) if route.method == Method::PUT => client.put(&path, &body).await,
-        Body::Fhir(body) => client.post(&path, &body).await,
-        Body::Plain(body) => client.post_plain(&path, &body).await,
-        Body::Pdf => {
-            client
-                .post_bytes(&path, "application/pdf", b"%PDF-1.4".to_vec())
-                .await
-        }
+    let mut request = client.request(route.method.clone(), &(route.path)(scene));
+    if route.breaks_glass() {
+        request = request.header("x-break-glass-reason", "unconscious");
     }
+    let with = |kind: &'static str, body: String| (kind, body.into_bytes());
+    let body = match (route.body)(scene) {
+        Body::None => None,
+        Body::Fhir(body) => Some(with("application/fhir+json", body.to_string())),
+        Body::Plain(body) => Some(with("application/json", body.to_string())),
+        Body::Pdf => Some(with("application/pdf", "%PDF-1.4".to_owned())),
+    };
+    let request = match body {
+        None => request,
+        Some((kind, body)) => request.header("content-type", kind).body(body),
+    };
+    client.send(request).await
 }
 
 /// The status, and of a search how many there are.
@@ -431,7 +454,7 @@ async fn what_each_role_may_do_on_each_route_is_what_the_table_says() {
     }
     for route in routes() {
         write!(table, "\n{:<40}", route.name).expect("text grows");
-        let changes = route.method != Method::GET || route.name.contains("content");
+        let changes = route.method != Method::GET || route.name.contains("content") || route.breaks_glass();
         let mut scene = stage.scene().await;
         for (_, client) in &everybody {
             if changes {

@@ -63,6 +63,11 @@ on_both! {
             .header("prefer", MARKER)
             .body(broken);
         ehr.send(broken).await.expect(400);
+        let glass = app.client("glass").await;
+        for (path, status) in [(referral.content_path(), 200), ("/fhir/Binary/none".to_owned(), 404)] {
+            let request = glass.request(Method::GET, &path).header("x-break-glass-reason", MARKER);
+            glass.send(request).await.expect(status);
+        }
         ehr.post_bytes("/fhir/Binary", &format!("text/plain; name=\"{MARKER}\""), MARKER.into()).await.expect(201);
 
         // Secrets: links good and bad, tokens good and bad, also where they do not belong.
@@ -90,6 +95,7 @@ on_both! {
         lane.send(basic).await.expect(401);
 
         let (path, log) = log();
+        assert!(log.contains("\"break-glass\""), "emergency access is told of");
         assert!(log.contains("\"answered\"") && log.contains("\"route\":\"/fhir/Task/{id}\""), "requests are logged");
         for (what, text) in [("a patient's name", MARKER), ("a link's secret", secret), ("a token", token.as_str())] {
             if let Some(line) = log.lines().find(|line| line.contains(text)) {

@@ -6,6 +6,7 @@ mod bad_clients;
 mod bad_input;
 mod bad_tokens;
 mod bench;
+mod break_glass;
 mod browser;
 mod certified;
 mod chaos;

@@ -172,6 +172,7 @@ on_both! {
             resume: None,
             head: false,
             at_most: None,
+            break_glass: None,
         };
         // Nothing was handed over: the use is given back.
         drop(server.fetch_binary(&lane, fetch.clone()).await.unwrap());

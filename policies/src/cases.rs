@@ -12,7 +12,12 @@ use crate::situation::Situation;
 use crate::source::read_text;
 
 /// File, what must come of its cases, and its text.
-const SHIPPED_CASES: [(&str, Expected, &str); 7] = [
+const SHIPPED_CASES: [(&str, Expected, &str); 9] = [
+    (
+        "ALLOW/break-glass.toml",
+        Expected::Allow,
+        include_str!("../cases/ALLOW/break-glass.toml"),
+    ),
     (
         "ALLOW/oversight.toml",
         Expected::Allow,
@@ -27,6 +32,11 @@ const SHIPPED_CASES: [(&str, Expected, &str); 7] = [
         "ALLOW/workers.toml",
         Expected::Allow,
         include_str!("../cases/ALLOW/workers.toml"),
+    ),
+    (
+        "DENY/break-glass.toml",
+        Expected::Deny,
+        include_str!("../cases/DENY/break-glass.toml"),
     ),
     (
         "DENY/content.toml",

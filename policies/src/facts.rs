@@ -241,11 +241,15 @@ fn context(mentioned: &Mentioned, request: &AccessRequest<'_>) -> Result<Context
     });
     attributes.put("now", || instant(request.now));
     if let Object::Content {
-        task, approved_step, ..
+        task,
+        approved_step,
+        break_glass,
+        ..
     } = request.object
     {
         attributes.put("task", || task_facts(task));
         attributes.put("approvedStep", || Value::new_bool(approved_step));
+        attributes.put("breakGlass", || Value::new_bool(break_glass));
     }
     Context::from_pairs(attributes.found).map_err(fact)
 }

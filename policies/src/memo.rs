@@ -14,7 +14,7 @@ use crate::facts::{Kind, Mentioned, RELATIONS};
 const MOST: usize = 10_000;
 
 /// What a decision may depend on beyond what is a question here: no rule that asks for any of these is remembered.
-const VOLATILE: [&str; 16] = [
+const VOLATILE: [&str; 17] = [
     "department",
     "location",
     "codes",
@@ -31,6 +31,7 @@ const VOLATILE: [&str; 16] = [
     "address",
     "now",
     "approvedStep",
+    "breakGlass",
 ];
 
 /// Everything that such rules can see.

@@ -51,6 +51,9 @@ pub struct Situation {
     /// Whether the Task's workflow approves the caller as an automated step.
     #[serde(default)]
     pub approved_step: bool,
+    /// Whether the server made the Task because its owner broke the glass.
+    #[serde(default)]
+    pub break_glass: bool,
 }
 
 /// Who asks.
@@ -184,6 +187,7 @@ pub struct Facts {
     task: Task,
     document: Document,
     approved_step: bool,
+    break_glass: bool,
 }
 
 impl Facts {
@@ -203,13 +207,16 @@ impl Facts {
     const fn object(&self) -> Object<'_> {
         match self.action {
             Action::TaskRead | Action::TaskUpdate | Action::TaskDelete => Object::Task(Some(&self.task)),
-            Action::DocumentRead | Action::DocumentUpdate | Action::DocumentDelete | Action::BinaryDelete => {
-                Object::Document(Some(&self.document))
-            }
+            Action::DocumentRead
+            | Action::DocumentUpdate
+            | Action::DocumentDelete
+            | Action::BinaryDelete
+            | Action::BreakGlass => Object::Document(Some(&self.document)),
             Action::BinaryFetch => Object::Content {
                 document: Some(&self.document),
                 task: &self.task,
                 approved_step: self.approved_step,
+                break_glass: self.break_glass,
             },
             Action::GrantIssue | Action::GrantRead | Action::GrantRevoke => Object::Grant(&self.task),
             Action::AuditRead => Object::Audit,
@@ -235,6 +242,7 @@ impl Default for Situation {
             address: None,
             at: an_instant(),
             approved_step: false,
+            break_glass: false,
         }
     }
 }
@@ -271,6 +279,7 @@ impl Situation {
             task: self.task.task(now)?,
             document: self.document.document(now)?,
             approved_step: self.approved_step,
+            break_glass: self.break_glass,
         })
     }
 

@@ -250,6 +250,12 @@ fn about_circumstances(literals: &Literals) -> Vec<Axis> {
             s.approved_step = true;
         })]);
     }
+    if literals.asks("breakGlass") {
+        let said = "the server had made the Task because its owner broke the glass";
+        axes.push(vec![choice(said, |s| {
+            s.break_glass = true;
+        })]);
+    }
     if literals.asks("sessionAge") {
         let around = literals
             .numbers

@@ -5,9 +5,9 @@ use std::fs;
 use std::path::Path;
 
 use handoff_domain::access::Policy as _;
-use handoff_policies::{Cases, Place, RuleSet, SHIPPED_WORKFLOWS, Situation, Source, run_case};
+use handoff_policies::{Cases, Place, RuleSet, SHIPPED_WORKFLOWS, Situation, Source, review, run_case};
 
-use super::{compiled, decided, one_problem};
+use super::{compiled, decided, grantee, one_problem};
 
 #[test]
 fn every_shipped_case_comes_out_as_written() {
@@ -143,6 +143,44 @@ fn the_rules_and_the_case_of_the_readme_are_what_it_says() {
         without(|s| s.caller.department = None),
         (false, vec!["restricted-is-for-psychiatry".to_owned()])
     );
+}
+
+#[test]
+fn what_the_readme_forbids_in_an_emergency_is_forbidden() {
+    let readme = include_str!("../../README.md");
+    let (_, section) = readme.split_once("## Emergency access\n").unwrap();
+    let block = |language: &str| {
+        let (_, rest) = section.split_once(&format!("```{language}\n")).unwrap();
+        rest.split_once("```").unwrap().0.to_owned()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["ALLOW", "DENY"] {
+        fs::create_dir(folder.path().join(name)).unwrap();
+    }
+    fs::write(folder.path().join("DENY/own.toml"), block("toml")).unwrap();
+    let rules = compiled(&block("cedar"));
+    assert_eq!(review(&rules), []);
+    let cases = Cases::read(folder.path());
+    assert_eq!((cases.unread.len(), cases.cases.len()), (0, 1));
+    run_case(&rules, &cases.cases[0]).unwrap();
+    // Any other document is opened still.
+    let mut question = cases.cases[0].question().clone();
+    question.document.labels = vec!["R".to_owned()];
+    assert_eq!(
+        decided(&rules, &question),
+        (true, vec!["person-breaks-the-glass".to_owned()])
+    );
+    // And a rule about content that is to give way in an emergency does.
+    let (_, rest) = section.split_once("`unless {").unwrap();
+    let unless = format!("unless {{{}", rest.split_once('`').unwrap().0);
+    let rules = compiled(&format!(
+        "@id(\"own\") forbid (principal, action in Action::\"payload\", resource)
+        when {{ resource.labels.contains(\"R\") }} {unless};"
+    ));
+    let mut question = grantee(|s| s.document.labels = vec!["R".to_owned()]);
+    assert!(!decided(&rules, &question).0);
+    question.break_glass = true;
+    assert!(decided(&rules, &question).0);
 }
 
 #[test]

@@ -151,6 +151,8 @@ pub enum Action {
     BinaryDelete,
     /// Metadata of a Binary without its content is never shown; this is the fetch of the content.
     BinaryFetch,
+    /// Having a Task made that releases a document to the caller at once, with a reason.
+    BreakGlass,
     GrantIssue,
     GrantRead,
     GrantRevoke,
@@ -160,7 +162,7 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::TaskRead,
         Self::TaskSearch,
         Self::TaskCreate,
@@ -174,6 +176,7 @@ impl Action {
         Self::BinaryCreate,
         Self::BinaryDelete,
         Self::BinaryFetch,
+        Self::BreakGlass,
         Self::GrantIssue,
         Self::GrantRead,
         Self::GrantRevoke,
@@ -202,6 +205,7 @@ impl Action {
             Self::BinaryCreate => "binary-create",
             Self::BinaryDelete => "binary-delete",
             Self::BinaryFetch => "binary-fetch",
+            Self::BreakGlass => "break-glass",
             Self::GrantIssue => "grant-issue",
             Self::GrantRead => "grant-read",
             Self::GrantRevoke => "grant-revoke",
@@ -267,6 +271,8 @@ pub enum Object<'a> {
         task: &'a Task,
         /// Whether the Task's workflow approves the caller as an automated step.
         approved_step: bool,
+        /// Whether the server made the Task because its owner broke the glass.
+        break_glass: bool,
     },
     /// A grant under a Task.
     Grant(&'a Task),

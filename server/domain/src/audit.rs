@@ -86,6 +86,8 @@ events! {
     RedemptionCutOff = "redemption-cut-off",
     /// The stored bytes were not those recorded; none of the wrong ones was sent.
     RedemptionIntegrityFailed = "redemption-integrity-failed",
+    /// Emergency access was taken, or asked for and refused.
+    BreakGlass = "break-glass",
     /// The audit was read.
     AuditRead = "audit-read",
     /// A person signed in, signed out, or failed to.
@@ -114,6 +116,7 @@ impl Event {
             | Self::RedemptionAuthorized
             | Self::RedemptionResumed
             | Self::RedemptionDenied => Action::BinaryFetch,
+            Self::BreakGlass => Action::BreakGlass,
             Self::AuditRead => Action::AuditRead,
             _ => return None,
         })

@@ -19,6 +19,8 @@ pub enum Topic {
     DocumentSuperseded,
     /// A redemption began or ended.
     Redemption,
+    /// Somebody took emergency access: the alert.
+    BreakGlass,
 }
 
 impl Topic {
@@ -30,6 +32,7 @@ impl Topic {
             Self::GrantLifecycle => "grant-lifecycle",
             Self::DocumentSuperseded => "document-superseded",
             Self::Redemption => "redemption",
+            Self::BreakGlass => "break-glass",
         }
     }
 }

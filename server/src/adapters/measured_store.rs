@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use handoff_domain::audit::Event;
 use handoff_domain::ports::{BoxFuture, Reading, Store, StoreError, Verdict, Work};
 use handoff_domain::time::Span;
 
@@ -59,6 +60,9 @@ impl Store for MeasuredStore {
                 .drain(..)
             {
                 metrics::audited(noted.event, noted.reason, noted.bytes);
+                if noted.event == Event::BreakGlass {
+                    warn_of_broken_glass(&noted);
+                }
             }
             Ok(())
         })
@@ -87,4 +91,11 @@ impl Store for MeasuredStore {
     fn ready(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         counted(self.0.ready())
     }
+}
+
+/// The line of the log that an operator's alarm waits for. Why the glass was broken stands in the audit alone.
+fn warn_of_broken_glass(noted: &Noted) {
+    let outcome = noted.outcome.as_str();
+    metrics::glass_broken(outcome);
+    tracing::warn!(correlation = %noted.correlation, outcome, reason = %noted.reason, "break-glass");
 }

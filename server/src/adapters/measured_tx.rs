@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use handoff_domain::audit::{AuditRow, Event};
+use handoff_domain::audit::{AuditRow, Event, Outcome};
 use handoff_domain::document::{Document, StoredBinary};
 use handoff_domain::grant::Grant;
 use handoff_domain::ids::{
-    ActorRef, BinaryId, BlockId, DocumentId, GrantId, Handle, RedemptionId, TaskId, TenantId,
+    ActorRef, BinaryId, BlockId, CorrelationId, DocumentId, GrantId, Handle, RedemptionId, TaskId, TenantId,
 };
 use handoff_domain::outbox::TopicEvent;
 use handoff_domain::ports::{
@@ -22,7 +22,9 @@ use handoff_domain::time::{Span, Timestamp};
 /// What is counted of an audit row.
 pub(super) struct Noted {
     pub(super) event: Event,
+    pub(super) outcome: Outcome,
     pub(super) reason: Reason,
+    pub(super) correlation: CorrelationId,
     pub(super) bytes: u64,
 }
 
@@ -92,7 +94,9 @@ impl Tx for MeasuredTx<'_> {
             .unwrap_or(0);
         self.recorded.push(Noted {
             event: row.event,
+            outcome: row.outcome,
             reason: row.reason,
+            correlation: row.correlation.clone(),
             bytes,
         });
         self.inner.record(tenant, row);

@@ -330,12 +330,14 @@ pub fn edit(tx: &mut dyn Tx, scope: &Scope, task: &Task, edit: TaskEdit) -> Resu
     Ok(after)
 }
 
+/// The server itself, as an actor.
+pub const SERVER: &str = "Device/handoff";
+
 /// A caller that is the server itself.
 pub fn server_itself(app: &App, tenant: &TenantId) -> Result<Caller, AppError> {
     let correlation = CorrelationId::parse(app.entropy.ordered_id(app.clock.now()))
         .map_err(|e| AppError::bad(e.to_string()))?;
-    let actor =
-        handoff_domain::ActorRef::parse("Device/handoff").map_err(|e| AppError::bad(e.to_string()))?;
+    let actor = handoff_domain::ActorRef::parse(SERVER).map_err(|e| AppError::bad(e.to_string()))?;
     Ok(Caller {
         principal: Arc::new(handoff_domain::access::Principal {
             tenant: tenant.clone(),

@@ -5,6 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use handoff_domain::access::{Action, Object, Relation};
 use handoff_domain::audit::{AuditRow, Event, Outcome};
+use handoff_domain::break_glass::BreakGlassReason;
 use handoff_domain::effects::{AskRefused, Asked, Change, Plan, Step, issue};
 use handoff_domain::gate::is_address_range;
 use handoff_domain::grant::{Constraints, Grant, GrantState, Origin};
@@ -16,9 +17,10 @@ use handoff_domain::task::Task;
 use handoff_domain::time::Span;
 use sha2::{Digest, Sha256};
 
-use super::effects::{about_document, about_grant, carry_out, load, scene};
+use super::caps::Reach;
+use super::effects::{Loaded, about_document, about_grant, carry_out, load, scene};
 use super::tasks::lock_reached;
-use super::{App, AppError, Caller, Class, Cuts, GrantView, Scope};
+use super::{App, AppError, Caller, Class, Cuts, GrantView, Scope, break_glass};
 
 /// A request for a grant, the same for both faces of the operation.
 #[derive(Debug, Clone)]
@@ -37,6 +39,8 @@ pub struct GrantRequest {
     pub expires_in: Option<Span>,
     /// What a redemption must also satisfy.
     pub constraints: Constraints,
+    /// Why the caller breaks the glass, where that is what it does: then the Task only says which document.
+    pub break_glass: Option<BreakGlassReason>,
 }
 
 /// A grant just issued, with its one-time secret.
@@ -62,7 +66,10 @@ impl App {
         let secret = URL_SAFE_NO_PAD.encode(bytes);
         let hash: [u8; 32] = Sha256::digest(secret.as_bytes()).into();
         let view = self
-            .write(caller.tenant(), move |tx| ask(tx, &scope, &request, hash))
+            .write(caller.tenant(), move |tx| match &request.break_glass {
+                Some(reason) => break_glass::grant(tx, &scope, &request, reason, hash),
+                None => ask(tx, &scope, &request, hash),
+            })
             .await?;
         let base = self.settings.tenant_base(caller.tenant());
         let link = format!("{base}/handoff/{}#{secret}", view.grant.handle);
@@ -231,10 +238,23 @@ fn ask(
     let task =
         lock_reached(tx, scope, &reach, &request.task).map_err(|error| refuse(scope, request, error))?;
     let loaded = load(tx, scope, &task)?;
-    let (origin, grantee) = standing(scope, request, &task).map_err(|e| {
+    let whose = standing(scope, request, &task).map_err(|e| {
         let row = denial(scope, &task, request, e.reason);
         e.recorded(row)
     })?;
+    give(tx, scope, &reach, request, (&task, &loaded), whose, secret_hash)
+}
+
+/// Issues a grant under a locked Task to the one who shall hold it.
+pub(super) fn give(
+    tx: &mut dyn Tx,
+    scope: &Scope,
+    reach: &Reach,
+    request: &GrantRequest,
+    (task, loaded): (&Task, &Loaded),
+    (origin, grantee): (Origin, ActorRef),
+    secret_hash: [u8; 32],
+) -> Result<(GrantView, Cuts), AppError> {
     let refused = |reason: Reason| {
         let class = if is_of_the_task(reason) {
             Class::Conflict
@@ -242,7 +262,7 @@ fn ask(
             Class::Forbidden
         };
         AppError::new(class, reason, super::error::explain(reason))
-            .recorded(denial(scope, &task, request, reason))
+            .recorded(denial(scope, task, request, reason))
     };
     // A Task that has moved on is told as such before any question of which document.
     let workflow = scope.rules.workflows.of(&task.facts.code);
@@ -262,9 +282,9 @@ fn ask(
     };
     if let (Some(id), None) = (&request.document, document) {
         // One that the caller may not know of is as unknown as one that does not exist.
-        let unknown = |e: AppError| e.recorded(denial(scope, &task, request, Reason::NotFound));
+        let unknown = |e: AppError| e.recorded(denial(scope, task, request, Reason::NotFound));
         super::read::check_visible(&mut *tx, scope, Kind::Document, id.as_str()).map_err(unknown)?;
-        let reach = scope.readable(&reach);
+        let reach = scope.readable(reach);
         if !reach.covers_present(tx, scope, Kind::Document, id.as_str())? {
             return Err(unknown(AppError::not_found()));
         }
@@ -274,7 +294,7 @@ fn ask(
             "document",
             "the document is not in the Task, or was not put there by one who may release it",
         )
-        .recorded(denial(scope, &task, request, Reason::Invalid))
+        .recorded(denial(scope, task, request, Reason::Invalid))
     })?;
     let attachment = match &request.binary {
         Some(id) => document.attachments.iter().find(|a| a.binary == *id),
@@ -286,7 +306,7 @@ fn ask(
             refused,
         )
     })?;
-    let scene = scene(&task, &loaded, workflow, scope);
+    let scene = scene(task, loaded, workflow, scope);
     let asked = Asked {
         document,
         attachment,
@@ -303,14 +323,14 @@ fn ask(
             "uses",
             format!("this workflow allows 1 to {at_most} uses"),
         )
-        .recorded(denial(scope, &task, request, Reason::Invalid)),
+        .recorded(denial(scope, task, request, Reason::Invalid)),
         AskRefused::WindowOutOfRange { at_most } => AppError::rule(
             "expiresIn",
             format!("this workflow allows 1 to {} seconds", at_most.whole_seconds()),
         )
-        .recorded(denial(scope, &task, request, Reason::Invalid)),
+        .recorded(denial(scope, task, request, Reason::Invalid)),
     })?;
-    let cuts = carry_out(tx, scope, &task, &loaded.documents, &plan)?;
+    let cuts = carry_out(tx, scope, task, &loaded.documents, &plan)?;
     Ok((
         GrantView {
             document_version: document.version,

@@ -6,6 +6,7 @@ pub mod attachments;
 pub mod audit_read;
 pub mod binaries;
 mod blocks;
+pub mod break_glass;
 pub mod bundle;
 pub mod caps;
 pub mod content;

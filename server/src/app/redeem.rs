@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use handoff_domain::access::Role;
 use handoff_domain::audit::{About, AuditRow, Event, Outcome};
+use handoff_domain::break_glass::BreakGlassReason;
 use handoff_domain::document::StoredBinary;
 use handoff_domain::grant::{Grant, GrantState};
 use handoff_domain::ids::{BinaryId, RedemptionId, TaskId};
@@ -19,7 +20,7 @@ use super::caps::Reach;
 use super::finish::Ending;
 use super::redemption_scene::Scene;
 use super::streams::{Announced, Streams};
-use super::{App, AppError, Caller, Class, Cuts, Scope};
+use super::{App, AppError, Caller, Class, Cuts, Scope, break_glass};
 
 /// A part of the content that a client asks to go on with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +123,8 @@ pub struct Fetch {
     pub head: bool,
     /// The longest content that the asked for form can carry.
     pub at_most: Option<u64>,
+    /// Why the caller breaks the glass, where that is what it does.
+    pub break_glass: Option<BreakGlassReason>,
 }
 
 /// How often a client that came back waits for its own old stream to end.
@@ -133,6 +136,12 @@ impl App {
     pub async fn fetch_binary(&self, caller: &Caller, fetch: Fetch) -> Result<Fetched, AppError> {
         let id = self.fresh_redemption()?;
         let fresh = Some(id.clone());
+        if let Some(reason) = fetch.break_glass.clone() {
+            let gate = move |tx: &mut dyn Tx, scope: &Scope, streams: &Arc<Streams>| {
+                break_glass::fetch(tx, scope, streams, &id, &fetch, &reason)
+            };
+            return self.decide(caller, fresh, gate).await;
+        }
         let reach = self.demand_content(caller).await?;
         self.decide(caller, fresh, move |tx, scope, streams| {
             by_binary(tx, scope, &reach, streams, &id, &fetch)
@@ -222,7 +231,7 @@ impl App {
     }
 }
 
-fn by_binary(
+pub(super) fn by_binary(
     tx: &mut dyn Tx,
     scope: &Scope,
     reach: &Reach,
@@ -251,6 +260,18 @@ fn by_binary(
     {
         return scene.resume(tx, scope, streams, open, Some(*wanted));
     }
+    release(scene, tx, scope, streams, id, fetch)
+}
+
+/// Asks the gate, takes the use and starts the stream; or tells what a HEAD asks.
+pub(super) fn release(
+    scene: Scene,
+    tx: &mut dyn Tx,
+    scope: &Scope,
+    streams: &Arc<Streams>,
+    id: &RedemptionId,
+    fetch: &Fetch,
+) -> Result<Decided, AppError> {
     scene.pass(scope)?;
     if let Some(limit) = fetch.at_most
         && scene.binary.size > limit
@@ -318,7 +339,7 @@ fn by_redemption(
 }
 
 /// There is no such content. The attempt is recorded all the same.
-fn unknown(scope: &Scope, binary: &BinaryId) -> AppError {
+pub(super) fn unknown(scope: &Scope, binary: &BinaryId) -> AppError {
     let about = About {
         binary: Some(format!("Binary/{binary}")),
         ..About::default()
@@ -332,7 +353,7 @@ const TASKS_LOOKED_AT: usize = 200;
 
 /// The Task that the caller's right would come from: the one it names; else that of its live grant which expires
 /// first; else the newest one that it has to do with.
-fn pick_task(
+pub(super) fn pick_task(
     tx: &mut dyn Tx,
     scope: &Scope,
     binary: &StoredBinary,
@@ -394,7 +415,7 @@ fn pick_task(
 
 /// The answer to a caller without any Task to show for: those who may know of the content are told that they may
 /// not have it; to everybody else it does not exist.
-fn without_relation(scope: &Scope, binary: &StoredBinary, named: Option<&TaskId>) -> AppError {
+pub(super) fn without_relation(scope: &Scope, binary: &StoredBinary, named: Option<&TaskId>) -> AppError {
     let principal = &scope.caller.principal;
     let knows = binary.uploaded_by == principal.actor
         || principal.has_any(&[Role::Operator, Role::RecordsManager, Role::Auditor]);

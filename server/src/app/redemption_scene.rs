@@ -396,6 +396,7 @@ fn may_fetch(scope: &Scope, relation: Relation, task: &Task, document: Option<&D
     let content = Object::Content {
         document,
         task,
+        break_glass: super::break_glass::is_of(task),
         approved_step: workflow.approved_steps.contains(&scope.caller.principal.actor),
     };
     scope.allows(Action::BinaryFetch, relation, content).is_ok()

@@ -18,7 +18,7 @@ use handoff_fhir_model::{Issue, IssueType, Resource, search_index, task_facts};
 
 use super::caps::Reach;
 use super::effects::{Loaded, about_task, load, settle};
-use super::{App, AppError, Caller, Class, Cuts, Scope, Stored, json_edit, task_family};
+use super::{App, AppError, Caller, Class, Cuts, Scope, Stored, break_glass, json_edit, task_family};
 
 /// How many Tasks a Task may be part of on one level.
 const MAX_FAMILY: usize = 64;
@@ -146,6 +146,7 @@ pub fn create(
         Event::TaskCreated,
     )?;
     let facts = facts_of(scope, resource)?;
+    break_glass::check_code(&facts, None)?;
     let workflow = scope.rules.workflows.of(&facts.code);
     check_move(workflow, None, None, facts.status).map_err(|e| illegal(&e))?;
     check_parents(tx, scope, &reach, id, &facts)?;
@@ -212,6 +213,7 @@ pub fn update(
     check_mover(tx, scope, &before, &facts)?;
     expected.check(before.version, workflow.require_if_match)?;
     check_constant(&before, &facts).map_err(|e| AppError::rule("Task.intent", e.text))?;
+    break_glass::check_code(&facts, Some(&before))?;
     if facts.part_of != before.facts.part_of {
         check_parents(tx, scope, &reach, id, &facts)?;
     }

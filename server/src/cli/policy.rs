@@ -132,6 +132,9 @@ pub(super) struct Question {
     /// The Task's workflow approves the caller as an automated step
     #[arg(long)]
     approved_step: bool,
+    /// The server made the Task because its owner broke the glass
+    #[arg(long)]
+    break_glass: bool,
 }
 
 /// A reference to somebody who can act.
@@ -182,6 +185,7 @@ impl Question {
             address: self.address,
             at: self.at.clone().unwrap_or_else(|| plain.at.clone()),
             approved_step: self.approved_step,
+            break_glass: self.break_glass,
             ..plain
         }
     }

@@ -24,6 +24,7 @@ const ENTITY_TYPE: &str = "http://terminology.hl7.org/CodeSystem/audit-entity-ty
 const ENTITY_ROLE: &str = "http://terminology.hl7.org/CodeSystem/object-role";
 const DATA_LIFECYCLE: &str = "http://terminology.hl7.org/CodeSystem/dicom-audit-lifecycle";
 const SOURCE_TYPE: &str = "http://terminology.hl7.org/CodeSystem/security-source-type";
+const ACT_REASON: &str = "http://terminology.hl7.org/CodeSystem/v3-ActReason";
 const BALP_ENTITY: &str = "https://profiles.ihe.net/ITI/BALP/CodeSystem/BasicAuditEntityType";
 
 /// How an event is told in FHIR's own words.
@@ -91,6 +92,11 @@ const fn shape(event: Event) -> Shape {
             subtype: None,
             action: "E",
         },
+        Event::BreakGlass => Shape {
+            kind: (DCM, "110113"),
+            subtype: Some((DCM, "110127")),
+            action: "E",
+        },
         Event::PolicyChanged => Shape {
             kind: (DCM, "110113"),
             subtype: Some((DCM, "110129")),
@@ -118,7 +124,7 @@ pub fn resource(recorded: &RecordedRow) -> Value {
     let shape = shape(row.event);
     let ours = coding((AUDIT_EVENT_SYSTEM, row.event.as_str()));
     let subtypes: Vec<Value> = shape.subtype.map(coding).into_iter().chain([ours]).collect();
-    json!({
+    let mut event = json!({
         "resourceType": "AuditEvent",
         "id": recorded.id,
         "meta": { "versionId": "1", "lastUpdated": at },
@@ -134,7 +140,14 @@ pub fn resource(recorded: &RecordedRow) -> Value {
             "type": [coding((SOURCE_TYPE, "4"))],
         },
         "entity": entities(recorded),
-    })
+    });
+    if row.event == Event::BreakGlass
+        && let Some(map) = event.as_object_mut()
+    {
+        let purpose = json!([{ "coding": [coding((ACT_REASON, "BTG"))] }]);
+        map.insert("purposeOfEvent".to_owned(), purpose);
+    }
+    event
 }
 
 fn agents(recorded: &RecordedRow) -> Vec<Value> {

@@ -14,6 +14,7 @@ use crate::app::redeem::{Fetch, Fetched};
 use crate::http::HttpState;
 use crate::http::answer::with_correlation;
 use crate::http::body::{read_body, stated_length, upload};
+use crate::http::break_glass::break_glass_reason;
 use crate::http::request::authenticate;
 use crate::http::stream::{content, preview, resume_of};
 use crate::http::wrapped::wrapped;
@@ -149,6 +150,8 @@ async fn fetch(state: State, request: HttpRequest, ids: web::Path<Ids>) -> HttpR
             task: named_task(&request)?,
             resume: resume_of(&request).filter(|_| form == BinaryForm::Raw),
             head,
+            // A HEAD asks; it breaks nothing.
+            break_glass: if head { None } else { break_glass_reason(&request)? },
             at_most: (form == BinaryForm::Wrapped).then_some(state.app.settings.max_inline),
         };
         // Before the use is taken.

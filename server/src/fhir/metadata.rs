@@ -24,7 +24,8 @@ The content of a Binary is served to the holder of a live grant alone, while the
 is actionable.";
 
 const BINARY: &str = "The content is served through the grant of a Task (`?task=Task/id` picks one) and takes a \
-use of it. HEAD takes none. Content is never answered with 304.";
+use of it. HEAD takes none. Content is never answered with 304. In an emergency, who has the role for it sends \
+`X-Break-Glass-Reason`: the content is served under a Task that is made for it.";
 
 const TASK: &str = "Transitions of `Task.status` follow a closed table; another move is 422. `If-Match` with the \
 version is honoured. Moves issue, bind, suspend and revoke the grants for the documents in `focus` and `input`.";

@@ -21,6 +21,7 @@ use crate::app::grants::{GrantRequest, RevokePick};
 use crate::http::HttpState;
 use crate::http::access_grants::issued_json;
 use crate::http::body::read_body;
+use crate::http::break_glass::break_glass_reason;
 use crate::http::request::{authenticate, correlation_of};
 
 /// The longest body of an operation on grants.
@@ -184,6 +185,7 @@ fn grant_request(task: &str, list: &[Parameter]) -> Result<GrantRequest, AppErro
         uses,
         expires_in: whole_number(list, "expiresIn")?.map(Span::seconds),
         constraints: constraints_of(list)?,
+        break_glass: None,
     })
 }
 
@@ -197,8 +199,12 @@ async fn grant(
         let caller = authenticate(&state, &request).await?;
         check_accept(&request)?;
         check_content_type(&request)?;
+        let break_glass = break_glass_reason(&request)?;
         let body = read_body(&state, &request, payload, BODY_LIMIT).await?;
-        let asked = grant_request(&ids.id, &read_parameters(&body)?)?;
+        let asked = GrantRequest {
+            break_glass,
+            ..grant_request(&ids.id, &read_parameters(&body)?)?
+        };
         state.app.issue_grant(&caller, asked).await
     };
     match answer.await {

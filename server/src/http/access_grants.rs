@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::HttpState;
 use super::answer::{Face, failure, json_answer, with_correlation};
 use super::body::read_body;
+use super::break_glass::break_glass_reason;
 use super::cors::cors;
 use super::request::authenticate;
 use crate::app::grants::{GrantRequest, IssuedGrant};
@@ -80,8 +81,12 @@ async fn issue(
 ) -> HttpResponse {
     let answer = async {
         let caller = authenticate(&state, &request).await?;
+        let break_glass = break_glass_reason(&request)?;
         let body = read_body(&state, &request, payload, BODY_LIMIT).await?;
-        let asked = parse(&body, &id.id)?;
+        let asked = GrantRequest {
+            break_glass,
+            ..parse(&body, &id.id)?
+        };
         state.app.issue_grant(&caller, asked).await
     };
     match answer.await {
@@ -133,6 +138,7 @@ fn parse(body: &[u8], document: &str) -> Result<GrantRequest, AppError> {
         uses: body.uses,
         expires_in: body.expires_in.map(Span::seconds),
         constraints: body.constraints,
+        break_glass: None,
     })
 }
 

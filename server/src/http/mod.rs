@@ -5,6 +5,7 @@ pub mod access_grants;
 pub mod answer;
 pub mod attempts;
 pub mod body;
+pub mod break_glass;
 pub mod connection;
 pub mod cors;
 pub mod discovery;

@@ -47,6 +47,7 @@ type ByRoute<T> = BTreeMap<&'static str, BTreeMap<String, T>>;
 static REQUESTS: Mutex<ByRoute<Requests>> = Mutex::new(BTreeMap::new());
 static REDEMPTIONS: Labelled<2> = Labelled::new();
 static GRANTS: Labelled<1> = Labelled::new();
+static BREAK_GLASS: Labelled<1> = Labelled::new();
 static DATABASE_ERRORS: Labelled<1> = Labelled::new();
 static JOB_FAILURES: Labelled<1> = Labelled::new();
 static RULES_LOADED: Labelled<1> = Labelled::new();
@@ -95,6 +96,11 @@ pub fn audited(event: Event, reason: Reason, bytes: u64) {
         REDEMPTIONS.count([outcome, reason.as_str()]);
         BYTES_SENT.fetch_add(bytes, Ordering::Relaxed);
     }
+}
+
+/// One committed record of emergency access: `success` where it was given, `denied`.
+pub fn glass_broken(outcome: &'static str) {
+    BREAK_GLASS.count([outcome]);
 }
 
 /// One failure of the database: `unavailable`, `full`, `broken`, `conflict`.
@@ -212,6 +218,13 @@ fn write_all(out: &mut String, streams_open: usize) -> std::fmt::Result {
         "Changes of grants.",
         ["change"],
         &GRANTS,
+    )?;
+    write_labelled(
+        out,
+        "handoff_break_glass_total",
+        "Emergency access asked for, by whether it was given.",
+        ["outcome"],
+        &BREAK_GLASS,
     )?;
     write_labelled(
         out,

@@ -10,7 +10,7 @@ use reqwest::Url;
 use serde_json::{Value, json};
 
 const SESSION: &str = "handoff-session";
-const LOGIN: &str = "handoff-login";
+const LOGIN: &str = "handoff-login-";
 
 /// A link that `ehr` gave to Dr. Lane, and what it is about.
 struct Scene {
@@ -164,8 +164,9 @@ on_both! {
         // As a visitor who is not signed in sees it, with the session still at hand.
         let mut again = Visitor::default();
         let url = scene.login_url(&mut again).await;
-        let login = again.cookies[&origin][LOGIN].clone();
-        lane.cookies.get_mut(&origin).unwrap().insert(LOGIN.to_owned(), login);
+        let logins = again.cookies[&origin].iter().filter(|(name, _)| name.starts_with(LOGIN));
+        let logins: Vec<_> = logins.map(|(name, value)| (name.clone(), value.clone())).collect();
+        lane.cookies.get_mut(&origin).unwrap().extend(logins);
         let back = lane.sign_in_at(&scene.provider.issuer, url, "lane").await;
         lane.get(&back).await;
         assert_ne!(scene.session(&lane), scene.session(&before));
@@ -187,7 +188,7 @@ on_both! {
         refused.says(401, "no longer signed in");
 
         let mut lane = scene.signed_in("lane").await;
-        for _ in 0..(8 * 6 - 1) {
+        for _ in 0..5 {
             scene.app.clock.advance(Span::minutes(10));
             scene.form(&mut lane).await;
         }
@@ -313,14 +314,85 @@ on_both! {
         }
     }
 
+    /// Two links at once: neither login ends the other, and a callback of somebody else's making ends none.
+    async fn logins_for_two_links_do_not_stand_in_each_others_way(backend) {
+        let scene = Scene::set(backend).await;
+        let mut lane = Visitor::default();
+        let first = scene.login_url(&mut lane).await;
+        let other = Scene { page: scene.at("/handoff/00000000000000000000000000000001"), ..scene };
+        let second = other.login_url(&mut lane).await;
+        lane.get(&other.at("/sign-in/callback?code=x&state=y.z")).await.says(400, "tell support");
+        for url in [first, second] {
+            let back = lane.sign_in_at(&other.provider.issuer, url, "lane").await;
+            let landed = lane.get(&back).await;
+            assert_eq!(landed.status, 303, "{}", landed.text);
+        }
+    }
+
+    /// Another link is offered where it would help, and only there.
+    async fn a_fresh_link_is_offered_where_it_would_open(backend) {
+        const OFFER: &str = "Ask for a fresh link";
+        let scene = Scene::set(backend).await;
+        let mut lane = scene.signed_in("lane").await;
+        let form = scene.form(&mut lane).await;
+        let code = [("form", form.as_str()), ("secret", scene.secret.as_str())];
+        // While it opens there is no need.
+        lane.post(&scene.below("fresh-link"), &code).await.says(409, "can still be used");
+        // On hold nothing opens, and it will again.
+        let held = async |status: &str| {
+            let at = format!("/fhir/Task/{}", scene.task);
+            let mut task = scene.ehr.get(&at).await.expect(200).json();
+            task["status"] = json!(status);
+            scene.ehr.put(&at, &task).await.expect(200);
+        };
+        held("on-hold").await;
+        let page = lane.post(&scene.page, &code).await.says(403, "The task is paused");
+        assert!(!page.text.contains(OFFER), "{}", page.text);
+        held("accepted").await;
+        // Taken back by its sender, or in an emergency that is over, it stays closed.
+        let operator = scene.provider.client(&scene.app, "operator").await;
+        let block = json!({"task": format!("Task/{}", scene.task), "reason": "a drill"});
+        let block = operator.post_plain("/admin/revocations", &block).await.expect(201).json();
+        let page = lane.post(&scene.page, &code).await.says(403, "can’t be given");
+        assert!(!page.text.contains(OFFER), "{}", page.text);
+        let id = block["id"].as_str().unwrap();
+        operator.delete(&format!("/admin/revocations/{id}")).await.expect(204);
+        let page = lane.post(&scene.page, &code).await.says(403, OFFER);
+        let shown = page.field("shown");
+        let ask = [("form", form.as_str()), ("shown", shown.as_str())];
+        let asked = lane.post(&scene.below("fresh-link"), &ask).await.says(200, "who decides about it");
+        let request = asked.text.split("<code>Task/").nth(1).unwrap().split('<').next().unwrap().to_owned();
+        // Declined, that is what the next one hears.
+        let at = format!("/fhir/Task/{request}");
+        let mut declined = scene.ehr.get(&at).await.expect(200).json();
+        declined["status"] = json!("rejected");
+        scene.ehr.put(&at, &declined).await.expect(200);
+        lane.post(&scene.below("fresh-link"), &ask).await.says(200, "has dealt with that request");
+        // Past its due date the Task releases nothing more.
+        let at = format!("/fhir/Task/{}", scene.task);
+        let mut task = scene.ehr.get(&at).await.expect(200).json();
+        task["restriction"] = json!({"period": {"end": "2020-01-01T00:00:00Z"}});
+        scene.ehr.put(&at, &task).await.expect(200);
+        let page = lane.post(&scene.page, &code).await;
+        assert_eq!(page.status, 403);
+        assert!(!page.text.contains(OFFER), "{}", page.text);
+    }
+
     async fn an_operators_block_reaches_sessions(backend) {
         let scene = Scene::set(backend).await;
         let mut lane = scene.signed_in("lane").await;
         let operator = scene.provider.client(&scene.app, "operator").await;
         let block = json!({"actor": "Practitioner/lane", "reason": "badge stolen"});
         operator.post_plain("/admin/revocations", &block).await.expect(201);
-        let page = lane.get(&scene.page).await.says(403, "tell support this reference");
+        let mut kept = lane.clone();
+        let fields = [("secret", scene.secret.as_str())];
+        let page = lane.post(&scene.page, &fields).await.says(403, "tell support this reference");
         assert!(!page.text.contains("badge"), "{}", page.text);
+        // The session is over for good, not only while the block stands.
+        let blocks = operator.get("/admin/revocations").await.expect(200).json();
+        let id = blocks["revocations"][0]["id"].as_str().unwrap().to_owned();
+        operator.delete(&format!("/admin/revocations/{id}")).await.expect(204);
+        kept.get(&scene.page).await.says(200, "one document for one person");
     }
 }
 
@@ -332,7 +404,7 @@ async fn cookies_are_tied_to_host_and_tenant() {
     })
     .await;
     let mut visitor = Visitor::default();
-    for (path, name) in [("", "__Host-handoff-login"), ("/t/b", "__Host-handoff-login-b")] {
+    for (path, end) in [("", ""), ("/t/b", "-b")] {
         let shell = Url::parse(&format!("{}{path}/handoff/0", app.server.base_url)).unwrap();
         let shell = visitor.get(&shell).await.says(200, "Sign in");
         let href = shell
@@ -346,7 +418,11 @@ async fn cookies_are_tied_to_host_and_tenant() {
         let [cookie] = begun.set.as_slice() else {
             panic!("{:?}", begun.set)
         };
-        assert!(cookie.starts_with(&format!("{name}=")), "{cookie}");
+        let name = cookie.split('=').next().unwrap();
+        assert!(
+            name.starts_with("__Host-handoff-login-") && name.ends_with(end),
+            "{cookie}"
+        );
         assert!(
             cookie.contains("; Secure") && cookie.contains("; Path=/") && !cookie.contains("Domain"),
             "{cookie}"

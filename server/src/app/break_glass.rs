@@ -16,9 +16,7 @@ use handoff_domain::reason::Reason;
 use handoff_domain::redemption::RedemptionState;
 use handoff_domain::scopes::Interaction;
 use handoff_domain::task::{Code, Task, TaskFacts};
-use handoff_fhir_model::{ParseOptions, from_value};
 use handoff_fhir_profiles::canonical::TASK_TYPE_SYSTEM;
-use handoff_fhir_profiles::terminology;
 use serde_json::json;
 
 use super::caps::Reach;
@@ -27,9 +25,10 @@ use super::finish::SERVER;
 use super::grants::{GrantRequest, give};
 use super::redeem::{Decided, Fetch, by_binary, pick_task, release, strong_etag, unknown, without_relation};
 use super::redemption_scene::Scene;
+use super::server_tasks::{self, first_version};
 use super::streams::Streams;
-use super::tasks::{facts_of, new_task_id, place, sees};
-use super::{AppError, Cuts, GrantView, Scope, json_edit};
+use super::tasks::{new_task_id, place, sees};
+use super::{AppError, Cuts, GrantView, Scope};
 
 /// The code of such Tasks, in [`TASK_TYPE_SYSTEM`].
 const CODE: &str = "break-glass";
@@ -401,11 +400,7 @@ impl Asked<'_> {
             "status": "in-progress",
             "intent": "order",
             "priority": "stat",
-            "code": {"coding": [{
-                "system": TASK_TYPE_SYSTEM,
-                "code": CODE,
-                "display": terminology::concept(TASK_TYPE_SYSTEM, CODE).map_or(CODE, |c| c.display),
-            }]},
+            "code": server_tasks::code(CODE),
             "focus": {"reference": format!("DocumentReference/{}", document.id)},
             "for": {"reference": document.facts.subject},
             "authoredOn": now.to_instant(),
@@ -414,26 +409,11 @@ impl Asked<'_> {
             "reasonCode": {"text": self.reason.as_str()},
             "restriction": {"period": {"end": due.to_instant()}},
         });
-        let mut resource =
-            from_value(resource, &ParseOptions::expecting("Task")).map_err(AppError::invalid)?;
+        // Not the one who will fetch: who placed a Task never does.
+        let created_by = ActorRef::parse(SERVER).map_err(|e| AppError::bad(e.to_string()))?;
         let id = new_task_id(scope)?;
-        resource.set_id(id.as_str());
-        json_edit::stamp(&mut resource, 1, now);
-        let task = Task {
-            id,
-            version: 1,
-            last_updated: now,
-            facts: facts_of(scope, &resource)?,
-            // Not the one who will fetch: who placed a Task never does.
-            created_by: ActorRef::parse(SERVER).map_err(|e| AppError::bad(e.to_string()))?,
-            held_from: None,
-            held_by_parent: false,
-            documents: vec![document.id.clone()],
-            former_owners: Vec::new(),
-            reissues: 0,
-            accessed: false,
-            deleted: false,
-        };
+        let documents = vec![document.id.clone()];
+        let (task, resource) = first_version(scope, id, resource, created_by, documents)?;
         record(tx, &task);
         let cuts = place(tx, scope, &task, &resource)?;
         Ok((task, cuts))

@@ -1,22 +1,21 @@
 //! Asking for a fresh link: a Task for whoever placed the one that the link belongs to, made by the server when the link's
 //! holder asks on its page. One for each link.
 
-use handoff_domain::ids::{Handle, TaskId};
+use handoff_domain::ids::{ActorRef, Handle, TaskId};
 use handoff_domain::ports::{Kind, Tx};
 use handoff_domain::reason::Reason;
 use handoff_domain::task::Task;
-use handoff_fhir_model::{ParseOptions, from_value};
-use handoff_fhir_profiles::canonical::{REASON_SYSTEM, TASK_TYPE_SYSTEM};
-use handoff_fhir_profiles::terminology;
+use handoff_fhir_profiles::canonical::REASON_SYSTEM;
 use serde_json::json;
 
 use super::caps::Reach;
 use super::links::{LinkKey, open, requester, still_opens, stored};
 use super::redemption_scene::Scene;
-use super::tasks::{facts_of, place, sees};
+use super::server_tasks::{code, coding, first_version};
+use super::tasks::{place, sees};
 use super::{App, AppError, Caller, Class, Cuts, Scope, json_edit};
 
-/// The code of such Tasks, in [`TASK_TYPE_SYSTEM`].
+/// The code of such Tasks, in CodeSystem `task-type`.
 const CODE: &str = "fresh-link";
 
 /// A request for a fresh link.
@@ -24,8 +23,10 @@ const CODE: &str = "fresh-link";
 pub struct AskedForLink {
     /// The Task that is the request.
     pub task: TaskId,
-    /// What whoever was asked is called.
+    /// What whoever was asked is called, where that is known.
     pub of: Option<String>,
+    /// Whether the request is still open: one that was made before may have been answered, whichever way.
+    pub open: bool,
 }
 
 impl App {
@@ -41,6 +42,53 @@ impl App {
         self.write(caller.tenant(), move |tx| ask(tx, &scope, &reach, &handle, key))
             .await
     }
+
+    /// Whether the holder of a link could ask for another. Nothing is recorded.
+    pub async fn may_ask_for_link(
+        &self,
+        caller: &Caller,
+        handle: Handle,
+        key: LinkKey,
+    ) -> Result<bool, AppError> {
+        let scope = self.scope(caller);
+        let reach = self.demand_content(caller).await?;
+        self.write(caller.tenant(), move |tx| {
+            let may = match open(tx, &scope, &reach, &handle, key) {
+                Ok(scene) => check(tx, &scope, &scene),
+                Err(refusal) => Err(refusal),
+            };
+            match may {
+                Err(failure) if failure.store.is_some() => Err(failure),
+                answer => Ok((answer.is_ok(), Cuts::none())),
+            }
+        })
+        .await
+    }
+}
+
+/// Whether another link would open, and is needed.
+fn check(tx: &mut dyn Tx, scope: &Scope, scene: &Scene) -> Result<(), AppError> {
+    scene
+        .gate(scope)
+        .check_standing()
+        .map_err(|reason| scene.refuse(scope, reason))?;
+    if !sees(scope, &scene.task) {
+        return Err(scene.refuse(scope, Reason::PolicyDenied));
+    }
+    let me = &scope.caller.principal.actor;
+    let grants = tx.grants_of_task(scope.tenant(), &scene.task.id)?;
+    let newest = grants
+        .iter()
+        .rfind(|g| g.sha256 == scene.binary.sha256 && g.grantee() == Some(me));
+    match newest {
+        Some(newest) if still_opens(newest, scope.now()) => Err(scene.not_sent(
+            scope,
+            Class::Conflict,
+            Reason::Invalid,
+            "the newest link to the document can still be used; there is no need of another",
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn ask(
@@ -51,61 +99,52 @@ fn ask(
     key: LinkKey,
 ) -> Result<(AskedForLink, Cuts), AppError> {
     let scene = open(tx, scope, reach, handle, key)?;
+    check(tx, scope, &scene)?;
     let Some(grant) = &scene.grant else {
         return Err(scene.refuse(scope, Reason::NotBound));
     };
-    // Where another would not open either, there is nothing to ask for.
-    scene
-        .gate(scope)
-        .check_standing()
-        .map_err(|reason| scene.refuse(scope, reason))?;
-    if !sees(scope, &scene.task) {
-        return Err(scene.refuse(scope, Reason::PolicyDenied));
-    }
-    if still_opens(grant, scope.now()) {
-        return Err(AppError::new(
-            Class::Conflict,
-            Reason::Invalid,
-            "the link still opens the document; there is no need of another",
-        ));
-    }
     let id = TaskId::parse(format!("{CODE}-{}", grant.id)).map_err(|e| AppError::bad(e.to_string()))?;
-    let of = requester(&stored(tx, scope, Kind::Task, scene.task.id.as_str())?);
-    let cuts = match tx.lock_tasks(scope.tenant(), std::slice::from_ref(&id))?.pop() {
-        // Asked before; how that went is in the request.
-        Some(_) => Cuts::none(),
-        None => request(tx, scope, &scene, &id)?,
+    let before = tx.lock_tasks(scope.tenant(), std::slice::from_ref(&id))?.pop();
+    let (is_open, cuts) = match &before {
+        Some(request) => (
+            !request.deleted && !request.facts.status.is_terminal(),
+            Cuts::none(),
+        ),
+        None => (true, request(tx, scope, &scene, &id)?),
     };
-    Ok((AskedForLink { task: id, of }, cuts))
+    // Who is named on the Task is who was asked, unless it names nobody who can act.
+    let of = match scene.task.facts.requester_actor() {
+        Some(_) => requester(&stored(tx, scope, Kind::Task, scene.task.id.as_str())?),
+        None => None,
+    };
+    let asked = AskedForLink {
+        task: id,
+        of,
+        open: is_open,
+    };
+    Ok((asked, cuts))
 }
 
 /// Makes the request, as its placer's own: whoever placed the Task sees it, moves it and may delete it.
 fn request(tx: &mut dyn Tx, scope: &Scope, scene: &Scene, id: &TaskId) -> Result<Cuts, AppError> {
-    let (task, now) = (&scene.task, scope.now());
-    let display = |system, code| terminology::concept(system, code).map_or(code, |c| c.display);
+    let task: &Task = &scene.task;
     let why = scene.grant.as_ref().and_then(|g| g.state.reason());
-    let why = why.unwrap_or(Reason::Expired).as_str();
-    let owner = task.facts.requester_actor();
+    let owner: ActorRef = task
+        .facts
+        .requester_actor()
+        .unwrap_or_else(|| task.created_by.clone());
     let mut resource = json!({
         "resourceType": "Task",
         "status": "requested",
         "intent": "order",
         "priority": task.facts.priority.as_str(),
-        "code": {"coding": [{
-            "system": TASK_TYPE_SYSTEM,
-            "code": CODE,
-            "display": display(TASK_TYPE_SYSTEM, CODE),
-        }]},
+        "code": code(CODE),
         "description": "The link to a document no longer opens; the person it was for asks for another.",
         "focus": {"reference": format!("Task/{}", task.id)},
-        "authoredOn": now.to_instant(),
+        "authoredOn": scope.now().to_instant(),
         "requester": {"reference": scope.caller.principal.actor.as_str()},
-        "owner": {"reference": owner.as_ref().unwrap_or(&task.created_by).as_str()},
-        "reasonCode": {"coding": [{
-            "system": REASON_SYSTEM,
-            "code": why,
-            "display": display(REASON_SYSTEM, why),
-        }]},
+        "owner": {"reference": owner.as_str()},
+        "reasonCode": {"coding": [coding(REASON_SYSTEM, why.unwrap_or(Reason::Expired).as_str())]},
     });
     if let Some(subject) = &task.facts.subject {
         json_edit::set_field(&mut resource, "for", json!({"reference": subject}));
@@ -116,22 +155,6 @@ fn request(tx: &mut dyn Tx, scope: &Scope, scene: &Scene, id: &TaskId) -> Result
         let input = json!([{"type": {"text": "document"}, "valueString": named}]);
         json_edit::set_field(&mut resource, "input", input);
     }
-    let mut resource = from_value(resource, &ParseOptions::expecting("Task")).map_err(AppError::invalid)?;
-    resource.set_id(id.as_str());
-    json_edit::stamp(&mut resource, 1, now);
-    let made = Task {
-        id: id.clone(),
-        version: 1,
-        last_updated: now,
-        facts: facts_of(scope, &resource)?,
-        created_by: task.created_by.clone(),
-        held_from: None,
-        held_by_parent: false,
-        documents: Vec::new(),
-        former_owners: Vec::new(),
-        reissues: 0,
-        accessed: false,
-        deleted: false,
-    };
+    let (made, resource) = first_version(scope, id.clone(), resource, task.created_by.clone(), Vec::new())?;
     place(tx, scope, &made, &resource)
 }

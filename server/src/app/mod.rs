@@ -22,6 +22,7 @@ pub mod links;
 pub mod read;
 pub mod redeem;
 mod redemption_scene;
+pub mod server_tasks;
 pub mod sessions;
 pub mod standing;
 pub mod streams;

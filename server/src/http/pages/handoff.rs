@@ -237,40 +237,42 @@ fn unknown() -> AppError {
     )
 }
 
-/// A refusal in the form that the visitor reads. A person whose link does open, but not now, may ask for another.
-fn refused(
+/// A refusal in the form that the visitor reads. A person who could do with another link, and may have one, may ask.
+async fn refused(
     state: &HttpState,
     request: &HttpRequest,
     path: &Path,
-    visitor: Option<&Visitor>,
+    sent: Option<(&Visitor, &Said)>,
     error: &AppError,
 ) -> HttpResponse {
     if !is_for_reading(request) {
         return failure(state, request, Face::Problem, error);
     }
-    let handle = Handle::parse(path.handle.as_str()).ok();
-    let person = visitor.and_then(Visitor::person);
-    match (person, &handle) {
-        (Some(person), Some(handle)) if is_mended_by_another_link(error.reason) => {
-            let next = ask_form(state, person, handle);
-            refusal_with(state, request, error, None, &next)
-        }
-        _ => refusal(state, request, error, handle.as_ref()),
+    let Ok(handle) = Handle::parse(path.handle.as_str()) else {
+        return refusal(state, request, error, None);
+    };
+    if let Some((visitor, said)) = sent
+        && let Some(person) = visitor.person()
+        && is_about_the_link(error)
+        && let Ok(key) = said.key(visitor, &handle)
+        && let Ok(true) = state
+            .app
+            .may_ask_for_link(visitor.caller(), handle.clone(), key)
+            .await
+    {
+        let next = ask_form(state, person, &handle);
+        return refusal_with(state, request, error, None, &next);
     }
+    refusal(state, request, error, Some(&handle))
 }
 
-/// Whether somebody who is told this holds the link, and could do with another.
-const fn is_mended_by_another_link(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::Exhausted
-            | Reason::Replayed
-            | Reason::Expired
-            | Reason::Revoked
-            | Reason::IntegrityFailed
-            | Reason::ConstraintIp
-            | Reason::ConstraintClient
-    )
+/// Whether a refusal says that the link, which the visitor holds, does not open now.
+fn is_about_the_link(error: &AppError) -> bool {
+    error.class == Class::Forbidden
+        && !matches!(
+            error.reason,
+            Reason::NotGrantee | Reason::ConstraintSession | Reason::PolicyDenied
+        )
 }
 
 fn ask_form(state: &HttpState, person: &Person, handle: &Handle) -> Markup {
@@ -293,7 +295,7 @@ async fn show(
 ) -> HttpResponse {
     let (visitor, said) = match read(&state, &request, payload).await {
         Ok(read) => read,
-        Err(error) => return refused(&state, &request, &path, None, &error),
+        Err(error) => return refused(&state, &request, &path, None, &error).await,
     };
     let looked = attempt(&state, &path, &visitor, &said, async |caller, handle, key| {
         let view = state.app.look_at_link(caller, handle.clone(), key).await?;
@@ -307,7 +309,7 @@ async fn show(
             }
             None => json_answer(&state, &request, StatusCode::OK, &view_json(&view)),
         },
-        Err(error) => refused(&state, &request, &path, Some(&visitor), &error),
+        Err(error) => refused(&state, &request, &path, Some((&visitor, &said)), &error).await,
     }
 }
 
@@ -394,7 +396,7 @@ async fn redeem(
 ) -> HttpResponse {
     let (visitor, said) = match read(&state, &request, payload).await {
         Ok(read) => read,
-        Err(error) => return refused(&state, &request, &path, None, &error),
+        Err(error) => return refused(&state, &request, &path, None, &error).await,
     };
     let redeemed = attempt(&state, &path, &visitor, &said, async |caller, handle, key| {
         let id = state.app.redeem_link(caller, handle, key).await?;
@@ -406,7 +408,7 @@ async fn redeem(
             .insert_header((header::LOCATION, location))
             .insert_header((header::REFERRER_POLICY, "no-referrer"))
             .finish(),
-        Err(error) => refused(&state, &request, &path, Some(&visitor), &error),
+        Err(error) => refused(&state, &request, &path, Some((&visitor, &said)), &error).await,
     }
 }
 
@@ -418,14 +420,14 @@ async fn ask(
 ) -> HttpResponse {
     let (visitor, said) = match read(&state, &request, payload).await {
         Ok(read) => read,
-        Err(error) => return refused(&state, &request, &path, None, &error),
+        Err(error) => return refused(&state, &request, &path, None, &error).await,
     };
     let asked = attempt(&state, &path, &visitor, &said, async |caller, handle, key| {
         state.app.ask_for_link(caller, handle, key).await
     });
     match asked.await {
         Ok(asked) => asked_answer(&state, &request, &visitor, &asked),
-        Err(error) => refused(&state, &request, &path, Some(&visitor), &error),
+        Err(error) => refused(&state, &request, &path, Some((&visitor, &said)), &error).await,
     }
 }
 
@@ -436,14 +438,19 @@ fn asked_answer(
     asked: &AskedForLink,
 ) -> HttpResponse {
     let Some(person) = visitor.person() else {
-        let body = serde_json::json!({"task": format!("Task/{}", asked.task)});
+        let body = serde_json::json!({"task": format!("Task/{}", asked.task), "open": asked.open});
         return json_answer(state, request, StatusCode::OK, &body);
     };
+    let sender = asked.of.as_deref().unwrap_or("the sender");
     let main = html! {
         (who(state, person))
-        p {
-            "Your request has reached " (asked.of.as_deref().unwrap_or("the sender"))
-            ". You will be sent another link; this one does not open any more."
+        @if asked.open {
+            p { "Your request has reached " (sender) ", who decides about it. This link stays closed." }
+        } @else {
+            p {
+                "You had asked before, and " (sender) " has dealt with that request: look for a newer link, or get in "
+                "touch with them."
+            }
         }
         p class="reference" { "Your request is " code { "Task/" (asked.task.as_str()) } "." }
     };

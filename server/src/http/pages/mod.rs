@@ -186,6 +186,9 @@ const fn heading(error: &AppError) -> &'static str {
     if matches!(error.class, Class::Internal) {
         return "Something is wrong here";
     }
+    if matches!(error.class, Class::Conflict) {
+        return "There is no need of that";
+    }
     match error.reason {
         Reason::Unauthenticated | Reason::ConstraintSession => "Please sign in",
         Reason::TokenInvalid => "That sign-in did not work",

@@ -237,6 +237,25 @@ fn unknown() -> AppError {
     )
 }
 
+/// Reads what was sent, does something with the link by it, and answers what came of that.
+async fn with_link<T>(
+    state: &HttpState,
+    request: &HttpRequest,
+    path: &Path,
+    payload: web::Payload,
+    act: impl AsyncFnOnce(&Caller, Handle, LinkKey) -> Result<T, AppError>,
+    told: impl FnOnce(&Visitor, T) -> HttpResponse,
+) -> HttpResponse {
+    let (visitor, said) = match read(state, request, payload).await {
+        Ok(read) => read,
+        Err(error) => return refused(state, request, path, None, &error).await,
+    };
+    match attempt(state, path, &visitor, &said, act).await {
+        Ok(done) => told(&visitor, done),
+        Err(error) => refused(state, request, path, Some((&visitor, &said)), &error).await,
+    }
+}
+
 /// A refusal in the form that the visitor reads. A person who could do with another link, and may have one, may ask.
 async fn refused(
     state: &HttpState,
@@ -293,24 +312,18 @@ async fn show(
     path: web::Path<Path>,
     payload: web::Payload,
 ) -> HttpResponse {
-    let (visitor, said) = match read(&state, &request, payload).await {
-        Ok(read) => read,
-        Err(error) => return refused(&state, &request, &path, None, &error).await,
-    };
-    let looked = attempt(&state, &path, &visitor, &said, async |caller, handle, key| {
+    let look = async |caller: &Caller, handle: Handle, key| {
         let view = state.app.look_at_link(caller, handle.clone(), key).await?;
         Ok((handle, view))
-    });
-    match looked.await {
-        Ok((handle, view)) => match visitor.person() {
-            Some(person) => {
-                let page = document_page(&state, person, &handle, &view);
-                answer(&state, &request, StatusCode::OK, page)
-            }
-            None => json_answer(&state, &request, StatusCode::OK, &view_json(&view)),
-        },
-        Err(error) => refused(&state, &request, &path, Some((&visitor, &said)), &error).await,
-    }
+    };
+    let told = |visitor: &Visitor, (handle, view): (Handle, LinkView)| match visitor.person() {
+        Some(person) => {
+            let page = document_page(&state, person, &handle, &view);
+            answer(&state, &request, StatusCode::OK, page)
+        }
+        None => json_answer(&state, &request, StatusCode::OK, &view_json(&view)),
+    };
+    with_link(&state, &request, &path, payload, look, told).await
 }
 
 fn view_json(view: &LinkView) -> serde_json::Value {
@@ -394,22 +407,18 @@ async fn redeem(
     path: web::Path<Path>,
     payload: web::Payload,
 ) -> HttpResponse {
-    let (visitor, said) = match read(&state, &request, payload).await {
-        Ok(read) => read,
-        Err(error) => return refused(&state, &request, &path, None, &error).await,
-    };
-    let redeemed = attempt(&state, &path, &visitor, &said, async |caller, handle, key| {
+    let redeem = async |caller: &Caller, handle, key| {
         let id = state.app.redeem_link(caller, handle, key).await?;
         let base = state.app.settings.tenant_base(caller.tenant());
         Ok(format!("{base}/redemptions/{id}/content"))
-    });
-    match redeemed.await {
-        Ok(location) => with_correlation(&state, &request, HttpResponse::SeeOther())
+    };
+    let told = |_: &Visitor, location: String| {
+        with_correlation(&state, &request, HttpResponse::SeeOther())
             .insert_header((header::LOCATION, location))
             .insert_header((header::REFERRER_POLICY, "no-referrer"))
-            .finish(),
-        Err(error) => refused(&state, &request, &path, Some((&visitor, &said)), &error).await,
-    }
+            .finish()
+    };
+    with_link(&state, &request, &path, payload, redeem, told).await
 }
 
 async fn ask(
@@ -418,17 +427,9 @@ async fn ask(
     path: web::Path<Path>,
     payload: web::Payload,
 ) -> HttpResponse {
-    let (visitor, said) = match read(&state, &request, payload).await {
-        Ok(read) => read,
-        Err(error) => return refused(&state, &request, &path, None, &error).await,
-    };
-    let asked = attempt(&state, &path, &visitor, &said, async |caller, handle, key| {
-        state.app.ask_for_link(caller, handle, key).await
-    });
-    match asked.await {
-        Ok(asked) => asked_answer(&state, &request, &visitor, &asked),
-        Err(error) => refused(&state, &request, &path, Some((&visitor, &said)), &error).await,
-    }
+    let ask = async |caller: &Caller, handle, key| state.app.ask_for_link(caller, handle, key).await;
+    let told = |visitor: &Visitor, asked| asked_answer(&state, &request, visitor, &asked);
+    with_link(&state, &request, &path, payload, ask, told).await
 }
 
 fn asked_answer(

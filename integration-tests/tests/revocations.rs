@@ -392,6 +392,10 @@ async fn the_command_line_blocks_all_tenants() {
     .await;
     for (wrong, code) in [
         (&["revoke", "--config", file, "--lift", "none"][..], 1),
+        (
+            &["revoke", "--config", file, "--all-tenants", "--lift", "none"][..],
+            1,
+        ),
         (&["revoke", "--config", file, "--tenant", "c", "--list"][..], 1),
         (
             &["revoke", "--config", file, "--actor", "lane", "--reason", "why"][..],

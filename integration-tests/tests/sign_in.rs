@@ -276,6 +276,7 @@ on_both! {
             let right = [("form", form.as_str()), ("secret", scene.secret.as_str())];
             let refused = otis.post(&of(&scene.page), &right).await.says(403, "This link is for somebody else");
             assert!(!refused.text.contains("Ask for a fresh link"), "{}", refused.text);
+            assert!(refused.text.contains("Sign out"), "a way to leave: {}", refused.text);
         }
     }
 
@@ -327,6 +328,53 @@ on_both! {
             let landed = lane.get(&back).await;
             assert_eq!(landed.status, 303, "{}", landed.text);
         }
+    }
+
+    /// What browsers promise of a cookie's name they promise of no other way to write it.
+    async fn a_cookie_counts_by_its_name_to_the_letter(backend) {
+        let scene = Scene::set(backend).await;
+        let lane = scene.signed_in("lane").await;
+        let value = scene.session(&lane).unwrap();
+        let origin = scene.page.origin().ascii_serialization();
+        for (cookies, counts) in [
+            (vec![(SESSION, value.as_str())], true),
+            (vec![("theme", "d\u{e9}j\u{e0}"), (SESSION, value.as_str())], true),
+            (vec![("handoff%2Dsession", value.as_str())], false),
+            (vec![("Handoff-Session", value.as_str())], false),
+            (vec![(SESSION, &format!("\"{value}\""))], false),
+            (vec![(SESSION, &value.replace('-', "%2D").replace('_', "%5F"))], !value.contains(['-', '_'])),
+        ] {
+            let mut visitor = Visitor::default();
+            let jar = cookies.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            visitor.cookies.insert(origin.clone(), jar.collect());
+            let page = visitor.get(&scene.page).await;
+            assert_eq!(page.text.contains("Signed in as"), counts, "{cookies:?}");
+        }
+    }
+
+    /// Junk that comes back from no issuer is turned away before the issuer hears of it.
+    async fn a_flood_of_made_up_codes_is_turned_away(backend) {
+        let scene = Scene::set(backend).await;
+        let mut visitor = Visitor::default();
+        let asked = scene.login_url(&mut visitor).await;
+        let state = asked.query_pairs().find(|(name, _)| name == "state").unwrap().1.into_owned();
+        let kept = visitor.cookies.clone();
+        let mut heard = std::collections::BTreeMap::new();
+        for code in 0..130 {
+            visitor.cookies.clone_from(&kept);
+            let mut url = scene.at("/sign-in/callback");
+            url.query_pairs_mut()
+                .append_pair("code", &format!("junk{code}"))
+                .append_pair("state", &state)
+                .append_pair("iss", &scene.provider.issuer);
+            let page = visitor.get(&url).await;
+            *heard.entry(page.status.as_u16()).or_insert(0) += 1;
+            if page.status == 429 {
+                assert!(page.headers.contains_key("retry-after"));
+                assert!(page.text.contains("Too many tries") && page.text.contains("seconds"), "{}", page.text);
+            }
+        }
+        assert!(heard[&400] >= 100 && heard[&429] >= 20, "{heard:?}");
     }
 
     /// Another link is offered where it would help, and only there.

@@ -118,9 +118,12 @@ pub enum ResumeError {
     /// Too many ranges, or too many bytes in all.
     #[error("too many ranges or bytes were asked for")]
     Overdrawn,
-    /// Another client, key or session than the one that opened it.
+    /// Another client or key than the one that opened it.
     #[error("not the client that opened it")]
     OtherClient,
+    /// Another browser session, or none.
+    #[error("not the session that opened it")]
+    OtherSession,
 }
 
 impl ResumeError {
@@ -133,6 +136,7 @@ impl ResumeError {
             Self::Cut(Some(reason)) => reason,
             Self::IntegrityFailed => Reason::IntegrityFailed,
             Self::OtherClient => Reason::ConstraintClient,
+            Self::OtherSession => Reason::ConstraintSession,
         }
     }
 }
@@ -198,14 +202,13 @@ impl Redemption {
         key: Option<&str>,
         session: Option<&str>,
     ) -> Result<(), ResumeError> {
-        let same = self.client == client
-            && self.key.as_deref() == key
-            && (self.session.is_none() || self.session.as_deref() == session);
-        if same {
-            Ok(())
-        } else {
-            Err(ResumeError::OtherClient)
+        if self.client != client || self.key.as_deref() != key {
+            return Err(ResumeError::OtherClient);
         }
+        if self.session.is_some() && self.session.as_deref() != session {
+            return Err(ResumeError::OtherSession);
+        }
+        Ok(())
     }
 
     /// The stream that started at `from` has ended after `sent` bytes.

@@ -295,7 +295,7 @@ pub fn explain(reason: Reason) -> &'static str {
         Reason::PatientMerged => "the patient's record was merged; ask the sender to release it anew",
         Reason::ConsentWithdrawn => "consent was withdrawn, so the document is not released",
         Reason::ActorRevoked => "your access was withdrawn; ask your administrator",
-        Reason::Emergency => "access was stopped in an emergency; ask the operator",
+        Reason::Emergency => "access was withdrawn in an emergency; ask the sender, or the operator",
         Reason::Revoked => "the grant was revoked; ask the sender for a fresh one",
         Reason::Reissued => "a fresh grant has taken the place of this one; use the newest link",
         Reason::Expired => "the time to fetch it has passed; ask for a fresh link",
@@ -303,9 +303,11 @@ pub fn explain(reason: Reason) -> &'static str {
         Reason::Replayed => {
             "every byte of it was already sent, and it can't be sent again; ask for a fresh link"
         }
-        Reason::LinkUnknown => "there is no such link",
+        Reason::LinkUnknown => "there is no such link, or its code is not the right one",
         Reason::ConstraintIp => "it may not be fetched from your address",
-        Reason::ConstraintSession => "it may be fetched only in the session that opened it",
+        Reason::ConstraintSession => {
+            "it can be fetched only in the session in which it was opened; open the link again"
+        }
         Reason::ConstraintClient => "it may not be fetched by this application",
         Reason::ConstraintKey => "it may be fetched only with the key that it is bound to",
         Reason::ConstraintContentType => "its content type may not be fetched",

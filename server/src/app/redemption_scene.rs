@@ -345,7 +345,7 @@ impl Scene {
                     .about(self.about(Some(&id)));
                 return Ok(Decided::RunsElsewhere(Box::new(row)));
             }
-            Err(error) => return Err(self.refuse_start(scope, &id, error)),
+            Err(error) => return Err(self.refuse_start(scope, &redemption, error)),
         };
         tx.update_redemption(scope.tenant(), &redemption)?;
         let about = self.about(Some(&redemption.id));
@@ -376,13 +376,17 @@ impl Scene {
         })))
     }
 
-    fn refuse_start(&self, scope: &Scope, id: &RedemptionId, error: ResumeError) -> AppError {
+    fn refuse_start(&self, scope: &Scope, redemption: &Redemption, error: ResumeError) -> AppError {
         let mut refusal = self.refuse(scope, error.reason());
+        if error == ResumeError::WindowClosed && redemption.bytes_sent == 0 {
+            "nothing of it was sent, and its use was given back; open the link, or ask for the content, again"
+                .clone_into(&mut refusal.text);
+        }
         if error == ResumeError::Busy {
             // Not a refusal yet: the caller's own earlier stream is being ended.
             refusal.busy = refusal.denial.take().map(|row| {
                 Box::new(Busy {
-                    redemption: id.clone(),
+                    redemption: redemption.id.clone(),
                     row: *row,
                 })
             });

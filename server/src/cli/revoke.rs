@@ -126,14 +126,20 @@ pub(super) fn run(flags: &RevokeFlags) -> Result<(), Failed> {
             store: handoff_store::open(&store).await?,
             entropy: OsEntropy::new(),
         };
+        let mut lifted = false;
         for tenant in &tenants {
             match (&target, &flags.lift) {
                 (Some(target), _) => hand.place(tenant, target.clone(), &note).await?,
-                (None, Some(id)) => hand.lift(tenant, id, flags.all_tenants).await?,
+                (None, Some(id)) => lifted |= hand.lift(tenant, id).await?,
                 (None, None) => hand.list(tenant).await?,
             }
         }
-        Ok(())
+        match &flags.lift {
+            Some(id) if !lifted => Err(Failed(format!(
+                "there is no block `{id}`; `--list` shows those that stand"
+            ))),
+            _ => Ok(()),
+        }
     })
 }
 
@@ -161,18 +167,16 @@ impl Hand {
         say(&format!("tenant {tenant}: block {} stands", block.id))
     }
 
-    async fn lift(&self, tenant: &TenantId, id: &str, may_be_elsewhere: bool) -> Result<(), Failed> {
+    /// Answers whether there is such a block.
+    async fn lift(&self, tenant: &TenantId, id: &str) -> Result<bool, Failed> {
         let block = BlockId::parse(id)?;
         let (row, by, of) = (self.row(tenant)?, actor()?, tenant.clone());
         let lifted = self
             .write(move |tx| lift(tx, &of, &block, &by, row.clone()).map(drop))
             .await;
         match lifted {
-            Ok(()) => say(&format!("tenant {tenant}: block {id} stands no more")),
-            Err(error) if error.reason == Reason::NotFound && may_be_elsewhere => Ok(()),
-            Err(error) if error.reason == Reason::NotFound => Err(Failed(format!(
-                "tenant {tenant} has no block `{id}`; `--list` shows those that stand"
-            ))),
+            Ok(()) => say(&format!("tenant {tenant}: block {id} stands no more")).map(|()| true),
+            Err(error) if error.reason == Reason::NotFound => Ok(false),
             Err(error) => Err(told(error)),
         }
     }

@@ -142,7 +142,8 @@ pub fn address_of(state: &HttpState, request: &HttpRequest) -> Option<IpAddr> {
 /// An address as proxies write it: alone, or with a port.
 fn forwarded_address(text: &str) -> Option<IpAddr> {
     let text = text.trim();
-    let bare = text.parse::<IpAddr>().ok();
+    let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let bare = inner.unwrap_or(text).parse::<IpAddr>().ok();
     let with_port = || text.parse::<std::net::SocketAddr>().ok().map(|a| a.ip());
     bare.or_else(with_port).map(|a| a.to_canonical())
 }
@@ -227,7 +228,11 @@ pub async fn authenticate_blocked_too(state: &HttpState, request: &HttpRequest) 
 }
 
 /// Leave to look at a token, where not too many of its address were refused. `None` is one that was badly sent.
-fn look_at<'s>(state: &'s HttpState, context: &Context, token: Option<&str>) -> Result<Trial<'s>, AppError> {
+pub fn look_at<'s>(
+    state: &'s HttpState,
+    context: &Context,
+    token: Option<&str>,
+) -> Result<Trial<'s>, AppError> {
     let known = || state.validator.known(token?);
     state.attempts.token(source_of(context), known, context.now)
 }
@@ -454,6 +459,7 @@ mod tests {
         let ip = |text: &str| text.parse::<IpAddr>().ok();
         assert_eq!(forwarded_address(" 203.0.113.5:4711"), ip("203.0.113.5"));
         assert_eq!(forwarded_address("[2001:db8::1]:443"), ip("2001:db8::1"));
+        assert_eq!(forwarded_address("[2001:db8::1]"), ip("2001:db8::1"));
         assert_eq!(forwarded_address("203.0.113.5"), ip("203.0.113.5"));
         assert_eq!(forwarded_address("unknown"), None);
     }

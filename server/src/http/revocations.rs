@@ -1,10 +1,14 @@
 //! `/admin/revocations`: blocks that an operator places in an emergency, and lifts.
 
+use std::fmt;
+
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpRequest, HttpResponse, web};
 use handoff_domain::ids::BlockId;
 use handoff_domain::standing::{Block, Target};
-use serde_json::{Map, Value, json};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
 
 use super::HttpState;
 use super::access_grants::{Ids, not_allowed};
@@ -77,8 +81,9 @@ fn parse(body: &[u8]) -> Result<(Target, String), AppError> {
             Target::KINDS.map(|kind| format!("`{kind}`")).join(", ")
         ))
     };
-    let mut fields: Map<String, Value> = serde_json::from_slice(body).map_err(|_| expected())?;
-    let Some(Value::String(note)) = fields.remove("reason") else {
+    let Members(fields) = serde_json::from_slice(body).map_err(|_| expected())?;
+    let (mut notes, fields): (Vec<_>, Vec<_>) = fields.into_iter().partition(|(name, _)| name == "reason");
+    let (Some((_, Value::String(note))), true) = (notes.pop(), notes.is_empty()) else {
         return Err(AppError::rule("reason", "say why, in 1 to 500 characters"));
     };
     let mut fields = fields.into_iter();
@@ -94,6 +99,33 @@ fn parse(body: &[u8]) -> Result<(Target, String), AppError> {
     };
     let target = Target::parse(&kind, &value).map_err(|error| AppError::rule(&kind, error.to_string()))?;
     Ok((target, note))
+}
+
+/// The members of a JSON object as they stand there, also such as come twice.
+struct Members(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+
+        source.deserialize_map(Object)
+    }
 }
 
 fn block_json(block: &Block) -> Value {
@@ -134,5 +166,24 @@ async fn lift(state: web::Data<HttpState>, request: HttpRequest, id: web::Path<I
     match answer.await {
         Ok(()) => with_correlation(&state, &request, HttpResponse::NoContent()).finish(),
         Err(error) => failure(&state, &request, Face::Problem, &error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_names_one_target_once() {
+        let parsed = |body: &str| parse(body.as_bytes());
+        assert!(parsed(r#"{"task":"Task/1","reason":"why"}"#).is_ok());
+        for body in [
+            r#"{"task":"Task/1","task":"Task/2","reason":"why"}"#,
+            r#"{"task":"Task/1","reason":"why","reason":"because"}"#,
+            r#"{"task":"Task/1","reason":"why"} {}"#,
+            r#"[["task","Task/1"],["reason","why"]]"#,
+        ] {
+            assert!(parsed(body).is_err(), "{body}");
+        }
     }
 }

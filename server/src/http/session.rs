@@ -71,13 +71,24 @@ fn cookie(state: &HttpState, tenant: &TenantId, purpose: Purpose<'_>, value: Str
         .finish()
 }
 
-/// The one cookie of a purpose that a request carries. Of several, which may have been planted, none counts.
+/// The one cookie of a purpose that a request carries, by its name to the letter: what browsers promise of `__Host-` they
+/// promise of no other way to write it. Of several, which may have been planted, none counts.
 fn sent(state: &HttpState, request: &HttpRequest, tenant: &TenantId, purpose: Purpose<'_>) -> Option<String> {
     let name = name(state, tenant, purpose);
-    let cookies = request.cookies().ok()?;
-    let mut ours = cookies.iter().filter(|cookie| cookie.name() == name);
-    let value = ours.next()?.value().to_owned();
-    ours.next().is_none().then_some(value)
+    let mut ours = request
+        .headers()
+        .get_all(header::COOKIE)
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b';'))
+        .filter_map(|pair| {
+            pair.trim_ascii_start()
+                .strip_prefix(name.as_bytes())?
+                .strip_prefix(b"=")
+        });
+    let value = ours.next()?;
+    if ours.next().is_some() {
+        return None;
+    }
+    std::str::from_utf8(value).ok().map(str::to_owned)
 }
 
 /// The cookie of a login that begins.

@@ -17,7 +17,7 @@ use super::access_grants::not_allowed;
 use super::answer::{Face, failure, with_correlation};
 use super::body::read_body;
 use super::pages::{self, frame, refusal};
-use super::request::{admit, context_of, record_refusal, refuse_token, remember, tenant_of};
+use super::request::{admit, context_of, look_at, record_refusal, refuse_token, remember, tenant_of};
 use super::session::{
     caller_of, check_form, fresh, login_cookie, login_of, no_login, no_session, session_id, session_of,
 };
@@ -91,7 +91,9 @@ async fn begin(state: web::Data<HttpState>, request: HttpRequest) -> HttpRespons
         let asked = parameters(request.query_string().as_bytes());
         let place = match asked.get("to") {
             Some(handle) => Handle::parse(handle.as_str())
-                .map_err(|_| AppError::not_found())?
+                .ok()
+                .filter(|handle| !handle.as_str().contains('.'))
+                .ok_or_else(AppError::not_found)?
                 .to_string(),
             None => String::new(),
         };
@@ -165,10 +167,21 @@ async fn signed_in(
         error: text("error"),
     };
     let back = callback_url(state, tenant)?;
+    let context = context_of(state, request, tenant.clone());
+    let trial = match look_at(state, &context, None) {
+        Ok(trial) => trial,
+        Err(too_many) => return Err(record_refusal(state, &context, too_many).await),
+    };
     let who = match state.validator.finish(tenant, secret, &back, callback).await {
         Ok(who) => who,
-        Err(error) => return Err(refused(&error).await),
+        Err(error) => {
+            if matches!(error, SignInError::Unavailable(_)) {
+                trial.forgive();
+            }
+            return Err(refused(&error).await);
+        }
     };
+    trial.forgive();
     let base = state.app.settings.tenant_base(tenant);
     let to = match who.place.as_str() {
         "" => format!("{base}/signed-in"),
@@ -276,8 +289,15 @@ async fn signed_out_by_issuer(
             .get("logout_token")
             .ok_or_else(|| AppError::rule("logout_token", "send the logout token in this field"))?;
         let context = context_of(&state, &request, tenant.clone());
+        let trial = match look_at(&state, &context, None) {
+            Ok(trial) => trial,
+            Err(too_many) => return Err(record_refusal(&state, &context, too_many).await),
+        };
         let logout = match state.validator.logout_token(&tenant, token).await {
-            Ok(logout) => logout,
+            Ok(logout) => {
+                trial.forgive();
+                logout
+            }
             Err(error) => {
                 let refusal = refuse_token(&state, &context, &error, false).await;
                 // It is the request that is bad: nobody has to show credentials here.

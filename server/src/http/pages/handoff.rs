@@ -22,7 +22,7 @@ use crate::http::access_grants::not_allowed;
 use crate::http::answer::{Face, failure, json_answer, with_correlation};
 use crate::http::attempts::Opening;
 use crate::http::body::read_body;
-use crate::http::request::{record_refusal, record_refused, tenant_of};
+use crate::http::request::{has_token, record_refusal, record_refused, tenant_of, token_in_form};
 use crate::http::session::{Person, Visitor, another_session, check_form, person, visitor};
 use crate::http::sign_in::parameters;
 
@@ -56,12 +56,20 @@ struct Path {
     handle: String,
 }
 
+/// What may be a handle. Dots alone are a way up to browsers.
+fn handle_of(path: &Path) -> Result<Handle, AppError> {
+    match Handle::parse(path.handle.as_str()) {
+        Ok(handle) if path.handle.bytes().any(|byte| byte != b'.') => Ok(handle),
+        _ => Err(unknown()),
+    }
+}
+
 /// The same for every handle, known or not: whether the visitor is signed in is all that it looks at.
 async fn shell(state: web::Data<HttpState>, request: HttpRequest, path: web::Path<Path>) -> HttpResponse {
     let answered = async {
         let tenant = tenant_of(&state, &request)?;
         // What is no handle leads nowhere, which it says no earlier than any other.
-        let handle = Handle::parse(path.handle.as_str()).ok();
+        let handle = handle_of(&path).ok();
         // Who can't be told to be somebody is nobody in particular: the page is there for everybody.
         let here = person(&state, &request, &tenant).await.unwrap_or_default();
         Ok::<_, AppError>(match (&here, &handle) {
@@ -116,7 +124,7 @@ fn who(state: &HttpState, person: &Person) -> Markup {
     let base = state.app.settings.tenant_base(person.caller.tenant());
     html! {
         div class="who" {
-            "Signed in as " strong { (person.name()) } ". "
+            "Signed in as " strong { bdi { (person.name()) } } ". "
             form method="post" action=(format!("{base}/sign-out")) {
                 input type="hidden" name="form" value=(person.form_token());
                 button class="quiet" type="submit" { "Sign out" }
@@ -201,7 +209,7 @@ async fn attempt<T>(
             return Err(record_refused(state, context, too_many, Event::RedemptionDenied).await);
         }
     };
-    let handle = Handle::parse(path.handle.as_str()).map_err(|_| unknown())?;
+    let handle = handle_of(path)?;
     let key = said.key(visitor, &handle)?;
     let done = act(caller, handle, key).await;
     if done.as_ref().err().is_none_or(|error| !error.is_refusal()) {
@@ -220,6 +228,7 @@ fn fields_of(request: &HttpRequest, body: &[u8]) -> Result<HashMap<String, Strin
     match essence.to_ascii_lowercase().as_str() {
         "application/json" => serde_json::from_slice(body)
             .map_err(|_| AppError::bad("the body is not a JSON object of texts with the field `secret`")),
+        "application/x-www-form-urlencoded" if has_token(body) => Err(token_in_form()),
         "application/x-www-form-urlencoded" => Ok(parameters(body)),
         _ => Err(AppError::new(
             Class::UnsupportedMediaType,
@@ -267,7 +276,7 @@ async fn refused(
     if !is_for_reading(request) {
         return failure(state, request, Face::Problem, error);
     }
-    let Ok(handle) = Handle::parse(path.handle.as_str()) else {
+    let Ok(handle) = handle_of(path) else {
         return refusal(state, request, error, None);
     };
     if let Some((visitor, said)) = sent
@@ -279,10 +288,17 @@ async fn refused(
             .may_ask_for_link(visitor.caller(), handle.clone(), key)
             .await
     {
-        let next = ask_form(state, person, &handle);
+        let next = html! {
+            (ask_form(state, person, &handle))
+            (who(state, person))
+        };
         return refusal_with(state, request, error, None, &next);
     }
-    refusal(state, request, error, Some(&handle))
+    // Whoever came as somebody else can leave from here; the link's own page would try the code again.
+    match sent.and_then(|(visitor, _)| visitor.person()) {
+        Some(person) => refusal_with(state, request, error, None, &who(state, person)),
+        None => refusal(state, request, error, Some(&handle)),
+    }
 }
 
 /// Whether a refusal says that the link, which the visitor holds, does not open now.
@@ -344,8 +360,8 @@ fn document_page(state: &HttpState, person: &Person, handle: &Handle, view: &Lin
     let main = html! {
         (who(state, person))
         dl {
-            @if let Some(kind) = &view.kind { dt { "What it is" } dd { (kind) } }
-            @if let Some(requester) = &view.requester { dt { "Who asks" } dd { (requester) } }
+            @if let Some(kind) = &view.kind { dt { "What it is" } dd { bdi { (kind) } } }
+            @if let Some(requester) = &view.requester { dt { "Who asks" } dd { bdi { (requester) } } }
             @if let Some(until) = view.until {
                 dt { "Until when" }
                 dd { time datetime=(until.to_instant()) { (readable(until)) } }
@@ -446,10 +462,10 @@ fn asked_answer(
     let main = html! {
         (who(state, person))
         @if asked.open {
-            p { "Your request has reached " (sender) ", who decides about it. This link stays closed." }
+            p { "Your request has reached " bdi { (sender) } ", who decides about it. This link stays closed." }
         } @else {
             p {
-                "You had asked before, and " (sender) " has dealt with that request: look for a newer link, or get in "
+                "You had asked before, and " bdi { (sender) } " has dealt with that request: look for a newer link, or get in "
                 "touch with them."
             }
         }

@@ -63,7 +63,7 @@ pub fn frame(state: &HttpState, heading: &str, main: &Markup) -> Markup {
                 link rel="stylesheet" href=(format!("{base}/handoff/page.css"));
                 script src=(format!("{base}/handoff/page.js")) defer {}
             }
-            body { main { h1 tabindex="-1" { (heading) } (main) } }
+            body { main { h1 tabindex="-1" { bdi { (heading) } } (main) } }
         }
     }
 }
@@ -117,6 +117,9 @@ pub fn refusal_with(
         heading(error),
         &html! {
             p { (sentence(&error.text)) }
+            @if let Class::RateLimited { seconds } = error.class {
+                p { "Try again in " (seconds) " seconds." }
+            }
             (next)
             @if wants_sign_in { (sign_in_links(state, &tenant, handle)) }
             @if let Some(handle) = handle {

@@ -7,11 +7,16 @@
     return;
   }
   const key = "handoff:" + location.pathname;
-  const sent = location.hash.slice(1);
-  if (sent) {
+  const keep = () => {
+    const sent = location.hash.slice(1);
+    if (!sent) return false;
     sessionStorage.setItem(key, sent);
     history.replaceState(null, "", location.pathname);
-  }
+    return true;
+  };
+  keep();
+  // The link again, in the tab where it was opened before.
+  addEventListener("hashchange", () => keep() && location.reload());
   // Times in the reader's own zone.
   const localise = () => {
     for (const time of document.querySelectorAll("time")) {

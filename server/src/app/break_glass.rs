@@ -27,7 +27,7 @@ use super::redeem::{Decided, Fetch, by_binary, pick_task, release, strong_etag, 
 use super::redemption_scene::Scene;
 use super::server_tasks::{self, first_version};
 use super::streams::Streams;
-use super::tasks::{new_task_id, place, sees};
+use super::tasks::{index, new_task_id, place, sees};
 use super::{AppError, Cuts, GrantView, Scope};
 
 /// The code of such Tasks, in [`TASK_TYPE_SYSTEM`].
@@ -415,7 +415,7 @@ impl Asked<'_> {
         let documents = vec![document.id.clone()];
         let (task, resource) = first_version(scope, id, resource, created_by, documents)?;
         record(tx, &task);
-        let cuts = place(tx, scope, &task, &resource)?;
+        let cuts = place(tx, scope, &task, &resource.to_json(), &index(scope, &resource))?;
         Ok((task, cuts))
     }
 

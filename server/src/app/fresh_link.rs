@@ -12,7 +12,7 @@ use super::caps::Reach;
 use super::links::{LinkKey, open, requester, still_opens, stored};
 use super::redemption_scene::Scene;
 use super::server_tasks::{code, coding, first_version};
-use super::tasks::{place, sees};
+use super::tasks::{index, place, sees};
 use super::{App, AppError, Caller, Class, Cuts, Scope, json_edit};
 
 /// The code of such Tasks, in CodeSystem `task-type`.
@@ -156,5 +156,5 @@ fn request(tx: &mut dyn Tx, scope: &Scope, scene: &Scene, id: &TaskId) -> Result
         json_edit::set_field(&mut resource, "input", input);
     }
     let (made, resource) = first_version(scope, id.clone(), resource, task.created_by.clone(), Vec::new())?;
-    place(tx, scope, &made, &resource)
+    place(tx, scope, &made, &resource.to_json(), &index(scope, &resource))
 }

@@ -9,7 +9,7 @@ use handoff_domain::document::Document;
 use handoff_domain::ids::{DocumentId, TaskId};
 use handoff_domain::moves::{check_constant, may_move};
 use handoff_domain::outbox::{Topic, TopicEvent};
-use handoff_domain::ports::{Kind, Read, Tx};
+use handoff_domain::ports::{Kind, Read, SearchIndex, Tx};
 use handoff_domain::reason::Reason;
 use handoff_domain::scopes::Interaction;
 use handoff_domain::task::{MAX_TASK_DEPTH, Task, TaskFacts, TaskStatus, check_move};
@@ -170,13 +170,19 @@ pub fn create(
     json_edit::stamp(&mut resource, 1, task.last_updated);
     let answer = stored(&task, resource.to_json(), true);
     scope.keep_within(&reach, &answer, about_task(&task))?;
-    let cuts = place(tx, scope, &task, &resource)?;
+    let cuts = place(tx, scope, &task, &answer.body, &index(scope, &resource))?;
     Ok((answer, cuts))
 }
 
-/// Stores a new Task, records it, tells subscribers, and issues its grants.
-pub fn place(tx: &mut dyn Tx, scope: &Scope, task: &Task, resource: &Resource) -> Result<Cuts, AppError> {
-    tx.insert_task(scope.tenant(), task, &resource.to_json(), &index(scope, resource))?;
+/// Stores a new Task with its JSON and index, records it, tells subscribers, and issues its grants.
+pub fn place(
+    tx: &mut dyn Tx,
+    scope: &Scope,
+    task: &Task,
+    body: &[u8],
+    found_by: &SearchIndex,
+) -> Result<Cuts, AppError> {
+    tx.insert_task(scope.tenant(), task, body, found_by)?;
     let status = task.facts.status.as_str();
     let row = scope
         .row(Event::TaskCreated, Outcome::Success, Reason::Permitted)
@@ -345,7 +351,7 @@ pub fn lock_reached(tx: &mut dyn Tx, scope: &Scope, reach: &Reach, id: &TaskId) 
 }
 
 /// The index of a Task, with our own base taken off its references.
-pub fn index(scope: &Scope, resource: &Resource) -> handoff_domain::ports::SearchIndex {
+pub fn index(scope: &Scope, resource: &Resource) -> SearchIndex {
     search_index(resource, &scope.fhir_base())
 }
 

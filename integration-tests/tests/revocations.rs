@@ -287,7 +287,7 @@ on_both! {
                 })
             })
             .collect();
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        eventually("many have been placed, and more will be", async || referral.grants().await.len() > 10).await;
         block(&operator, "document", named(&app, &referral, "document")).await;
         for one in placing {
             one.await.unwrap();

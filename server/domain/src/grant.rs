@@ -182,6 +182,13 @@ impl GrantState {
     }
 }
 
+/// Somebody's newest grant for a content, among those of one Task, oldest first.
+pub fn newest_of<'g>(grants: &'g [Grant], holder: &ActorRef, content: Sha256) -> Option<&'g Grant> {
+    grants
+        .iter()
+        .rfind(|grant| grant.sha256 == content && grant.grantee() == Some(holder))
+}
+
 impl Grant {
     /// The one who may use it, or could.
     pub fn grantee(&self) -> Option<&ActorRef> {
@@ -191,6 +198,11 @@ impl Grant {
     /// When it stops opening anything; `None` until it is bound.
     pub fn expires_at(&self) -> Option<Timestamp> {
         self.state.binding().map(|b| b.expires_at)
+    }
+
+    /// Whether it is bound and its window open, so that it may be used now.
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        matches!(self.state, GrantState::Bound(_)) && self.expires_at().is_some_and(|at| at > now)
     }
 
     /// Issued → bound: its window starts.

@@ -148,7 +148,7 @@ pub fn is_note(note: &str) -> bool {
 
 /// Whose stream it is and what it carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bearing {
+pub struct StreamFacts {
     /// The grantee.
     pub actor: ActorRef,
     /// By which client.
@@ -217,7 +217,7 @@ impl Standing {
     }
 
     /// Why a stream must stop.
-    pub fn on_stream(&self, of: &Bearing) -> Option<Reason> {
+    pub fn on_stream(&self, of: &StreamFacts) -> Option<Reason> {
         let stops = |target: &Target| match target {
             Target::All => true,
             Target::Client(client) => *client == of.client,

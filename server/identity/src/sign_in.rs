@@ -130,8 +130,6 @@ pub struct SignedIn {
     pub subject: String,
     /// The issuer's name for its own session with the person.
     pub sid: Option<String>,
-    /// When this sign-in ended, by our clock. When the person proved who they are is `auth_time` of the claims.
-    pub signed_in_at: Timestamp,
     /// Where the person goes now.
     pub place: String,
 }
@@ -140,7 +138,6 @@ impl fmt::Debug for SignedIn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SignedIn")
             .field("issuer", &self.issuer)
-            .field("signed_in_at", &self.signed_in_at)
             .field("place", &self.place)
             .finish_non_exhaustive()
     }
@@ -236,7 +233,6 @@ impl<D> TokenValidator<D> {
         };
         let tokens = exchange(issuer, &metadata, sign_in, &grant).await?;
         let (subject, claims) = self.vouched(issuer, sign_in, secret, place, &tokens).await?;
-        let now = self.clock.now();
         let sid = claims::session(&claims);
         let claims = Value::Object(claims).to_string();
         if claims.len() > MOST_CLAIMS_BYTES {
@@ -247,7 +243,6 @@ impl<D> TokenValidator<D> {
             claims,
             subject,
             sid,
-            signed_in_at: now,
             place: place.to_owned(),
         })
     }

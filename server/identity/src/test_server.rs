@@ -131,3 +131,15 @@ impl TestServer {
         )
     }
 }
+
+/// Claims with some changed: `Null` takes a member away.
+pub(crate) fn changed(mut claims: Value, changes: &[(&str, Value)]) -> Value {
+    for (name, value) in changes {
+        if value.is_null() {
+            claims.as_object_mut().unwrap().remove(*name);
+        } else {
+            claims[*name] = value.clone();
+        }
+    }
+    claims
+}

@@ -75,7 +75,7 @@ impl Read for MeasuredTx<'_> {
         fn standing(&mut self, tenant: &TenantId) -> Result<Standing, StoreError>;
         fn blocks(&mut self, tenant: &TenantId, limit: u32) -> Result<Vec<Block>, StoreError>;
         fn block(&mut self, tenant: &TenantId, id: &BlockId) -> Result<Option<Block>, StoreError>;
-        fn struck(&mut self, tenant: &TenantId, target: &Target, after: Option<&TaskId>, limit: u32) -> Result<Vec<TaskId>, StoreError>;
+        fn tasks_with_open(&mut self, tenant: &TenantId, target: &Target, after: Option<&TaskId>, limit: u32) -> Result<Vec<TaskId>, StoreError>;
         fn audit(&mut self, tenant: &TenantId, search: &AuditSearch) -> Result<Vec<RecordedRow>, StoreError>;
         fn due(&mut self, now: Timestamp, limit: u32) -> Result<Vec<(TenantId, TaskId)>, StoreError>;
         fn next_due(&mut self, now: Timestamp) -> Result<Option<Timestamp>, StoreError>;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use handoff_domain::access::{Action, Object, Relation, Role};
 use handoff_domain::audit::{About, AuditRow, Event, Outcome};
 use handoff_domain::break_glass::BreakGlassReason;
-use handoff_domain::document::{Document, Sha256, StoredBinary};
-use handoff_domain::grant::{Grant, GrantState, Origin};
+use handoff_domain::document::{Document, StoredBinary};
+use handoff_domain::grant::{Grant, Origin, newest_of};
 use handoff_domain::ids::{ActorRef, BinaryId, DocumentId, GrantId, RedemptionId};
 use handoff_domain::outbox::{Topic, TopicEvent};
 use handoff_domain::ports::{Kind, Tx};
@@ -130,7 +130,7 @@ fn goes_on(tx: &mut dyn Tx, scope: &Scope, binary: &StoredBinary, fetch: &Fetch)
         return Ok(false);
     };
     let grants = tx.grants_of_task(scope.tenant(), &task.id)?;
-    let Some(grant) = newest_of(scope, &grants, binary.sha256) else {
+    let Some(grant) = newest_of(&grants, &scope.caller.principal.actor, binary.sha256) else {
         return Ok(false);
     };
     let redemptions = tx.redemptions_of_grant(scope.tenant(), &grant.id)?;
@@ -139,19 +139,9 @@ fn goes_on(tx: &mut dyn Tx, scope: &Scope, binary: &StoredBinary, fetch: &Fetch)
         .any(|r| r.window_end > scope.now() || r.state == RedemptionState::Streaming))
 }
 
-/// The caller's newest grant for a content, among those of a Task.
-fn newest_of<'a>(scope: &Scope, grants: &'a [Grant], content: Sha256) -> Option<&'a Grant> {
-    let me = &scope.caller.principal.actor;
-    grants
-        .iter()
-        .rfind(|g| g.sha256 == content && g.grantee() == Some(me))
-}
-
 /// Whether a grant can be used and was not.
 fn is_unused(scope: &Scope, grant: &Grant) -> bool {
-    matches!(grant.state, GrantState::Bound(_))
-        && grant.uses == 0
-        && grant.expires_at().is_some_and(|at| at > scope.now())
+    grant.is_live(scope.now()) && grant.uses == 0
 }
 
 /// Whether the caller's role lets her know of things that she has nothing to do with.
@@ -283,7 +273,7 @@ impl Asked<'_> {
         let live = match (live, content) {
             (Some(task), Some(content)) => {
                 let grants = tx.grants_of_task(scope.tenant(), &task.id)?;
-                let newest = newest_of(scope, &grants, content.sha256);
+                let newest = newest_of(&grants, me, content.sha256);
                 newest.is_some_and(|g| is_unused(scope, g)).then_some(task)
             }
             _ => None,

@@ -1,6 +1,7 @@
 //! Asking for a fresh link: a Task for whoever placed the one that the link belongs to, made by the server when the link's
 //! holder asks on its page. One for each link.
 
+use handoff_domain::grant::newest_of;
 use handoff_domain::ids::{ActorRef, Handle, TaskId};
 use handoff_domain::ports::{Kind, Tx};
 use handoff_domain::reason::Reason;
@@ -9,7 +10,7 @@ use handoff_fhir_profiles::canonical::REASON_SYSTEM;
 use serde_json::json;
 
 use super::caps::Reach;
-use super::links::{LinkKey, open, requester, still_opens, stored};
+use super::links::{LinkKey, open, requester, stored};
 use super::redemption_scene::Scene;
 use super::server_tasks::{code, coding, first_version};
 use super::tasks::{index, place, sees};
@@ -77,11 +78,8 @@ fn check(tx: &mut dyn Tx, scope: &Scope, scene: &Scene) -> Result<(), AppError> 
     }
     let me = &scope.caller.principal.actor;
     let grants = tx.grants_of_task(scope.tenant(), &scene.task.id)?;
-    let newest = grants
-        .iter()
-        .rfind(|g| g.sha256 == scene.binary.sha256 && g.grantee() == Some(me));
-    match newest {
-        Some(newest) if still_opens(newest, scope.now()) => Err(scene.not_sent(
+    match newest_of(&grants, me, scene.binary.sha256) {
+        Some(newest) if newest.is_live(scope.now()) => Err(scene.not_sent(
             scope,
             Class::Conflict,
             Reason::Invalid,

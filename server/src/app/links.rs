@@ -2,7 +2,7 @@
 //! its grantee, and without its secret nothing is told, not even that it exists.
 
 use handoff_domain::audit::{Event, Outcome};
-use handoff_domain::grant::{Grant, GrantState};
+use handoff_domain::grant::Grant;
 use handoff_domain::ids::{Handle, RedemptionId};
 use handoff_domain::ports::{Kind, Tx};
 use handoff_domain::reason::Reason;
@@ -161,11 +161,6 @@ fn redeem(
     tx.record(scope.tenant(), opened(id));
     let redemption = scene.take_use(tx, scope, id)?;
     Ok((redemption.id, Cuts::none()))
-}
-
-/// Whether the link may still be used, so that there is no need of another.
-pub(super) fn still_opens(grant: &Grant, now: Timestamp) -> bool {
-    matches!(grant.state, GrantState::Bound(_)) && grant.expires_at().is_some_and(|at| at > now)
 }
 
 /// A stored resource as it stands; nothing where there is none.

@@ -53,7 +53,7 @@ use crate::telemetry::metrics;
 
 pub use error::{AppError, Class};
 use sessions::SessionTimes;
-use standing::InSight;
+use standing::KnownBlocks;
 use streams::Streams;
 
 /// What is set once and the same for every request.
@@ -133,7 +133,7 @@ pub struct App {
     /// Streams of this process, so that they can be cut.
     pub streams: Arc<Streams>,
     /// What operators have blocked.
-    pub standing: Arc<InSight>,
+    pub standing: Arc<KnownBlocks>,
     /// What is set.
     pub settings: Arc<Settings>,
     /// Where work goes on that must outlive the request which began it.

@@ -8,7 +8,7 @@ use handoff_domain::access::Role;
 use handoff_domain::audit::{About, AuditRow, Event, Outcome};
 use handoff_domain::break_glass::BreakGlassReason;
 use handoff_domain::document::StoredBinary;
-use handoff_domain::grant::{Grant, GrantState};
+use handoff_domain::grant::Grant;
 use handoff_domain::ids::{BinaryId, RedemptionId, TaskId};
 use handoff_domain::ports::Tx;
 use handoff_domain::reason::Reason;
@@ -72,7 +72,7 @@ impl Ticket {
         let entry = leave.announced.entry();
         entry.allow(leave.redemption.streams);
         // What was blocked after the gate asked finds the stream, or is found here.
-        entry.heed(Some(&app.standing.of(caller.tenant())));
+        entry.cut_if_blocked(Some(&app.standing.of(caller.tenant())));
         Self {
             redemption: leave.redemption.id.clone(),
             binary: leave.binary.clone(),
@@ -374,11 +374,7 @@ pub(super) fn pick_task(
         return Ok(task.filter(|_| had));
     }
     let mut grants = tx.grants_of_binary(scope.tenant(), &binary.id)?;
-    let live = |g: &Grant| {
-        matches!(g.state, GrantState::Bound(_))
-            && g.grantee() == Some(me)
-            && g.expires_at().is_some_and(|at| at > scope.now())
-    };
+    let live = |g: &Grant| g.grantee() == Some(me) && g.is_live(scope.now());
     let first = grants
         .iter()
         .filter(|g| live(g))

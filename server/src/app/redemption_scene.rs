@@ -14,7 +14,7 @@ use handoff_domain::ports::Tx;
 use handoff_domain::reason::Reason;
 use handoff_domain::redemption::{Redemption, RedemptionState, ResumeError};
 use handoff_domain::scopes::Interaction;
-use handoff_domain::standing::{Bearing, Standing};
+use handoff_domain::standing::{Standing, StreamFacts};
 use handoff_domain::task::Task;
 
 use super::caps::Reach;
@@ -151,10 +151,10 @@ impl Scene {
     }
 
     /// Whose stream it would be, and of what.
-    fn bearing(&self, scope: &Scope) -> Bearing {
+    fn stream_facts(&self, scope: &Scope) -> StreamFacts {
         let principal = &scope.caller.principal;
         let of_document = self.document.as_ref().and_then(|d| d.facts.subject.clone());
-        Bearing {
+        StreamFacts {
             actor: principal.actor.clone(),
             client: principal.client.clone(),
             issuer: principal.issuer.clone(),
@@ -360,7 +360,7 @@ impl Scene {
         // Announced before the commit: a cut that commits after ours finds the stream.
         let announced = streams.announce(
             scope.tenant(),
-            self.bearing(scope),
+            self.stream_facts(scope),
             &redemption.grant,
             &redemption.id,
         );

@@ -24,7 +24,7 @@ use super::finish::server_itself;
 use super::{App, AppError, Caller, Class, Cuts, Scope};
 
 /// The most blocks that stand in a tenant.
-const MOST_BLOCKS: u32 = 1000;
+pub const MOST_BLOCKS: u32 = 1000;
 /// How many Tasks are looked for at once.
 const BATCH: u32 = 200;
 /// How long one process sweeps before another may.
@@ -39,7 +39,7 @@ type ByTenant = HashMap<TenantId, Arc<Standing>>;
 
 /// What is blocked, as this process last saw it.
 #[derive(Debug, Default)]
-pub struct InSight {
+pub struct KnownBlocks {
     blocked: ArcSwap<ByTenant>,
     /// One look at a time, so that none overtakes a later one.
     looking: Mutex<Pace>,
@@ -51,7 +51,7 @@ struct Pace {
     swept: Option<Instant>,
 }
 
-impl InSight {
+impl KnownBlocks {
     /// What is blocked in a tenant.
     pub fn of(&self, tenant: &TenantId) -> Arc<Standing> {
         self.blocked.load().get(tenant).cloned().unwrap_or_default()
@@ -115,7 +115,7 @@ impl App {
         let placed = block.clone();
         self.write(caller.tenant(), move |tx| {
             may_administer(&scope)?;
-            if let Some(reason) = scope.standing.on_caller(&scope.caller.principal) {
+            if let Some(reason) = blocks_caller(tx, &scope)? {
                 return Err(while_blocked(&scope, reason));
             }
             let row = about_block(administers(&scope), &placed, Act::Placed);
@@ -123,9 +123,7 @@ impl App {
         })
         .await?;
         // It stands. What follows is done by the watch and the sweep where it fails here.
-        if let Err(error) = self.look_at_blocks().await {
-            tracing::error!(cause = ?error.cause, "a new block is not in sight yet");
-        }
+        self.see_change().await;
         let (app, tenant, target) = (self.clone(), caller.tenant().clone(), block.target.clone());
         let taking = self.to_the_end(async move { take_back(&app, &tenant, &target).await });
         let tasks = match timeout(PATIENCE, taking).await {
@@ -141,9 +139,8 @@ impl App {
         self.write(caller.tenant(), move |tx| {
             may_administer(&scope)?;
             let mut blocks = tx.blocks(scope.tenant(), MOST_BLOCKS)?;
-            let caller = &scope.caller.principal;
-            if scope.standing.on_caller(caller).is_some() {
-                blocks.retain(|block| block.placed_by == caller.actor);
+            if blocks_caller(tx, &scope)?.is_some() {
+                blocks.retain(|block| block.placed_by == scope.caller.principal.actor);
             }
             Ok((blocks, Cuts::none()))
         })
@@ -160,13 +157,21 @@ impl App {
             let placed_by_others = tx
                 .block(scope.tenant(), &id)?
                 .is_some_and(|block| block.placed_by != *by);
-            if placed_by_others && let Some(reason) = scope.standing.on_caller(&scope.caller.principal) {
+            if placed_by_others && let Some(reason) = blocks_caller(tx, &scope)? {
                 return Err(while_blocked(&scope, reason));
             }
             lift(tx, scope.tenant(), &id, by, administers(&scope))
         })
         .await?;
-        self.look_at_blocks().await
+        self.see_change().await;
+        Ok(())
+    }
+
+    /// Looks at what has just changed; the watch does where that fails.
+    async fn see_change(&self) {
+        if let Err(error) = self.look_at_blocks().await {
+            tracing::error!(cause = ?error.cause, "a change of blocks is not seen yet");
+        }
     }
 
     /// Brings what this process has in sight to what the store holds, and stops the streams that are blocked.
@@ -174,7 +179,7 @@ impl App {
         let blocked = self.standing.look(self.store.as_ref()).await?;
         if !blocked.is_empty() {
             for entry in self.streams.all() {
-                entry.heed(blocked.get(entry.tenant()).map(Arc::as_ref));
+                entry.cut_if_blocked(blocked.get(entry.tenant()).map(Arc::as_ref));
             }
         }
         Ok(())
@@ -253,6 +258,11 @@ fn may_administer(scope: &Scope) -> Result<(), AppError> {
         .map(drop)
 }
 
+/// Why an operator is blocked, by the store: this process may not have seen it yet.
+fn blocks_caller(tx: &mut dyn Tx, scope: &Scope) -> Result<Option<Reason>, AppError> {
+    Ok(tx.standing(scope.tenant())?.on_caller(&scope.caller.principal))
+}
+
 /// The refusal of an operator who is blocked.
 fn while_blocked(scope: &Scope, reason: Reason) -> AppError {
     let row = scope.row(Event::AdminAction, Outcome::Denied, reason);
@@ -303,14 +313,14 @@ async fn take_back(app: &App, tenant: &TenantId, target: &Target) -> Result<usiz
     let mut after: Option<TaskId> = None;
     loop {
         let (of, what, from) = (tenant.clone(), target.clone(), after.take());
-        let struck: Vec<TaskId> = app
-            .read(move |read| Ok(read.struck(&of, &what, from.as_ref(), BATCH)?))
+        let open: Vec<TaskId> = app
+            .read(move |read| Ok(read.tasks_with_open(&of, &what, from.as_ref(), BATCH)?))
             .await?;
-        let Some(last) = struck.last().cloned() else {
+        let Some(last) = open.last().cloned() else {
             return Ok(count);
         };
-        count = count.saturating_add(struck.len());
-        for task in struck {
+        count = count.saturating_add(open.len());
+        for task in open {
             let scope = app.scope(&server_itself(app, tenant)?);
             // One Task that fails must not keep the others from being taken back; it is come back to.
             if let Err(error) = app.write(tenant, move |tx| settle_one(tx, &scope, &task)).await {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use handoff_domain::ids::{GrantId, RedemptionId, TenantId};
 use handoff_domain::reason::Reason;
-use handoff_domain::standing::{Bearing, Standing};
+use handoff_domain::standing::{Standing, StreamFacts};
 use tokio::sync::watch;
 
 use super::blocks::Gathering;
@@ -33,7 +33,7 @@ pub struct Moment(u64);
 /// One running stream.
 pub struct Entry {
     tenant: TenantId,
-    bearing: Bearing,
+    facts: StreamFacts,
     grant: GrantId,
     redemption: RedemptionId,
     announced: Moment,
@@ -105,9 +105,9 @@ impl Entry {
         }
     }
 
-    /// Cuts the stream where its bearing is blocked.
-    pub fn heed(&self, standing: Option<&Standing>) {
-        if let Some(reason) = standing.and_then(|standing| standing.on_stream(&self.bearing)) {
+    /// Cuts the stream where what it carries, or its client, is blocked.
+    pub fn cut_if_blocked(&self, standing: Option<&Standing>) {
+        if let Some(reason) = standing.and_then(|standing| standing.on_stream(&self.facts)) {
             self.cut(reason);
         }
     }
@@ -187,7 +187,7 @@ impl Streams {
     pub fn announce(
         self: &Arc<Self>,
         tenant: &TenantId,
-        bearing: Bearing,
+        facts: StreamFacts,
         grant: &GrantId,
         redemption: &RedemptionId,
     ) -> Announced {
@@ -195,7 +195,7 @@ impl Streams {
         entries.announced = entries.announced.saturating_add(1);
         let entry = Arc::new(Entry {
             tenant: tenant.clone(),
-            bearing,
+            facts,
             grant: grant.clone(),
             redemption: redemption.clone(),
             announced: Moment(entries.announced),

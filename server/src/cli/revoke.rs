@@ -16,10 +16,7 @@ use secrecy::ExposeSecret;
 use super::{ConfigFile, Failed, block_on, say};
 use crate::adapters::{OsEntropy, SystemClock};
 use crate::app::AppError;
-use crate::app::standing::{Act, about_block, lift, place};
-
-/// The most blocks that are listed of a tenant.
-const LISTED: u32 = 1000;
+use crate::app::standing::{Act, MOST_BLOCKS, about_block, lift, place};
 
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("what").required(true))]
@@ -184,7 +181,7 @@ impl Hand {
     async fn list(&self, tenant: &TenantId) -> Result<(), Failed> {
         let of = tenant.clone();
         let blocks: Vec<Block> = ports::read(self.store.as_ref(), move |read| {
-            Ok::<_, AppError>(read.blocks(&of, LISTED)?)
+            Ok::<_, AppError>(read.blocks(&of, MOST_BLOCKS)?)
         })
         .await
         .map_err(told)?;

@@ -134,7 +134,7 @@ pub(crate) fn block(
 }
 
 /// Tasks after `after` with grants or redemptions that are open although the target is blocked, ascending by id.
-pub(crate) fn struck(
+pub(crate) fn tasks_with_open(
     connection: &mut AnyConnection,
     tenant: &TenantId,
     target: &Target,

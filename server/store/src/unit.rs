@@ -274,8 +274,8 @@ macro_rules! reads {
         standing(tenant: &TenantId) -> Standing = standing::of_tenant, of ["standing_blocks"];
         blocks(tenant: &TenantId, limit: u32) -> Vec<Block> = standing::blocks, of ["standing_blocks"];
         block(tenant: &TenantId, id: &BlockId) -> Option<Block> = standing::block, of ["standing_blocks"];
-        struck(tenant: &TenantId, target: &Target, after: Option<&TaskId>, limit: u32) -> Vec<TaskId>
-            = standing::struck, of ["grants", "redemptions", "tasks", "documents"];
+        tasks_with_open(tenant: &TenantId, target: &Target, after: Option<&TaskId>, limit: u32) -> Vec<TaskId>
+            = standing::tasks_with_open, of ["grants", "redemptions", "tasks", "documents"];
         audit(tenant: &TenantId, search: &AuditSearch) -> Vec<RecordedRow> = audit::search, of ["audit_log"];
         due(now: Timestamp, limit: u32) -> Vec<(TenantId, TaskId)> = grants::due, of ["grants", "redemptions"];
         next_due(now: Timestamp) -> Option<Timestamp> = grants::next_due, of ["grants"];

@@ -328,7 +328,7 @@ pub trait Read {
 
     /// Tasks after `after` with a grant that is open, or with a redemption that may go on, of what `target` names,
     /// ascending by id. None for clients and issuers, which hold no grants.
-    fn struck(
+    fn tasks_with_open(
         &mut self,
         tenant: &TenantId,
         target: &Target,

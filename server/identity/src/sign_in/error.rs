@@ -56,21 +56,6 @@ impl SignInError {
             | Self::Unavailable(detail) => detail,
         }
     }
-
-    /// Seconds after which beginning again makes sense; only where the issuer was unreachable.
-    pub const fn retry_after_seconds(&self) -> Option<u32> {
-        match self {
-            Self::Unavailable(_) => Some(2),
-            Self::NotOffered
-            | Self::Place
-            | Self::NotBegunHere(_)
-            | Self::Denied
-            | Self::Refused(_)
-            | Self::Expired(_)
-            | Self::Invalid(_)
-            | Self::NobodyHere(_) => None,
-        }
-    }
 }
 
 impl fmt::Display for SignInError {

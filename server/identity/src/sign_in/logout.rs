@@ -26,10 +26,6 @@ pub struct Logout {
     pub subject: Option<String>,
     /// `sid`; present where `sub` is not.
     pub sid: Option<String>,
-    /// `jti`: the same token twice is one logout.
-    pub token_id: String,
-    /// `iat`.
-    pub issued_at: Timestamp,
 }
 
 impl<D> TokenValidator<D> {
@@ -53,7 +49,7 @@ impl<D> TokenValidator<D> {
     }
 
     /// Validates a logout token that an issuer of `tenant` sent (Back-Channel Logout 1.0 section 2.6). Good as often as
-    /// it comes: whoever minds keeps `token_id`.
+    /// it comes.
     pub async fn logout_token(&self, tenant: &TenantId, token: &str) -> Result<Logout, TokenError> {
         let jws = Jws::parse(token).map_err(|error| refused(error.detail()))?;
         let issuer = self
@@ -90,23 +86,22 @@ fn check(jws: &Jws<'_>, client_id: &str, now: Timestamp, leeway: Span) -> Result
         return Err("`events` is not that of a logout".to_owned());
     }
     check_audience(claims, client_id)?;
-    let issued_at = check_times(claims, now, leeway)?;
+    check_times(claims, now, leeway)?;
     let name = |name| optional_name(claims, name).map_err(|error| error.detail().to_owned());
     let (subject, sid) = (name("sub")?, name("sid")?);
     if subject.is_none() && sid.is_none() {
         return Err("token names neither `sub` nor `sid`".to_owned());
     }
     let needed = |name| required_name(claims, name).map_err(|error| error.detail().to_owned());
+    needed("jti")?;
     Ok(Logout {
         issuer: needed("iss")?,
         subject,
         sid,
-        token_id: needed("jti")?,
-        issued_at,
     })
 }
 
-fn check_times(claims: &Claims, now: Timestamp, leeway: Span) -> Result<Timestamp, String> {
+fn check_times(claims: &Claims, now: Timestamp, leeway: Span) -> Result<(), String> {
     let at = |name| date(claims, name).map_err(|error| error.detail().to_owned());
     let issued_at = at("iat")?.ok_or("there is no `iat`")?;
     if issued_at > now.plus(leeway) {
@@ -118,7 +113,7 @@ fn check_times(claims: &Claims, now: Timestamp, leeway: Span) -> Result<Timestam
     if at("exp")?.is_some_and(|expires_at| now >= expires_at.plus(leeway)) {
         return Err("`exp` is past".to_owned());
     }
-    Ok(issued_at)
+    Ok(())
 }
 
 fn refused(detail: &str) -> TokenError {

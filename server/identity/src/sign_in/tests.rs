@@ -210,7 +210,6 @@ async fn a_person_signs_in_and_comes_back_to_where_they_were_going() {
         (signed_in.subject.as_str(), signed_in.place.as_str()),
         ("lane", PLACE)
     );
-    assert_eq!(signed_in.signed_in_at, START);
     let claims: Value = serde_json::from_str(&signed_in.claims).unwrap();
     assert_eq!(claims["sid"].as_str(), signed_in.sid.as_deref());
     assert_eq!(claims["roles"], json!(["physician"]));
@@ -341,7 +340,7 @@ async fn a_no_of_the_issuer_is_told_from_a_failure_of_it() {
     };
     assert_eq!(answer("access_denied", ours).await, Err(SignInError::Denied));
     let down = answer("temporarily_unavailable", ours).await.unwrap_err();
-    assert_eq!(down.retry_after_seconds(), Some(2));
+    assert!(matches!(down, SignInError::Unavailable(_)), "{down:?}");
     let refused = answer("invalid_scope\n", ours).await.unwrap_err();
     assert_eq!(refused.detail(), "the issuer answered `invalid_scope\\n`");
     assert!(matches!(refused, SignInError::Refused(_)));
@@ -383,7 +382,6 @@ async fn an_issuer_that_is_down_is_to_be_asked_again_and_one_that_talks_nonsense
     stage.server.set_down(true);
     let down = stage.answered(&asked["state"], "c").await.unwrap_err();
     assert!(matches!(down, SignInError::Unavailable(_)), "{down:?}");
-    assert_eq!(down.retry_after_seconds(), Some(2));
     stage.server.set_down(false);
     let long = json!({ "access_token": "a".repeat(70_000) }).to_string();
     let longer = "a".repeat(1024 * 1024 + 1);
@@ -562,7 +560,6 @@ async fn nothing_secret_is_shown_where_it_is_logged() {
         claims: "cl4ims".to_owned(),
         subject: "subj3ct".to_owned(),
         sid: Some("s1d".to_owned()),
-        signed_in_at: START,
         place: PLACE.to_owned(),
     };
     let shown = format!(

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::dev_issuer::{AuthorizeRequest, DevIssuer, DevKey, Realm};
-use crate::test_server::{Counting, TestClock, TestServer};
+use crate::test_server::{Counting, TestClock, TestServer, changed};
 
 const START: Timestamp = Timestamp(1_800_000_000_000_000);
 const NOW: i64 = 1_800_000_000;
@@ -76,19 +76,12 @@ impl Stage {
 
     /// Honest claims, changed: `Null` takes a member away.
     fn claims(&self, changes: &[(&str, Value)]) -> Value {
-        let mut claims = json!({
+        let claims = json!({
             "iss": self.issuer.issuer(), "sub": "lane", "aud": AUDIENCE, "client_id": "lane",
             "iat": NOW, "exp": NOW + 600, "jti": "j1", "scope": "user/*.rs", "fhirUser": "Practitioner/lane",
             "roles": ["physician"],
         });
-        for (name, value) in changes {
-            if value.is_null() {
-                claims.as_object_mut().unwrap().remove(*name);
-            } else {
-                claims[*name] = value.clone();
-            }
-        }
-        claims
+        changed(claims, changes)
     }
 
     fn signed(&self, changes: &[(&str, Value)]) -> String {

@@ -127,15 +127,15 @@ on_both! {
             let target = Target::parse(kind, value).unwrap();
             let tenant = rig.tenant.clone();
             rig.read(move |read| {
-                let all = read.struck(&tenant, &target, None, 9)?;
+                let all = read.tasks_with_open(&tenant, &target, None, 9)?;
                 let expected: Vec<_> = expected.iter().map(|id| task_id(id)).collect();
                 assert_eq!(all, expected, "{target:?}");
                 if let [first, rest @ ..] = all.as_slice() {
-                    assert_eq!(read.struck(&tenant, &target, None, 1)?, std::slice::from_ref(first));
-                    assert_eq!(read.struck(&tenant, &target, Some(first), 9)?, rest);
+                    assert_eq!(read.tasks_with_open(&tenant, &target, None, 1)?, std::slice::from_ref(first));
+                    assert_eq!(read.tasks_with_open(&tenant, &target, Some(first), 9)?, rest);
                 }
                 let elsewhere = TenantId::parse("other").unwrap();
-                assert_eq!(read.struck(&elsewhere, &target, None, 9)?, []);
+                assert_eq!(read.tasks_with_open(&elsewhere, &target, None, 9)?, []);
                 Ok(())
             }).await;
         }

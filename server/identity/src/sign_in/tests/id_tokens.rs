@@ -3,6 +3,7 @@
 use ring::hmac;
 
 use super::*;
+use crate::test_server::changed;
 
 /// Signs the claims by the header, or in a way of its own.
 type Sign = fn(&Stage, &Value) -> String;
@@ -16,18 +17,11 @@ fn part(value: &Value) -> String {
 }
 
 fn claims(stage: &Stage, nonce: &str, changes: &[(&str, Value)]) -> Value {
-    let mut claims = json!({
+    let claims = json!({
         "iss": stage.issuer.issuer(), "sub": "lane", "aud": CLIENT, "nonce": nonce, "iat": NOW, "exp": NOW + 600,
         "fhirUser": "Practitioner/lane", "roles": ["physician"],
     });
-    for (name, value) in changes {
-        if value.is_null() {
-            claims.as_object_mut().unwrap().remove(*name);
-        } else {
-            claims[*name] = value.clone();
-        }
-    }
-    claims
+    changed(claims, changes)
 }
 
 /// Signs in where the issuer gives an id token of these claims.

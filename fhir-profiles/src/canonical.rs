@@ -51,6 +51,12 @@ canonicals! {
     EXT_GRANT_STATUS = "StructureDefinition" / "grant-status";
     /// On a Task on hold: `valueCode`, the status to come back to.
     EXT_HELD_FROM_STATUS = "StructureDefinition" / "held-from-status";
+    /// On `Subscription.channel`, once: `valueString`, the key that notifications are signed with.
+    EXT_SIGNING_SECRET = "StructureDefinition" / "signing-secret";
+    /// On a `notification-event`: `valueCode`, what happened.
+    EXT_EVENT_CHANGE = "StructureDefinition" / "event-change";
+    /// On a `notification-event`: `valueId`, the grant concerned.
+    EXT_EVENT_GRANT = "StructureDefinition" / "event-grant";
 
     /// The profile of Task.
     PROFILE_TASK = "StructureDefinition" / "handoff-task";
@@ -76,6 +82,9 @@ canonicals! {
     /// HL7 confidentiality codes to levels of classification.
     MAP_CONFIDENTIALITY = "ConceptMap" / "confidentiality";
 }
+
+/// The canonical URL of a topic, without its name.
+pub const TOPIC: &str = "https://handoff.example/fhir/SubscriptionTopic/";
 
 /// The LOINC code system.
 pub const LOINC: &str = "http://loinc.org";

@@ -14,6 +14,7 @@ pub mod proxy;
 pub mod races;
 pub mod scene;
 pub mod slow;
+pub mod subscriber;
 pub mod visitor;
 
 use std::fs::File;

@@ -31,5 +31,6 @@ mod scopes;
 mod search;
 mod sign_in;
 mod streams;
+mod subscriptions;
 mod task_life;
 mod task_table;

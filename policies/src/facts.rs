@@ -33,6 +33,7 @@ pub(crate) struct Names {
     document: EntityTypeName,
     grant: EntityTypeName,
     audit: EntityTypeName,
+    subscription: EntityTypeName,
     action: EntityTypeName,
 }
 
@@ -50,6 +51,7 @@ impl Names {
             document: name("Document")?,
             grant: name("Grant")?,
             audit: name("AuditLog")?,
+            subscription: name("Subscription")?,
             action: name("Action")?,
         })
     }
@@ -175,6 +177,7 @@ fn resource(names: &Names, mentioned: &Mentioned, request: &AccessRequest<'_>) -
     let id = match request.object {
         Object::Tenant => uid(&names.tenant, tenant),
         Object::Audit => uid(&names.audit, tenant),
+        Object::Subscription => uid(&names.subscription, tenant),
         Object::Task(task) => {
             put_task(&mut attributes, task);
             uid(&names.task, task.map_or("", |t| t.id.as_str()))

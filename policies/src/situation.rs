@@ -220,11 +220,16 @@ impl Facts {
             },
             Action::GrantIssue | Action::GrantRead | Action::GrantRevoke => Object::Grant(&self.task),
             Action::AuditRead => Object::Audit,
+            Action::SubscriptionRead | Action::SubscriptionUpdate | Action::SubscriptionDelete => {
+                Object::Subscription
+            }
             Action::TaskSearch
             | Action::TaskCreate
             | Action::DocumentSearch
             | Action::DocumentCreate
             | Action::BinaryCreate
+            | Action::SubscriptionCreate
+            | Action::SubscriptionSearch
             | Action::AdminAct => Object::Tenant,
         }
     }

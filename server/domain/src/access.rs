@@ -73,7 +73,7 @@ impl Role {
 }
 
 /// A caller whose token was validated.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Principal {
     /// The tenant that the token's issuer is bound to.
     pub tenant: TenantId,
@@ -104,7 +104,7 @@ pub struct Principal {
 }
 
 /// What a token says of its bearer's circumstances. Absent is unknown, which no rule may take for leave.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attributes {
     /// Where in the organisation the person works.
     pub department: Option<String>,
@@ -157,12 +157,17 @@ pub enum Action {
     GrantRead,
     GrantRevoke,
     AuditRead,
+    SubscriptionCreate,
+    SubscriptionRead,
+    SubscriptionSearch,
+    SubscriptionUpdate,
+    SubscriptionDelete,
     AdminAct,
 }
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 24] = [
         Self::TaskRead,
         Self::TaskSearch,
         Self::TaskCreate,
@@ -181,6 +186,11 @@ impl Action {
         Self::GrantRead,
         Self::GrantRevoke,
         Self::AuditRead,
+        Self::SubscriptionCreate,
+        Self::SubscriptionRead,
+        Self::SubscriptionSearch,
+        Self::SubscriptionUpdate,
+        Self::SubscriptionDelete,
         Self::AdminAct,
     ];
 
@@ -210,6 +220,11 @@ impl Action {
             Self::GrantRead => "grant-read",
             Self::GrantRevoke => "grant-revoke",
             Self::AuditRead => "audit-read",
+            Self::SubscriptionCreate => "subscription-create",
+            Self::SubscriptionRead => "subscription-read",
+            Self::SubscriptionSearch => "subscription-search",
+            Self::SubscriptionUpdate => "subscription-update",
+            Self::SubscriptionDelete => "subscription-delete",
             Self::AdminAct => "admin-act",
         }
     }
@@ -278,6 +293,8 @@ pub enum Object<'a> {
     Grant(&'a Task),
     /// The audit.
     Audit,
+    /// A Subscription.
+    Subscription,
 }
 
 /// One question to the policy.

@@ -90,6 +90,16 @@ events! {
     BreakGlass = "break-glass",
     /// The audit was read.
     AuditRead = "audit-read",
+    /// A Subscription was created.
+    SubscriptionCreated = "subscription-created",
+    /// A Subscription was changed, by its subscriber or by the server.
+    SubscriptionUpdated = "subscription-updated",
+    /// A Subscription was deleted.
+    SubscriptionDeleted = "subscription-deleted",
+    /// A subscriber took a notification.
+    SubscriptionDelivered = "subscription-delivered",
+    /// A notification could not be delivered, or the subscriber has no right to it any more.
+    SubscriptionFailed = "subscription-failed",
     /// A person signed in, signed out, or failed to.
     Login = "login",
     /// An operator acted.
@@ -118,6 +128,9 @@ impl Event {
             | Self::RedemptionDenied => Action::BinaryFetch,
             Self::BreakGlass => Action::BreakGlass,
             Self::AuditRead => Action::AuditRead,
+            Self::SubscriptionCreated => Action::SubscriptionCreate,
+            Self::SubscriptionUpdated => Action::SubscriptionUpdate,
+            Self::SubscriptionDeleted => Action::SubscriptionDelete,
             _ => return None,
         })
     }

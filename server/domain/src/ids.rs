@@ -78,6 +78,8 @@ id_types! {
     RedemptionId,
     /// A standing block's id.
     BlockId,
+    /// Logical id of a Subscription.
+    SubscriptionId,
     /// One request's id, from the caller's first word to the last byte and audit row.
     CorrelationId,
 }

@@ -19,12 +19,14 @@ pub mod redemption;
 pub mod scopes;
 pub mod session;
 pub mod standing;
+pub mod subscription;
 pub mod task;
 pub mod time;
 pub mod workflow;
 
 pub use ids::{
-    ActorRef, BinaryId, BlockId, CorrelationId, DocumentId, GrantId, Handle, RedemptionId, TaskId, TenantId,
+    ActorRef, BinaryId, BlockId, CorrelationId, DocumentId, GrantId, Handle, RedemptionId, SubscriptionId,
+    TaskId, TenantId,
 };
 pub use reason::Reason;
 pub use time::{Span, Timestamp};

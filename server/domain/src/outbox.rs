@@ -21,6 +21,11 @@ pub enum Topic {
     Redemption,
     /// Somebody took emergency access: the alert.
     BreakGlass,
+    /// A Task has a version that changed no status. Nobody subscribes to it by name: with [`Self::TaskStatusChanged`] it
+    /// makes up every version of every Task, which criteria of base R4 are held against.
+    TaskVersion,
+    /// A document has a version. As [`Self::TaskVersion`].
+    DocumentVersion,
 }
 
 impl Topic {
@@ -33,7 +38,25 @@ impl Topic {
             Self::DocumentSuperseded => "document-superseded",
             Self::Redemption => "redemption",
             Self::BreakGlass => "break-glass",
+            Self::TaskVersion => "task-version",
+            Self::DocumentVersion => "document-version",
         }
+    }
+
+    /// The topic that a name means.
+    pub fn parse(name: &str) -> Option<Self> {
+        [
+            Self::TaskStatusChanged,
+            Self::TaskAssigned,
+            Self::GrantLifecycle,
+            Self::DocumentSuperseded,
+            Self::Redemption,
+            Self::BreakGlass,
+            Self::TaskVersion,
+            Self::DocumentVersion,
+        ]
+        .into_iter()
+        .find(|topic| topic.as_str() == name)
     }
 }
 
@@ -50,6 +73,11 @@ pub struct TopicEvent {
     pub change: String,
     /// The grant concerned, where there is one.
     pub grant: Option<String>,
+    /// The correlation id of the request that caused it.
+    pub correlation: String,
     /// When.
     pub at: Timestamp,
 }
+
+/// The change that a [`Topic::TaskStatusChanged`] of a deleted Task tells.
+pub const DELETED: &str = "deleted";

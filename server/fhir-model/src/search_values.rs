@@ -1,4 +1,4 @@
-//! What a Task or DocumentReference is found by: the values of each search parameter (R4 search page; DESIGN adds
+//! What a Task, DocumentReference or Subscription is found by: the values of each search parameter (R4 search page; DESIGN adds
 //! `-due` and `-recipient`). Knows which element a parameter looks at; nothing of queries or tables.
 
 use handoff_domain::Timestamp;
@@ -18,6 +18,8 @@ const TASK_INTENT: &str = "http://hl7.org/fhir/task-intent";
 const REQUEST_INTENT: &str = "http://hl7.org/fhir/request-intent";
 const REQUEST_PRIORITY: &str = "http://hl7.org/fhir/request-priority";
 const DOCUMENT_STATUS: &str = status_system(Kind::Document);
+const SUBSCRIPTION_STATUS: &str = status_system(Kind::Subscription);
+const SUBSCRIPTION_CHANNEL: &str = "http://hl7.org/fhir/subscription-channel-type";
 const RELATION: &str = "http://hl7.org/fhir/document-relationship-type";
 const MEDIA_TYPES: &str = "urn:ietf:bcp:13";
 const LANGUAGES: &str = "urn:ietf:bcp:47";
@@ -41,6 +43,7 @@ pub fn search_index(resource: &Resource, base: &str) -> SearchIndex {
     match resource.type_name() {
         "Task" => index.task(value),
         "DocumentReference" => index.document(value),
+        "Subscription" => index.subscription(value),
         _ => {}
     }
     let mut index = index.index;
@@ -121,6 +124,30 @@ impl Indexer<'_> {
         }
         if let Some(source) = text(meta, &["source"]) {
             self.uri("_source", source);
+        }
+    }
+
+    fn subscription(&mut self, subscription: &Value) {
+        for contact in items(subscription, "contact") {
+            self.code(
+                "contact",
+                text(contact, &["system"]).unwrap_or_default(),
+                text(contact, &["value"]),
+            );
+        }
+        if let Some(criteria) = text(subscription, &["criteria"]) {
+            let folded = fold(criteria).chars().take(INDEXED_TEXT).collect();
+            self.index.strings.push(("criteria".to_owned(), folded));
+        }
+        self.code("status", SUBSCRIPTION_STATUS, text(subscription, &["status"]));
+        self.code(
+            "type",
+            SUBSCRIPTION_CHANNEL,
+            text(subscription, &["channel", "type"]),
+        );
+        self.code("payload", MEDIA_TYPES, text(subscription, &["channel", "payload"]));
+        if let Some(url) = text(subscription, &["channel", "endpoint"]) {
+            self.uri("url", url);
         }
     }
 

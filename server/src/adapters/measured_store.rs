@@ -84,8 +84,20 @@ impl Store for MeasuredStore {
         counted(self.0.lease(name, process, term))
     }
 
+    fn lease_shards(&self, process: &str, term: Span) -> BoxFuture<'_, Result<Vec<u8>, StoreError>> {
+        counted(self.0.lease_shards(process, term))
+    }
+
     fn await_cut(&self) -> BoxFuture<'_, bool> {
         self.0.await_cut()
+    }
+
+    fn await_outbox(&self) -> BoxFuture<'_, bool> {
+        self.0.await_outbox()
+    }
+
+    fn await_events(&self) -> BoxFuture<'_, bool> {
+        self.0.await_events()
     }
 
     fn ready(&self) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -6,16 +6,19 @@ use handoff_domain::audit::{AuditRow, Event, Outcome};
 use handoff_domain::document::{Document, StoredBinary};
 use handoff_domain::grant::Grant;
 use handoff_domain::ids::{
-    ActorRef, BinaryId, BlockId, CorrelationId, DocumentId, GrantId, Handle, RedemptionId, TaskId, TenantId,
+    ActorRef, BinaryId, BlockId, CorrelationId, DocumentId, GrantId, Handle, RedemptionId, SubscriptionId,
+    TaskId, TenantId,
 };
 use handoff_domain::outbox::TopicEvent;
 use handoff_domain::ports::{
-    AuditSearch, Found, Held, Kind, Loose, Read, RecordedRow, Search, SearchIndex, StoreError, Tx, Version,
+    Attention, AuditSearch, Due, Found, Held, Kind, Loose, Pending, Read, ReadSubscriptions, RecordedRow,
+    Search, SearchIndex, StoreError, Tx, TxSubscriptions, Version,
 };
 use handoff_domain::reason::Reason;
 use handoff_domain::redemption::Redemption;
 use handoff_domain::session::{Session, Sessions};
 use handoff_domain::standing::{Block, Standing, Target};
+use handoff_domain::subscription::{Course, NumberedEvent, Subscription};
 use handoff_domain::task::Task;
 use handoff_domain::time::{Span, Timestamp};
 
@@ -126,5 +129,31 @@ impl Tx for MeasuredTx<'_> {
         fn lift_block(&mut self, tenant: &TenantId, id: &BlockId, by: &ActorRef, now: Timestamp) -> Result<bool, StoreError>;
         fn remember_actor(&mut self, tenant: &TenantId, actor: &ActorRef, teams: &[String], seen: Timestamp) -> Result<(), StoreError>;
         fn tell(&mut self, tenant: &TenantId, event: TopicEvent) -> ();
+    }
+}
+
+impl ReadSubscriptions for MeasuredTx<'_> {
+    handed_on! {
+        fn subscription(&mut self, tenant: &TenantId, id: &SubscriptionId) -> Result<Option<Attention>, StoreError>;
+        fn count_subscriptions(&mut self, tenant: &TenantId, creator: &str) -> Result<(u64, u64), StoreError>;
+        fn events(&mut self, tenant: &TenantId, id: &SubscriptionId, from: i64, until: i64, limit: u32) -> Result<Vec<NumberedEvent>, StoreError>;
+        fn due_subscriptions(&mut self, shards: &[u8], now: Timestamp, limit: u32) -> Result<Vec<Due>, StoreError>;
+        fn has_pending(&mut self) -> Result<bool, StoreError>;
+    }
+}
+
+impl TxSubscriptions for MeasuredTx<'_> {
+    handed_on! {
+        fn lock_subscription(&mut self, tenant: &TenantId, id: &SubscriptionId) -> Result<Option<Subscription>, StoreError>;
+        fn insert_subscription(&mut self, tenant: &TenantId, subscription: &Subscription, body: &[u8], index: &SearchIndex, sealed: &[u8]) -> Result<(), StoreError>;
+        fn update_subscription(&mut self, tenant: &TenantId, subscription: &Subscription, body: &[u8], index: &SearchIndex, sealed: Option<&[u8]>) -> Result<(), StoreError>;
+        fn set_course(&mut self, tenant: &TenantId, subscription: &Subscription, course: &Course, now: Timestamp) -> Result<(), StoreError>;
+        fn advance_courses(&mut self, delivered: &[(Due, i64, Option<Timestamp>)], now: Timestamp) -> Result<(), StoreError>;
+        fn take_pending(&mut self, limit: u32) -> Result<Vec<Pending>, StoreError>;
+        fn subscription_revisions(&mut self) -> Result<HashMap<TenantId, i64>, StoreError>;
+        fn counting_subscriptions(&mut self, tenant: &TenantId) -> Result<Vec<Subscription>, StoreError>;
+        fn give_events(&mut self, given: &[(Due, Vec<TopicEvent>)]) -> Result<(), StoreError>;
+        fn settle_pending(&mut self, pending: &[Pending]) -> Result<(), StoreError>;
+        fn forget_events(&mut self, tenant: &TenantId, before: Timestamp, limit: u32) -> Result<usize, StoreError>;
     }
 }

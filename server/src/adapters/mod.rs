@@ -5,7 +5,9 @@ mod clock;
 mod entropy;
 mod measured_store;
 mod measured_tx;
+mod sealed;
 
 pub use clock::SystemClock;
 pub use entropy::OsEntropy;
 pub use measured_store::MeasuredStore;
+pub use sealed::{SealedVault, VaultKey};

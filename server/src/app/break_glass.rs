@@ -414,12 +414,13 @@ impl Asked<'_> {
         tx.tell(
             self.scope.tenant(),
             TopicEvent {
-                topic: Topic::BreakGlass,
-                focus: format!("Task/{}", task.id),
-                version: task.version,
-                change: "broken".to_owned(),
                 grant: grant.map(ToString::to_string),
-                at: self.scope.now(),
+                ..self.scope.event(
+                    Topic::BreakGlass,
+                    format!("Task/{}", task.id),
+                    task.version,
+                    "broken",
+                )
             },
         );
     }

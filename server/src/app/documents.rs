@@ -5,7 +5,7 @@ use handoff_domain::access::{Action, Object, Relation};
 use handoff_domain::audit::{About, Event, Outcome};
 use handoff_domain::document::{Attachment, Document, DocumentFacts, DocumentStatus, Sha256};
 use handoff_domain::ids::{BinaryId, DocumentId};
-use handoff_domain::outbox::{Topic, TopicEvent};
+use handoff_domain::outbox::Topic;
 use handoff_domain::ports::{Kind, Tx};
 use handoff_domain::reason::Reason;
 use handoff_domain::scopes::Interaction;
@@ -133,6 +133,7 @@ pub fn create(
         .about(about(&document));
     row = row.detail("class", document.class.as_deref().unwrap_or("unmapped"));
     tx.record(scope.tenant(), row);
+    tell(tx, scope, &document, Topic::DocumentVersion);
     let cuts = supersede_all(tx, scope, &document, &[])?;
     Ok((answer, cuts))
 }
@@ -195,6 +196,7 @@ pub fn update(
         .row(Event::DocumentUpdated, Outcome::Success, Reason::Permitted)
         .about(about(&after));
     tx.record(scope.tenant(), row);
+    tell(tx, scope, &after, Topic::DocumentVersion);
     let was_current = before.facts.status == DocumentStatus::Current;
     if !same_content || (was_current && after.facts.status == DocumentStatus::Superseded) {
         record_superseded(tx, scope, &after);
@@ -380,6 +382,7 @@ fn supersede(tx: &mut dyn Tx, scope: &Scope, reach: &Reach, id: &DocumentId) -> 
     }
     let index = search_index(&resource, &scope.fhir_base());
     tx.update_document(scope.tenant(), &after, &resource.to_json(), Some(&index))?;
+    tell(tx, scope, &after, Topic::DocumentVersion);
     record_superseded(tx, scope, &after);
     settle_tasks(tx, scope, &tasks)
 }
@@ -394,17 +397,14 @@ fn record_superseded(tx: &mut dyn Tx, scope: &Scope, document: &Document) {
         .about(about(document))
         .detail("content-version", document.content_version.to_string());
     tx.record(scope.tenant(), row);
-    tx.tell(
-        scope.tenant(),
-        TopicEvent {
-            topic: Topic::DocumentSuperseded,
-            focus: format!("DocumentReference/{}", document.id),
-            version: document.version,
-            change: document.facts.status.as_str().to_owned(),
-            grant: None,
-            at: scope.now(),
-        },
-    );
+    tell(tx, scope, document, Topic::DocumentSuperseded);
+}
+
+/// Tells subscribers of a document event.
+fn tell(tx: &mut dyn Tx, scope: &Scope, document: &Document, topic: Topic) {
+    let focus = format!("DocumentReference/{}", document.id);
+    let event = scope.event(topic, focus, document.version, document.facts.status.as_str());
+    tx.tell(scope.tenant(), event);
 }
 
 /// The facts of a DocumentReference, with our own base taken off its references.

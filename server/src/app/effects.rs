@@ -143,12 +143,13 @@ fn record_step(
     tx.tell(
         &tenant,
         TopicEvent {
-            topic: Topic::GrantLifecycle,
-            focus: format!("Task/{}", task.id),
-            version: task.version,
-            change: word.to_owned(),
             grant: Some(grant.id.to_string()),
-            at: scope.now(),
+            ..scope.event(
+                Topic::GrantLifecycle,
+                format!("Task/{}", task.id),
+                task.version,
+                word,
+            )
         },
     );
 }

@@ -18,6 +18,7 @@ use super::effects::{about_task, load, settle};
 use super::json_edit::{BusinessStatus, TaskEdit, edit_task};
 use super::redeem::Leave;
 use super::streams::{Announced, Entry};
+use super::tasks::tell;
 use super::{App, AppError, Caller, Cuts, Scope};
 
 /// A process that was not heard of for this long is taken to be dead. Longer than a process itself lets its streams
@@ -266,15 +267,13 @@ fn record_outcome(tx: &mut dyn Tx, scope: &Scope, before: &Redemption, after: &R
         .detail("size", after.size.to_string())
         .detail("milliseconds", duration.0.div_euclid(1000).max(0).to_string());
     tx.record(scope.tenant(), row);
+    let version = facts.about.task_version.unwrap_or_default();
+    let focus = format!("Task/{}", facts.task);
     tx.tell(
         scope.tenant(),
         TopicEvent {
-            topic: Topic::Redemption,
-            focus: format!("Task/{}", facts.task),
-            version: facts.about.task_version.unwrap_or_default(),
-            change: after.state.as_str().to_owned(),
             grant: facts.about.grant.clone(),
-            at: scope.now(),
+            ..scope.event(Topic::Redemption, focus, version, after.state.as_str())
         },
     );
 }
@@ -289,15 +288,12 @@ fn mark_accessed(tx: &mut dyn Tx, scope: &Scope, task: &Task) -> Result<(), AppE
         accessed: true,
         ..task.clone()
     };
-    edit(
-        tx,
-        scope,
-        &after,
-        TaskEdit {
-            business_status: Some(BusinessStatus::Accessed),
-            ..TaskEdit::default()
-        },
-    )?;
+    let change = TaskEdit {
+        business_status: Some(BusinessStatus::Accessed),
+        ..TaskEdit::default()
+    };
+    let after = edit(tx, scope, &after, change)?;
+    tell(tx, scope, &after, Topic::TaskVersion, "accessed");
     Ok(())
 }
 

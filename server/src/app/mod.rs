@@ -10,10 +10,12 @@ pub mod break_glass;
 pub mod bundle;
 pub mod caps;
 pub mod content;
+pub mod deliveries;
 pub mod documents;
 pub mod effects;
 pub mod error;
 pub mod expiry;
+pub mod fan_out;
 pub mod finish;
 pub mod fresh_link;
 pub mod grants;
@@ -26,6 +28,8 @@ pub mod server_tasks;
 pub mod sessions;
 pub mod standing;
 pub mod streams;
+pub mod subscriber;
+pub mod subscriptions;
 pub mod task_family;
 pub mod tasks;
 pub mod watch;
@@ -42,7 +46,8 @@ use handoff_domain::audit::{AuditRow, Context, Event, Outcome};
 use handoff_domain::document::Document;
 use handoff_domain::grant::Grant;
 use handoff_domain::ids::{DocumentId, GrantId, Handle, TaskId, TenantId};
-use handoff_domain::ports::{self, BlobStore, Clock, Entropy, Read, Store, Tx};
+use handoff_domain::outbox::{Topic, TopicEvent};
+use handoff_domain::ports::{self, BlobStore, Clock, Entropy, Outbound, Read, Store, Tx, Vault};
 use handoff_domain::reason::Reason;
 use handoff_domain::standing::Standing;
 use handoff_domain::task::Task;
@@ -55,6 +60,8 @@ pub use error::{AppError, Class};
 use sessions::SessionTimes;
 use standing::KnownBlocks;
 use streams::Streams;
+use subscriber::Standings;
+use subscriptions::SubscriptionSettings;
 
 /// What is set once and the same for every request.
 #[derive(Debug, Clone)]
@@ -71,6 +78,8 @@ pub struct Settings {
     pub max_entries: usize,
     /// How long browser sessions last.
     pub sessions: SessionTimes,
+    /// How subscriptions are served.
+    pub subscriptions: SubscriptionSettings,
 }
 
 impl Settings {
@@ -134,6 +143,12 @@ pub struct App {
     pub streams: Arc<Streams>,
     /// What operators have blocked.
     pub standing: Arc<KnownBlocks>,
+    /// What subscribers may still do.
+    pub standings: Standings,
+    /// The way to addresses that customers gave.
+    pub outbound: Arc<dyn Outbound>,
+    /// Keeps what is secret in Subscriptions.
+    pub vault: Arc<dyn Vault>,
     /// What is set.
     pub settings: Arc<Settings>,
     /// Where work goes on that must outlive the request which began it.
@@ -336,6 +351,19 @@ impl Scope {
             Some(rules) if rules.is_empty() => row.detail("rules", "none"),
             Some(rules) => row.detail("rules", rules.join(" ")),
             None => row,
+        }
+    }
+
+    /// Something that this request does, for subscribers.
+    pub fn event(&self, topic: Topic, focus: String, version: i64, change: &str) -> TopicEvent {
+        TopicEvent {
+            topic,
+            focus,
+            version,
+            change: change.to_owned(),
+            grant: None,
+            correlation: self.caller.context.correlation.to_string(),
+            at: self.now(),
         }
     }
 

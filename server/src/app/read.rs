@@ -42,7 +42,7 @@ impl App {
             let version = match kind {
                 // The most frequent read: in one look.
                 Kind::Task => visible_task(read, &scope, &id)?,
-                Kind::Document | Kind::Binary => {
+                Kind::Document | Kind::Binary | Kind::Subscription => {
                     check_visible(read, &scope, kind, &id)?;
                     read.current(scope.tenant(), kind, &id)?
                 }
@@ -124,6 +124,7 @@ impl App {
         let action = match query.kind {
             Kind::Task => Action::TaskSearch,
             Kind::Document | Kind::Binary => Action::DocumentSearch,
+            Kind::Subscription => Action::SubscriptionSearch,
         };
         let reach = self
             .demand(&scope, query.kind.as_str(), Interaction::Search)
@@ -169,6 +170,7 @@ fn sight(scope: &Scope, kind: Kind) -> Sight {
     let (action, object) = match kind {
         Kind::Task => (Action::TaskRead, Object::Task(None)),
         Kind::Document | Kind::Binary => (Action::DocumentRead, Object::Document(None)),
+        Kind::Subscription => (Action::SubscriptionRead, Object::Subscription),
     };
     let opens = |standing: fn(&mut Relation)| {
         let mut relation = Relation::default();
@@ -195,6 +197,7 @@ fn sight(scope: &Scope, kind: Kind) -> Sight {
                 teams.clear();
             }
         }
+        Kind::Subscription => created = opens(|r| r.creator = true),
         Kind::Document | Kind::Binary => {
             created = opens(|r| r.creator = true);
             each |= !opens(|r| r.through_task = true);
@@ -301,6 +304,7 @@ pub fn check_visible(read: &mut dyn Read, scope: &Scope, kind: Kind, id: &str) -
                 None => false,
             }
         }
+        Kind::Subscription => super::subscriptions::check_visible(read, scope, id).is_ok(),
         Kind::Binary => false,
     };
     if visible {
@@ -315,6 +319,7 @@ fn answer(kind: Kind, id: String, version: Version) -> Result<Stored, AppError> 
         let reason = match kind {
             Kind::Task => Reason::TaskDeleted,
             Kind::Document | Kind::Binary => Reason::DocumentDeleted,
+            Kind::Subscription => Reason::NotFound,
         };
         return Err(AppError::new(Class::Gone, reason, "it was deleted"));
     }

@@ -234,12 +234,13 @@ impl Scene {
         tx.tell(
             scope.tenant(),
             TopicEvent {
-                topic: Topic::Redemption,
-                focus: format!("Task/{}", self.task.id),
-                version: self.task.version,
-                change: RedemptionState::Authorized.as_str().to_owned(),
                 grant: Some(used.id.to_string()),
-                at: scope.now(),
+                ..scope.event(
+                    Topic::Redemption,
+                    format!("Task/{}", self.task.id),
+                    self.task.version,
+                    RedemptionState::Authorized.as_str(),
+                )
             },
         );
         Ok(redemption)

@@ -8,7 +8,7 @@ use handoff_domain::audit::{Event, Outcome};
 use handoff_domain::document::Document;
 use handoff_domain::ids::{DocumentId, TaskId};
 use handoff_domain::moves::{check_constant, may_move};
-use handoff_domain::outbox::{Topic, TopicEvent};
+use handoff_domain::outbox::{DELETED, Topic};
 use handoff_domain::ports::{Kind, Read, SearchIndex, Tx};
 use handoff_domain::reason::Reason;
 use handoff_domain::scopes::Interaction;
@@ -278,7 +278,7 @@ pub fn delete(
         .row(Event::TaskDeleted, Outcome::Success, Reason::Permitted)
         .about(about_task(&after));
     tx.record(scope.tenant(), row);
-    tell(tx, scope, &after, Topic::TaskStatusChanged, "deleted");
+    tell(tx, scope, &after, Topic::TaskStatusChanged, DELETED);
     let loaded = load(tx, scope, &after)?;
     let mut cuts = settle(tx, scope, &after, &loaded)?;
     cuts.extend(task_family::follow(tx, scope, &before, &after)?);
@@ -291,7 +291,9 @@ pub fn settle_move(tx: &mut dyn Tx, scope: &Scope, before: &Task, after: &Task) 
     let mut row = scope
         .row(Event::TaskUpdated, Outcome::Success, Reason::Permitted)
         .about(about_task(after));
-    if from != to {
+    if from == to {
+        tell(tx, scope, after, Topic::TaskVersion, "updated");
+    } else {
         row = row.detail("from", from.as_str()).detail("to", to.as_str());
         tell(tx, scope, after, Topic::TaskStatusChanged, to.as_str());
     }
@@ -369,17 +371,8 @@ pub fn stored(task: &Task, body: Vec<u8>, created: bool) -> Stored {
 
 /// Tells subscribers of a Task event.
 pub fn tell(tx: &mut dyn Tx, scope: &Scope, task: &Task, topic: Topic, change: &str) {
-    tx.tell(
-        scope.tenant(),
-        TopicEvent {
-            topic,
-            focus: format!("Task/{}", task.id),
-            version: task.version,
-            change: change.to_owned(),
-            grant: None,
-            at: scope.now(),
-        },
-    );
+    let event = scope.event(topic, format!("Task/{}", task.id), task.version, change);
+    tx.tell(scope.tenant(), event);
 }
 
 /// The next version of a Task with new facts: remembers what it was suspended from and who owned it.

@@ -27,6 +27,11 @@ fn bits_of(address: IpAddr) -> (u128, u8) {
 }
 
 impl AddressRange {
+    /// The first address, and how many of its bits count.
+    pub const fn parts(&self) -> (IpAddr, u8) {
+        (self.network, self.bits)
+    }
+
     /// Whether `address` is in the range.
     pub fn contains(&self, address: IpAddr) -> bool {
         let (ours, width) = bits_of(self.network);

@@ -17,9 +17,9 @@ use super::{Admin, Blobs, Config, ConfigError, Database, Limits, Log, LogFormat,
 /// What every variable of ours begins with.
 const ENV_PREFIX: &str = "HANDOFF__";
 /// The sections, for those who mistype one.
-const SECTIONS: [&str; 11] = [
+const SECTIONS: [&str; 12] = [
     "server", "admin", "database", "blobs", "issuers", "policies", "limits", "timeouts", "clients",
-    "sessions", "log",
+    "sessions", "subscriptions", "log",
 ];
 
 /// The configuration of `file`, if one is given, and of the environment, which has the last word.
@@ -144,6 +144,7 @@ fn read(root: &mut Table, problems: &mut Vec<Problem>) -> Config {
         clients: super::clients::read(root, problems, limits.max_bundle.max(limits.max_body)),
         limits,
         sessions: super::sessions::read(root, problems),
+        subscriptions: super::subscriptions::read(root, problems),
         log: read_log(root, problems),
         server,
     };

@@ -8,6 +8,7 @@ mod load;
 mod reader;
 mod sessions;
 mod show;
+mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -27,6 +28,7 @@ pub use clients::Clients;
 pub use load::{is_loopback, load, parse};
 pub use sessions::Sessions;
 pub use show::redact_url;
+pub use subscriptions::Subscriptions;
 
 /// Something wrong with one key, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +83,8 @@ pub struct Config {
     pub clients: Clients,
     /// How long people stay signed in.
     pub sessions: Sessions,
+    /// The way out to subscribers.
+    pub subscriptions: Subscriptions,
     /// How logs are written.
     pub log: Log,
 }

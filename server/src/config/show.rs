@@ -73,6 +73,7 @@ impl Config {
         section("timeouts", timeouts(&self.timeouts));
         section("clients", super::clients::show(&self.clients));
         section("sessions", super::sessions::show(&self.sessions));
+        section("subscriptions", super::subscriptions::show(&self.subscriptions));
         section(
             "log",
             vec![

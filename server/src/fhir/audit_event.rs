@@ -56,9 +56,24 @@ const fn security(action: &'static str) -> Shape {
 
 const fn shape(event: Event) -> Shape {
     match event {
-        Event::TaskCreated | Event::DocumentCreated | Event::BinaryCreated => rest("create", "C"),
-        Event::TaskUpdated | Event::DocumentUpdated | Event::DocumentSuperseded => rest("update", "U"),
-        Event::TaskDeleted | Event::DocumentDeleted | Event::BinaryDeleted => rest("delete", "D"),
+        Event::TaskCreated
+        | Event::DocumentCreated
+        | Event::BinaryCreated
+        | Event::SubscriptionCreated => rest("create", "C"),
+        Event::TaskUpdated
+        | Event::DocumentUpdated
+        | Event::DocumentSuperseded
+        | Event::SubscriptionUpdated => rest("update", "U"),
+        Event::TaskDeleted
+        | Event::DocumentDeleted
+        | Event::BinaryDeleted
+        | Event::SubscriptionDeleted => rest("delete", "D"),
+        // References to patients' Tasks have left, or would have.
+        Event::SubscriptionDelivered | Event::SubscriptionFailed => Shape {
+            kind: (DCM, "110106"),
+            subtype: None,
+            action: "R",
+        },
         Event::GrantIssued => security("C"),
         Event::GrantBound | Event::GrantSuspended | Event::GrantResumed => security("U"),
         Event::GrantRevoked | Event::GrantExpired => security("D"),

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use handoff_domain::ports::Kind;
+use handoff_domain::subscription::TOPICS;
 use handoff_fhir_profiles::canonical::{
-    OPERATION_GRANT, OPERATION_REVOKE_GRANTS, OPERATION_VALIDATE, PROFILE_DOCUMENT, PROFILE_TASK,
+    OPERATION_GRANT, OPERATION_REVOKE_GRANTS, OPERATION_VALIDATE, PROFILE_DOCUMENT, PROFILE_TASK, TOPIC,
 };
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
@@ -32,6 +33,23 @@ version is honoured. Moves issue, bind, suspend and revoke the grants for the do
 
 const DOCUMENT: &str = "`attachment.data` is taken in and replaced by a link to a Binary; it is never answered. \
 A document that `relatesTo` another with `replaces` supersedes it.";
+
+const SUBSCRIPTION: &str = "Both kinds: criteria of base R4 (`Task?status=ready`; rest-hook with and without payload) and topics of \
+Subscriptions R5 Backport 1.1.0 (rest-hook; `empty`, `id-only`, `full-resource`; filters by the search parameters of the \
+focus). Events are numbered without gaps, delivered at least once and in order, signed (Standard Webhooks) and kept for \
+`$events`. A subscriber is told what its token's scopes and the rules allow at that moment, and nothing else. Headers and the \
+key of the signatures are told once, in the answer that creates the Subscription.";
+
+/// What Subscriptions R5 Backport 1.1.0 defines.
+const PROFILE_SUBSCRIPTION: &str =
+    "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition/backport-subscription";
+const SUBSCRIPTION_SERVER: &str =
+    "http://hl7.org/fhir/uv/subscriptions-backport/CapabilityStatement/backport-subscription-server-r4";
+const TOPIC_EXTENSION: &str = "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition/capabilitystatement-subscriptiontopic-canonical";
+const OPERATION_STATUS: &str =
+    "http://hl7.org/fhir/uv/subscriptions-backport/OperationDefinition/backport-subscription-status";
+const OPERATION_EVENTS: &str =
+    "http://hl7.org/fhir/uv/subscriptions-backport/OperationDefinition/backport-subscription-events";
 
 /// What is done with resources that are kept version by version.
 const VERSIONED: [&str; 7] = [
@@ -102,6 +120,19 @@ fn statement(base: &str) -> Value {
             history: false,
         },
         Resource {
+            kind: "Subscription",
+            documentation: Some(SUBSCRIPTION),
+            profile: Some(PROFILE_SUBSCRIPTION),
+            interactions: &VERSIONED,
+            search: parameters::of(Kind::Subscription).collect(),
+            operations: &[
+                ("status", OPERATION_STATUS),
+                ("events", OPERATION_EVENTS),
+                ("validate", OPERATION_VALIDATE),
+            ],
+            history: true,
+        },
+        Resource {
             kind: "AuditEvent",
             documentation: Some("The audit ledger, for those who may read it. Reading it is recorded in it."),
             profile: None,
@@ -143,6 +174,7 @@ fn statement(base: &str) -> Value {
         "publisher": "Handoff",
         "description": "A FHIR R4 workflow server that releases clinical documents only while their Task is actionable.",
         "kind": "instance",
+        "instantiates": [SUBSCRIPTION_SERVER],
         "software": { "name": "Handoff", "version": env!("CARGO_PKG_VERSION") },
         "implementation": { "description": "Handoff", "url": base.trim_end_matches('/') },
         "fhirVersion": "4.0.1",
@@ -174,6 +206,12 @@ impl Resource {
     fn write(&self) -> Value {
         let mut out = Map::new();
         let mut put = |name: &str, value: Value| out.insert(name.to_owned(), value);
+        if self.kind == Kind::Subscription.as_str() {
+            let topics = TOPICS.iter().map(|kind| {
+                json!({"url": TOPIC_EXTENSION, "valueCanonical": format!("{TOPIC}{}", kind.topic.as_str())})
+            });
+            put("extension", topics.collect());
+        }
         put("type", self.kind.into());
         if let Some(profile) = self.profile {
             put("supportedProfile", json!([profile]));

@@ -8,9 +8,11 @@ pub mod bundle;
 pub mod conditional;
 pub mod metadata;
 pub mod negotiate;
+pub mod notification;
 pub mod operation;
 pub mod resource;
 pub mod search;
+pub mod subscription;
 pub mod system;
 
 use actix_web::http::header;
@@ -30,6 +32,7 @@ pub fn routes(cfg: &mut web::ServiceConfig, origins: &[String]) {
             .configure(system::routes)
             .configure(binary::routes)
             .configure(operation::routes)
+            .configure(subscription::routes)
             .configure(resource::routes)
             .default_service(web::to(unknown_route)),
     );

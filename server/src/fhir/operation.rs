@@ -39,7 +39,7 @@ pub fn routes(cfg: &mut web::ServiceConfig) {
             .route(web::post().to(revoke))
             .default_service(web::to(not_allowed)),
     );
-    for kind in ["Task", "DocumentReference"] {
+    for kind in ["Task", "DocumentReference", "Subscription"] {
         cfg.service(
             web::resource(format!("/{kind}/$validate"))
                 .app_data(web::Data::new(kind))
@@ -57,7 +57,7 @@ struct Ids {
 type State = web::Data<HttpState>;
 
 /// The parameters in the body; none where it is empty.
-fn read_parameters(body: &[u8]) -> Result<Vec<Parameter>, AppError> {
+pub(super) fn read_parameters(body: &[u8]) -> Result<Vec<Parameter>, AppError> {
     if body.is_empty() {
         return Ok(Vec::new());
     }

@@ -1,13 +1,15 @@
-//! Task and DocumentReference: create, read, vread, update, delete, history and search.
+//! Task, DocumentReference and Subscription: create, read, vread, update, delete, history and search.
 
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
-use handoff_domain::ids::{DocumentId, TaskId};
+use handoff_domain::ids::{DocumentId, SubscriptionId, TaskId};
 use handoff_domain::ports::Kind;
 use handoff_fhir_model::{Issue, IssueType, ParseOptions, Resource, parse};
 use serde::Deserialize;
 
+use super::subscription::asked_for;
 use super::{failed, negotiate, not_allowed, ok, search, stored};
+use crate::app::subscriptions::AskedFor;
 use crate::app::{AppError, Caller, admission};
 use crate::http::HttpState;
 use crate::http::answer::with_correlation;
@@ -17,9 +19,9 @@ use crate::http::request::{authenticate, has_token, token_in_form};
 /// The longest body of a search by POST.
 const SEARCH_BODY: usize = 64 * 1024;
 
-/// The routes of both types.
+/// The routes of all three types.
 pub fn routes(cfg: &mut web::ServiceConfig) {
-    for kind in [Kind::Task, Kind::Document] {
+    for kind in [Kind::Task, Kind::Document, Kind::Subscription] {
         let name = kind.as_str();
         cfg.service(
             web::resource(format!("/{name}"))
@@ -123,6 +125,10 @@ async fn create(
         let resource = checked(&body, kind.as_str(), state.limits.max_resource)?;
         let answer = match **kind {
             Kind::Task => state.app.create_task(&caller, resource).await?,
+            Kind::Subscription => {
+                let asked = subscription_asked(&state, &caller, resource)?;
+                state.app.create_subscription(&caller, asked).await?
+            }
             Kind::Document | Kind::Binary => state.app.create_document(&caller, resource).await?,
         };
         Ok((caller, answer))
@@ -167,6 +173,13 @@ async fn update(
                 state
                     .app
                     .update_task(&caller, task_id(&ids.id)?, resource, expected)
+                    .await?
+            }
+            Kind::Subscription => {
+                let asked = subscription_asked(&state, &caller, resource)?;
+                state
+                    .app
+                    .update_subscription(&caller, subscription_id(&ids.id)?, asked, expected)
                     .await?
             }
             Kind::Document | Kind::Binary => {
@@ -262,6 +275,12 @@ async fn delete(
         let expected = super::conditional::expected(&request)?;
         match **kind {
             Kind::Task => state.app.delete_task(&caller, task_id(&ids.id)?, expected).await,
+            Kind::Subscription => {
+                state
+                    .app
+                    .delete_subscription(&caller, subscription_id(&ids.id)?, expected)
+                    .await
+            }
             Kind::Document | Kind::Binary => {
                 state
                     .app
@@ -378,6 +397,19 @@ async fn answer_search(
 /// Decoded name and value pairs of a query or form.
 pub fn pairs_of(encoded: &[u8]) -> Vec<(String, String)> {
     url::form_urlencoded::parse(encoded).into_owned().collect()
+}
+
+fn subscription_asked(
+    state: &HttpState,
+    caller: &Caller,
+    resource: Resource,
+) -> Result<AskedFor, AppError> {
+    let base = state.app.settings.fhir_base(caller.tenant());
+    asked_for(resource, &base, state.app.outbound.as_ref())
+}
+
+fn subscription_id(text: &str) -> Result<SubscriptionId, AppError> {
+    SubscriptionId::parse(text).map_err(|_| AppError::not_found())
 }
 
 fn task_id(text: &str) -> Result<TaskId, AppError> {

@@ -116,6 +116,32 @@ pub fn constraints(kind: Kind, pairs: &[(String, String)], base: &str) -> Option
     Some(filters)
 }
 
+/// The filters of a Subscription's criteria. Fails, with words for its subscriber, where one would have no effect.
+pub fn criteria(kind: Kind, pairs: &[(String, String)], base: &str) -> Result<Vec<Filter>, AppError> {
+    pairs
+        .iter()
+        .map(|(written, value)| {
+            let (name, modifier) = match written.split_once(':') {
+                Some((name, modifier)) => (name, Some(modifier)),
+                None => (written.as_str(), None),
+            };
+            let known = parameters::of(kind).find(|parameter| parameter.name == name);
+            let parameter = known.ok_or_else(|| {
+                let names: Vec<&str> = parameters::of(kind).map(|known| known.name).collect();
+                not_supported(format!(
+                    "a parameter that {} can't be filtered by; there are {}",
+                    kind.as_str(),
+                    names.join(", ")
+                ))
+            })?;
+            if value.chars().count() > INDEXED_TEXT {
+                return Err(not_supported(format!("the value of `{name}` is too long")));
+            }
+            filter(parameter, modifier, value, base)
+        })
+        .collect()
+}
+
 fn filter(
     parameter: &Parameter,
     modifier: Option<&str>,

@@ -62,10 +62,12 @@ fn within(scope: &SmartScope, kind: &str, principal: &Principal, base: &str) -> 
         let kind = match kind {
             "Task" => Kind::Task,
             "DocumentReference" => Kind::Document,
+            "Subscription" => Kind::Subscription,
             _ => return None,
         };
         filters.extend(search::constraints(kind, &scope.constraints, base)?);
     }
-    // The audit is of everybody.
-    (kind != "AuditEvent" || filters.is_empty()).then_some(filters)
+    // The audit is of everybody, and a Subscription of no patient.
+    let is_of_patients = !matches!(kind, "AuditEvent") && (kind != "Subscription" || scope.level != Level::Patient);
+    (is_of_patients || filters.is_empty()).then_some(filters)
 }

@@ -273,7 +273,8 @@ fn write_all(out: &mut String, streams_open: usize) -> std::fmt::Result {
     writeln!(out, "{name} {}", BYTES_SENT.load(Ordering::Relaxed))?;
     let name = "handoff_streams_open";
     head(out, name, "gauge", "Streams of content under way.")?;
-    writeln!(out, "{name} {streams_open}")
+    writeln!(out, "{name} {streams_open}")?;
+    super::notifications::write(out)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 pub mod access;
 pub mod clients;
 pub mod metrics;
+pub mod notifications;
 pub mod process;
 
 use std::io::{self, IsTerminal};

@@ -1,8 +1,11 @@
 //! What runs beside requests: expiry, cuts of other processes, and cleaning up. Each goes on after a failure.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::rt;
+use handoff_domain::ids::TenantId;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -16,13 +19,19 @@ const BLOCKS_EVERY: Duration = Duration::from_millis(500);
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 const SESSIONS_EVERY: Duration = Duration::from_mins(5);
+const FORGET_EVERY: Duration = Duration::from_mins(30);
 const BLOB_SWEEP_EVERY: Duration = Duration::from_mins(10);
 /// An upload that has been silent for longer than any limit allows was broken off.
 const BROKEN_OFF_AFTER_SECONDS: u64 = 6 * 3600;
 
 /// Starts every job on the present thread.
-pub(super) fn start(app: &App) -> Vec<JoinHandle<()>> {
+pub(super) fn start(app: &App, tenants: &BTreeSet<TenantId>) -> Vec<JoinHandle<()>> {
+    let tenants: Arc<[TenantId]> = tenants.iter().cloned().collect();
     vec![
+        every("forget-events", FORGET_EVERY, app, move |app: &App| {
+            let (app, tenants) = (app.clone(), Arc::clone(&tenants));
+            async move { app.forget_events(&tenants).await.map_err(|error| explain(&error)) }
+        }),
         every("expiry", EXPIRY_EVERY, app, async |app| {
             app::expiry::run_once(app)
                 .await

@@ -22,7 +22,7 @@ use actix_web::rt::System;
 use actix_web::{App as HttpApp, HttpServer};
 use handoff_domain::access::{Principal, Role};
 use handoff_domain::ids::{ActorRef, TenantId};
-use handoff_domain::ports::{self, BlobError, Clock, Entropy, Store, StoreError};
+use handoff_domain::ports::{self, BlobError, Clock, Entropy, Outbound, Store, StoreError};
 use handoff_domain::time::{Span, Timestamp};
 use handoff_fhir_profiles::terminology;
 use handoff_identity::dev_issuer::{DevIssuer, Realm};
@@ -32,11 +32,15 @@ use handoff_store::StoreConfig;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-use crate::adapters::{MeasuredStore, OsEntropy, SystemClock};
+use crate::adapters::{MeasuredStore, OsEntropy, SealedVault, SystemClock};
+use crate::app::caps::Caps;
 use crate::app::sessions::SessionTimes;
 use crate::app::streams::Streams;
+use crate::app::subscriber::Standings;
+use crate::app::subscriptions::SubscriptionSettings;
 use crate::app::{App, InForce, Settings};
-use crate::config::{AddressRange, Sessions, Timeouts};
+use crate::config::{AddressRange, Sessions, Subscriptions, Timeouts};
+use crate::delivery::{self, Courier};
 use crate::demo::DevIssuers;
 use crate::http::HttpState;
 use crate::http::attempts::Attempts;
@@ -84,6 +88,9 @@ pub enum StartError {
     /// The issuers can't be used.
     #[error("the issuers can't be used: {0}")]
     Issuers(#[from] IssuerConfigError),
+    /// The way out to subscribers can't be opened.
+    #[error("the way out to subscribers can't be opened: {0}")]
+    Outbound(String),
     /// The development issuer can't be made.
     #[error("the development issuer can't be made: {0}")]
     DevIssuer(String),
@@ -163,11 +170,17 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         max_inline: options.limits.max_inline,
         max_entries: options.limits.max_entries,
         sessions: session_times(&options.sessions),
+        subscriptions: subscription_settings(&options.subscriptions),
     });
     let validator = {
         let settings = Arc::clone(&settings);
         let caps = move |principal: &Principal| caps_of(principal, &settings.fhir_base(&principal.tenant));
-        TokenValidator::deriving(issuers, &options.issuer_http, Arc::clone(&clock), caps)?
+        Arc::new(TokenValidator::deriving(
+            issuers,
+            &options.issuer_http,
+            Arc::clone(&clock),
+            caps,
+        )?)
     };
     if let Some(dev) = &dev {
         for issuer in dev.all() {
@@ -179,6 +192,9 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     }
 
     let background = Background::start().map_err(|error| StartError::Threads(error.to_string()))?;
+    let standings = standings(&validator, &settings);
+    let outbound = outbound(&options.subscriptions)?;
+    let vault = SealedVault::new(&options.subscriptions.vault_keys(), Arc::clone(&entropy));
     let app = App {
         store,
         background: background.handle().clone(),
@@ -187,6 +203,9 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         rules: Arc::new(InForce::new(rules)),
         streams: Arc::new(Streams::default()),
         standing: Arc::default(),
+        standings,
+        outbound: Arc::clone(&outbound),
+        vault: Arc::new(vault),
         settings,
         entropy,
     };
@@ -206,7 +225,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     let parts = Parts {
         state: HttpState {
             app: app.clone(),
-            validator: Arc::new(validator),
+            validator,
             tenants: Arc::new(tenants),
             trusted_proxies,
             cors_origins: options.cors_origins.into(),
@@ -299,8 +318,50 @@ fn issuers(
     Ok((accepted, dev))
 }
 
+fn span(of: Duration) -> Span {
+    Span(i64::try_from(of.as_micros()).unwrap_or(i64::MAX))
+}
+
+fn subscription_settings(subscriptions: &Subscriptions) -> SubscriptionSettings {
+    SubscriptionSettings {
+        give_up_after: span(subscriptions.give_up_after),
+        keep: span(subscriptions.keep),
+        most_of_one: subscriptions.most_of_one,
+        most_of_all: subscriptions.most,
+    }
+}
+
+/// What says of subscribers, whose tokens are not at hand, what they may still do.
+fn standings(validator: &Arc<TokenValidator<Caps>>, settings: &Arc<Settings>) -> Standings {
+    let (validator, settings) = (Arc::clone(validator), Arc::clone(settings));
+    Standings::new(
+        move |principal| caps_of(principal, &settings.fhir_base(&principal.tenant)),
+        move |tenant, issuer| validator.issuers_of(tenant).any(|known| known == issuer),
+    )
+}
+
+/// The way to addresses that customers gave.
+fn outbound(subscriptions: &Subscriptions) -> Result<Arc<dyn Outbound>, StartError> {
+    let extra_roots = match &subscriptions.ca_file {
+        Some(path) => vec![std::fs::read(path).map_err(|error| StartError::Outbound(error.to_string()))?],
+        None => Vec::new(),
+    };
+    let rules = handoff_outbound::Rules {
+        allowed: subscriptions
+            .allowed_networks
+            .iter()
+            .map(AddressRange::parts)
+            .collect(),
+        plain_loopback: subscriptions.plain_loopback,
+        extra_roots,
+        proxy: subscriptions.proxy.clone(),
+    };
+    let guarded =
+        handoff_outbound::Guarded::new(&rules).map_err(|error| StartError::Outbound(error.to_string()))?;
+    Ok(Arc::new(guarded))
+}
+
 fn session_times(sessions: &Sessions) -> SessionTimes {
-    let span = |of: Duration| Span(i64::try_from(of.as_micros()).unwrap_or(i64::MAX));
     SessionTimes {
         idle: span(sessions.idle),
         absolute: span(sessions.absolute),
@@ -383,6 +444,7 @@ async fn serve(parts: Parts, started: oneshot::Sender<[ServerHandle; 2]>) -> io:
         admin_listener,
     } = parts;
     let app = state.app.clone();
+    let tenants = Arc::clone(&state.tenants);
     let shown = admin::Shown {
         app: app.clone(),
         connections: Arc::clone(&connections),
@@ -424,7 +486,13 @@ async fn serve(parts: Parts, started: oneshot::Sender<[ServerHandle; 2]>) -> io:
     .listen(admin_listener)?
     .run();
 
-    let mut jobs = jobs::start(&app);
+    let mut jobs = jobs::start(&app, &tenants);
+    let courier = Courier {
+        outbound: Arc::clone(&app.outbound),
+        clock: Arc::clone(&app.clock),
+        settings: Arc::clone(&app.settings),
+    };
+    jobs.extend(delivery::start(&app, courier));
     jobs.push(actix_web::rt::spawn(connections.watch()));
     jobs.push(actix_web::rt::spawn(rules.follow(app)));
     // The caller may have gone; then its end of the servers is dropped, which stops them.

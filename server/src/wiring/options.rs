@@ -11,7 +11,10 @@ use handoff_policies::Place;
 use handoff_store::StoreConfig;
 use secrecy::ExposeSecret;
 
-use crate::config::{AddressRange, Clients, Config, Limits, Sessions, Timeouts};
+use crate::config::{AddressRange, Clients, Config, Limits, Sessions, Subscriptions, Timeouts};
+
+/// The key of every demo: replicas of one share it, and what is secret there is a toy.
+const DEMO_KEY: &str = "ZGVtbyBkZW1vIGRlbW8gZGVtbyBkZW1vIGRlbW8gZGU=";
 
 /// Whose tokens are accepted.
 #[derive(Debug, Clone)]
@@ -60,6 +63,8 @@ pub struct Options {
     pub clients: Clients,
     /// How long people stay signed in.
     pub sessions: Sessions,
+    /// The way out to subscribers.
+    pub subscriptions: Subscriptions,
     /// The clock; the system's where `None`.
     pub clock: Option<Arc<dyn Clock>>,
     /// The source of ids and secrets; the system's where `None`.
@@ -99,6 +104,11 @@ impl Options {
             timeouts: Timeouts::default(),
             clients: Clients::default(),
             sessions: Sessions::default(),
+            subscriptions: Subscriptions {
+                keys: vec![DEMO_KEY.into()],
+                plain_loopback: true,
+                ..Subscriptions::default()
+            },
             clock: None,
             entropy: None,
         }
@@ -126,6 +136,7 @@ impl Options {
             timeouts: config.timeouts,
             clients: config.clients,
             sessions: config.sessions,
+            subscriptions: config.subscriptions.clone(),
             clock: None,
             entropy: None,
         }

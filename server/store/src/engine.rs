@@ -30,8 +30,19 @@ const RETRIES: u32 = 8;
 pub(crate) struct Done {
     /// What becomes of it.
     pub(crate) verdict: Verdict,
-    /// Whether streams are to be cut.
+    /// What others are to learn of.
+    pub(crate) told: Told,
+}
+
+/// What others are to learn of when a unit is committed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// Streams are to be cut, or what is blocked has changed.
     pub(crate) cut: bool,
+    /// Subscriptions were given events.
+    pub(crate) events: bool,
+    /// There is something in the outbox.
+    pub(crate) outbox: bool,
 }
 
 /// A unit of work: it runs inside a transaction, possibly several times, each time from the start.

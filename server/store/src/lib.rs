@@ -24,6 +24,8 @@ mod sessions;
 mod standing;
 mod statement;
 mod store;
+mod subscription_events;
+mod subscriptions;
 mod tasks;
 mod unit;
 

@@ -14,6 +14,8 @@ static OUTBOX: Table = Table {
         ("version", Column::Int),
         ("change", Column::Text),
         ("grant_id", Column::Text),
+        ("correlation", Column::Text),
+        ("pending", Column::Flag),
         ("at", Column::Int),
     ],
 };
@@ -29,6 +31,8 @@ pub(crate) fn add(bulk: &mut Bulk, tenant: &TenantId, event: TopicEvent) {
             event.version.into(),
             event.change.into(),
             event.grant.into(),
+            event.correlation.into(),
+            true.into(),
             event.at.0.into(),
         ],
     );

@@ -193,7 +193,7 @@ pub(crate) fn update(unit: &mut Unit<'_>, tenant: &TenantId, new: &Redemption) -
         .bind(new.revision.saturating_sub(1))
         .run(unit.connection)
         .or_refused()?;
-    unit.cut |= new.state == RedemptionState::Interrupted && new.process.is_some();
+    unit.told.cut |= new.state == RedemptionState::Interrupted && new.process.is_some();
     exactly_one(changed)
 }
 
@@ -225,7 +225,7 @@ pub(crate) fn cut(
         .run(unit.connection)
         .or_refused()?;
     make_final(unit, tenant, grant, reason)?;
-    unit.cut |= changed > 0;
+    unit.told.cut |= changed > 0;
     Ok(u32::try_from(changed).unwrap_or(u32::MAX))
 }
 

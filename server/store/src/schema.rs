@@ -232,8 +232,80 @@ diesel::table! {
         change -> Text,
         grant_id -> Nullable<Text>,
         at -> BigInt,
+        pending -> Bool,
+        correlation -> Text,
     }
 }
+
+diesel::table! {
+    /// One row per Subscription: its present state. `sealed` holds what is secret in it.
+    subscriptions (tenant, id) {
+        tenant -> Text,
+        id -> Text,
+        version -> BigInt,
+        last_updated -> BigInt,
+        status -> Text,
+        created_by -> Text,
+        deleted -> Bool,
+        state -> Text,
+        indexed -> Text,
+        sealed -> Binary,
+    }
+}
+
+diesel::table! {
+    /// Rises with every change of a tenant's Subscriptions.
+    subscription_revisions (tenant) {
+        tenant -> Text,
+        revision -> BigInt,
+    }
+}
+
+diesel::table! {
+    /// How many events each Subscription has counted.
+    subscription_counts (tenant, subscription) {
+        tenant -> Text,
+        subscription -> Text,
+        events -> BigInt,
+    }
+}
+
+diesel::table! {
+    /// How far the deliveries of each are. `eager` where events go out as they come; `due` when it wants to be looked at
+    /// without any.
+    subscription_courses (tenant, subscription) {
+        tenant -> Text,
+        subscription -> Text,
+        shard -> BigInt,
+        eager -> Bool,
+        due -> Nullable<BigInt>,
+        delivered -> BigInt,
+        trying -> Nullable<BigInt>,
+        attempts -> BigInt,
+        failing_since -> Nullable<BigInt>,
+        next_try -> Nullable<BigInt>,
+        last_sent -> Nullable<BigInt>,
+        problem -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    /// The events of each Subscription, numbered without gaps.
+    subscription_events (tenant, subscription, number) {
+        tenant -> Text,
+        subscription -> Text,
+        number -> BigInt,
+        topic -> Text,
+        focus -> Text,
+        version -> BigInt,
+        change -> Text,
+        grant_id -> Nullable<Text>,
+        correlation -> Text,
+        at -> BigInt,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(subscriptions, subscription_counts, subscription_courses);
 
 diesel::table! {
     /// In which teams an actor was when its token was last validated.

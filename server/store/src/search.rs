@@ -58,6 +58,7 @@ impl<'s> Asked<'s> {
         let table = match search.kind {
             Kind::Task => "tasks",
             Kind::Document => "documents",
+            Kind::Subscription => "subscriptions",
             Kind::Binary => return None,
         };
         Some(Self {
@@ -144,6 +145,12 @@ impl<'s> Asked<'s> {
                 .sql(" AND w.viewer")
                 .one_of(viewers)
         };
+        if self.search.kind == Kind::Subscription {
+            return match creator {
+                Some(creator) => sql.sql("r.created_by = ").bind(creator),
+                None => sql.sql("1 = 0"),
+            };
+        }
         if self.search.kind == Kind::Task {
             return seen(sql, "r.id IN (SELECT w.task FROM task_viewers w").sql(")");
         }

@@ -220,7 +220,7 @@ pub(crate) fn place(unit: &mut Unit<'_>, tenant: &TenantId, block: &Block) {
             block.lifted.as_ref().map(|(_, by)| by.as_str().to_owned()).into(),
         ],
     );
-    unit.cut = true;
+    unit.told.cut = true;
 }
 
 /// Lifts a block; answers whether it stood.
@@ -240,6 +240,6 @@ pub(crate) fn lift(
         ))
         .execute(unit.connection)
         .or_refused()?;
-    unit.cut |= lifted > 0;
+    unit.told.cut |= lifted > 0;
     Ok(lifted > 0)
 }

@@ -1,8 +1,8 @@
 //! The store itself: units of work to the engine, reads to the pool, and the news of cuts to who waits for it.
 
-mod cuts;
+mod news;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use handoff_domain::ports::{BoxFuture, Reading, Store, StoreError, Verdict, Work
 
 use crate::config::{Database, StoreConfig};
 use crate::dialect::Purpose;
-use crate::engine::{Counters, Done, Engine, Pool};
+use crate::engine::{Counters, Done, Engine, Pool, Told};
 use crate::leases;
 use crate::migrations::missing;
 use crate::unit::{self, Reader};
-use cuts::CutNews;
+use news::News;
 
 /// Opens the database, which must have been migrated: see [`crate::migrate`].
 pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
@@ -35,7 +35,7 @@ pub struct DieselStore {
     watch: Pool,
     /// Where heartbeats go, apart from requests where they can.
     pulse: Option<Engine>,
-    news: CutNews,
+    news: News,
     counters: Arc<Counters>,
 }
 
@@ -73,7 +73,7 @@ impl DieselStore {
             // SQLite has one writer, for everything.
             Purpose::Read => None,
         };
-        let news = CutNews::start(config)?;
+        let news = News::start(config)?;
         Ok(Arc::new(Self {
             engine,
             reads,
@@ -116,7 +116,11 @@ fn session(pool: &Pool, reading: Reading) -> BoxFuture<'_, Result<(), StoreError
 
 const COMMIT: Done = Done {
     verdict: Verdict::Commit,
-    cut: false,
+    told: Told {
+        cut: false,
+        events: false,
+        outbox: false,
+    },
 };
 
 impl Store for DieselStore {
@@ -126,9 +130,7 @@ impl Store for DieselStore {
                 .engine
                 .run(Box::new(move |connection| unit::run(connection, &mut work)))
                 .await?;
-            if done.cut {
-                self.news.tell();
-            }
+            self.news.tell(done.told);
             Ok(())
         })
     }
@@ -164,7 +166,7 @@ impl Store for DieselStore {
                     let ours = leases::take(connection, &name, &process, term)?;
                     Ok(Done {
                         verdict: if ours { Verdict::Commit } else { Verdict::Rollback },
-                        cut: false,
+                        told: Told::default(),
                     })
                 }))
                 .await?;
@@ -172,8 +174,33 @@ impl Store for DieselStore {
         })
     }
 
+    fn lease_shards(&self, process: &str, term: Span) -> BoxFuture<'_, Result<Vec<u8>, StoreError>> {
+        let process = process.to_owned();
+        Box::pin(async move {
+            let ours = Arc::new(Mutex::new(Vec::new()));
+            let taken = Arc::clone(&ours);
+            self.engine
+                .run(Box::new(move |connection| {
+                    let shards = leases::take_shards(connection, &process, term)?;
+                    *taken.lock().unwrap_or_else(PoisonError::into_inner) = shards;
+                    Ok(COMMIT)
+                }))
+                .await?;
+            let shards = std::mem::take(&mut *ours.lock().unwrap_or_else(PoisonError::into_inner));
+            Ok(shards)
+        })
+    }
+
     fn await_cut(&self) -> BoxFuture<'_, bool> {
-        Box::pin(self.news.wait())
+        Box::pin(self.news.cuts.wait())
+    }
+
+    fn await_outbox(&self) -> BoxFuture<'_, bool> {
+        Box::pin(self.news.outbox.wait())
+    }
+
+    fn await_events(&self) -> BoxFuture<'_, bool> {
+        Box::pin(self.news.events.wait())
     }
 
     fn ready(&self) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -20,8 +20,8 @@ use handoff_domain::{
     Timestamp,
 };
 
-use crate::dialect::{AnyConnection, Bulk, Hold};
-use crate::engine::Done;
+use crate::dialect::{AnyConnection, Bulk, CUT_CHANNEL, EVENT_CHANNEL, Hold};
+use crate::engine::{Done, Told};
 use crate::error::OrRefused;
 use crate::search::Digest;
 use crate::tasks::Links;
@@ -69,7 +69,8 @@ pub(crate) struct Unit<'c> {
     pub(crate) indexed: HashSet<(TenantId, Kind, String)>,
     /// What the search rows of resources say that were read under lock, or written, in this unit.
     pub(crate) digests: HashMap<(TenantId, Kind, String), Digest>,
-    pub(crate) cut: bool,
+    /// What others are to learn of once it is committed.
+    pub(crate) told: Told,
     /// The database refused something: nothing that follows can be trusted to belong to the transaction.
     failed: Option<StoreError>,
 }
@@ -84,7 +85,7 @@ pub(crate) fn run(connection: &mut AnyConnection, work: &mut Work) -> Result<Don
         granted: HashSet::new(),
         indexed: HashSet::new(),
         digests: HashMap::new(),
-        cut: false,
+        told: Told::default(),
         failed: None,
     };
     let verdict = work(&mut unit)?;
@@ -97,15 +98,21 @@ impl Unit<'_> {
             return Err(error);
         }
         if verdict == Verdict::Rollback {
-            return Ok(Done { verdict, cut: false });
+            return Ok(Done {
+                verdict,
+                told: Told::default(),
+            });
         }
         self.settle()?;
-        if self.cut {
-            self.connection.notify_of_cuts().or_refused()?;
+        if self.told.cut {
+            self.connection.notify(CUT_CHANNEL).or_refused()?;
+        }
+        if self.told.events {
+            self.connection.notify(EVENT_CHANNEL).or_refused()?;
         }
         Ok(Done {
             verdict,
-            cut: self.cut,
+            told: self.told,
         })
     }
 
@@ -223,9 +230,9 @@ impl Reader<'_> {
 /// The reads are the same in a transaction and outside. In a transaction what waits to be written to the tables
 /// that a read looks at is written first, and what the unit holds is not asked for.
 macro_rules! reads {
-    ($on:ty: $($name:ident($($arg:ident: $kind:ty),*) -> $answer:ty
+    ($part:ident of $on:ty: $($name:ident($($arg:ident: $kind:ty),*) -> $answer:ty
         = $function:path, of [$($table:literal),*] $(, unless $held:ident($($of:ident),*))?;)+) => {
-        impl Read for $on {
+        impl $part for $on {
             $(fn $name(&mut self, $($arg: $kind),*) -> Result<$answer, StoreError> {
                 $(if let Some(held) = self.$held($($of),*) {
                     return Ok(held.into());
@@ -234,7 +241,13 @@ macro_rules! reads {
             })+
         }
     };
-    ($($on:ty),+) => {$(reads! { $on:
+    ($part:ident for $a:ty, $b:ty: $($rest:tt)+) => {
+        reads! { $part of $a: $($rest)+ }
+        reads! { $part of $b: $($rest)+ }
+    };
+}
+
+reads! { Read for Reader<'_>, Unit<'_>:
         task(tenant: &TenantId, id: &TaskId) -> Option<Task> = tasks::task, of ["tasks"], unless held_task(tenant, id);
         document(tenant: &TenantId, id: &DocumentId) -> Option<Document>
             = documents::document, of ["documents"], unless held_document(tenant, id);
@@ -283,10 +296,9 @@ macro_rules! reads {
             = redemptions::abandoned, of ["redemptions"];
         held_by(process: &str, now: Timestamp) -> Vec<Held> = redemptions::held_by, of ["redemptions", "grants"];
         halted_at(process: &str) -> Vec<Held> = redemptions::halted_at, of ["redemptions"];
-    })+};
 }
 
-reads!(Reader<'_>, Unit<'_>);
+mod subscriptions;
 
 impl Tx for Unit<'_> {
     fn lock_tasks(&mut self, tenant: &TenantId, ids: &[TaskId]) -> Result<Vec<Task>, StoreError> {
@@ -454,6 +466,7 @@ impl Tx for Unit<'_> {
     }
 
     fn tell(&mut self, tenant: &TenantId, event: TopicEvent) {
+        self.told.outbox = true;
         outbox::add(&mut self.bulk, tenant, event);
     }
 }

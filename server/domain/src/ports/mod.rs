@@ -1,16 +1,24 @@
-//! What the rules need from outside, as traits: a clock, randomness, a store, a blob store.
+//! What the rules need from outside, as traits: a clock, randomness, a store, a blob store, a way out.
 //! Adapters live in other crates; only wiring names a concrete one.
 
 mod blob;
+mod headers;
 mod ledger;
 mod matching;
+mod outbound;
 mod store;
+mod subscriptions;
 mod work;
 
 pub use blob::{BlobError, BlobPin, BlobStore, ByteStream, Uploaded};
+pub use headers::{HeaderError, LONGEST_HEADER_NAME, LONGEST_HEADER_VALUE, check_header, check_sent_header};
 pub use ledger::{AuditSearch, RecordedRow};
 pub use matching::{Subject, bare};
+pub use outbound::{
+    EndpointError, LONGEST_URL, Outbound, OutboundAnswer, OutboundMethod, OutboundRequest, SendError,
+};
 pub use store::*;
+pub use subscriptions::{Attention, Due, Pending, ReadSubscriptions, TxSubscriptions, Vault};
 pub use work::{Reading, Verdict, Work, WorkError, read, watch, write};
 
 use std::future::Future;

@@ -3,10 +3,12 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::BoxFuture;
 use super::ledger::{AuditSearch, RecordedRow};
+use super::subscriptions::{ReadSubscriptions, TxSubscriptions};
 use super::work::{Reading, Work};
 use crate::audit::AuditRow;
 use crate::document::{Document, StoredBinary};
@@ -38,7 +40,7 @@ pub enum StoreError {
 }
 
 /// Which resource type a generic read is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
     /// Task.
     Task,
@@ -46,6 +48,8 @@ pub enum Kind {
     Document,
     /// Binary (history and vread only; its content is in the blob store).
     Binary,
+    /// Subscription.
+    Subscription,
 }
 
 impl Kind {
@@ -55,6 +59,7 @@ impl Kind {
             Self::Task => "Task",
             Self::Document => "DocumentReference",
             Self::Binary => "Binary",
+            Self::Subscription => "Subscription",
         }
     }
 
@@ -64,6 +69,7 @@ impl Kind {
             Self::Task => Some("http://hl7.org/fhir/task-status"),
             Self::Document => Some("http://hl7.org/fhir/document-reference-status"),
             Self::Binary => None,
+            Self::Subscription => Some("http://hl7.org/fhir/subscription-status"),
         }
     }
 }
@@ -106,7 +112,8 @@ pub struct SearchIndex {
 }
 
 /// One search parameter with its alternatives (comma = or); several of them are and-ed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Filter {
     /// `_id`.
     Id(Vec<String>),
@@ -172,7 +179,8 @@ pub enum Sort {
 pub enum Visibility {
     /// The whole tenant.
     Tenant,
-    /// Tasks that the actor created, is named in, or that its teams are for; documents that such a Task releases.
+    /// Tasks that the actor created, is named in, or that its teams are for; documents that such a Task releases;
+    /// Subscriptions that it created.
     Actor {
         /// The actor.
         actor: ActorRef,
@@ -186,7 +194,7 @@ pub enum Visibility {
 /// One search.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Search {
-    /// Task or DocumentReference.
+    /// Any but Binary.
     pub kind: Kind,
     /// All must hold.
     pub filters: Vec<Filter>,
@@ -214,7 +222,7 @@ pub struct Found {
 }
 
 /// Reads that need no transaction with a write.
-pub trait Read {
+pub trait Read: ReadSubscriptions {
     /// The Task.
     fn task(&mut self, tenant: &TenantId, id: &TaskId) -> Result<Option<Task>, StoreError>;
 
@@ -387,7 +395,7 @@ pub struct Held {
 
 /// One transaction. Reads inside see its own writes; `lock_…` reads also keep others from changing the row.
 /// Locks are taken in the order Tasks, documents, grants, each ascending by id.
-pub trait Tx: Read {
+pub trait Tx: Read + TxSubscriptions {
     /// The Tasks, locked, ascending by id; those that exist.
     fn lock_tasks(&mut self, tenant: &TenantId, ids: &[TaskId]) -> Result<Vec<Task>, StoreError>;
 
@@ -550,9 +558,20 @@ pub trait Store: Send + Sync {
     /// whether it is ours.
     fn lease(&self, name: &str, process: &str, term: Span) -> BoxFuture<'_, Result<bool, StoreError>>;
 
+    /// Takes or renews leases on this process's share of the shards of Subscriptions, by the database's own clock: as
+    /// many as come to each of the processes that live. Answers those that are ours for `term`.
+    fn lease_shards(&self, process: &str, term: Span) -> BoxFuture<'_, Result<Vec<u8>, StoreError>>;
+
     /// Waits until some process may have committed a cut or changed what is blocked, or until a short time has passed.
     /// Answers whether there was such news.
     fn await_cut(&self) -> BoxFuture<'_, bool>;
+
+    /// Waits until this process has written to the outbox, or until a short time has passed. Answers whether it has.
+    fn await_outbox(&self) -> BoxFuture<'_, bool>;
+
+    /// Waits until events may have been given to Subscriptions by whichever process, or until a short time has passed.
+    /// Answers whether there was such news.
+    fn await_events(&self) -> BoxFuture<'_, bool>;
 
     /// Whether the database can be reached and has every migration.
     fn ready(&self) -> BoxFuture<'_, Result<(), StoreError>>;

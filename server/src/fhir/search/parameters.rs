@@ -132,6 +132,15 @@ const DOCUMENT: &[Parameter] = hl7! {
     "type" Values::Token, "clinical-type";
 };
 
+const SUBSCRIPTION: &[Parameter] = hl7! {
+    "contact" Values::Token, "Subscription-contact";
+    "criteria" Values::Text, "Subscription-criteria";
+    "payload" Values::Token, "Subscription-payload";
+    "status" Values::Token, "Subscription-status";
+    "type" Values::Token, "Subscription-type";
+    "url" Values::Uri, "Subscription-url";
+};
+
 /// Of AuditEvent. Read by `audit_event`, one value each.
 const AUDIT_EVENT: &[Parameter] = hl7! {
     "_id" Values::Id, "Resource-id";
@@ -161,11 +170,12 @@ const ARTIFACT: &[Parameter] = hl7! {
     "version" Values::Token, "conformance-version";
 };
 
-/// The parameters that Tasks or documents are found by; none for Binary.
+/// The parameters that Tasks, documents or Subscriptions are found by; none for Binary.
 pub fn of(kind: Kind) -> impl Iterator<Item = &'static Parameter> {
     let own: [&[Parameter]; 3] = match kind {
         Kind::Task => [COMMON, TASK, TASK_OURS],
         Kind::Document => [COMMON, DOCUMENT, &[]],
+        Kind::Subscription => [COMMON, SUBSCRIPTION, &[]],
         Kind::Binary => [&[], &[], &[]],
     };
     own.into_iter().flatten()

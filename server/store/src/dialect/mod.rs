@@ -45,6 +45,9 @@ pub(crate) enum Hold {
 /// The channel that tells other processes of cuts.
 pub(crate) const CUT_CHANNEL: &str = "handoff_cut";
 
+/// The channel that tells other processes of events for subscribers.
+pub(crate) const EVENT_CHANNEL: &str = "handoff_events";
+
 impl AnyConnection {
     /// Connects, and sets what every connection has set.
     pub(crate) fn open(config: &StoreConfig, purpose: Purpose) -> Result<Self, StoreError> {
@@ -111,11 +114,11 @@ impl AnyConnection {
         }
     }
 
-    /// Tells other processes, when this transaction commits, that there are cuts. With SQLite there are none.
-    pub(crate) fn notify_of_cuts(&mut self) -> QueryResult<()> {
+    /// Tells other processes, when this transaction commits, that there is news. With SQLite there are none.
+    pub(crate) fn notify(&mut self, channel: &'static str) -> QueryResult<()> {
         if matches!(self, Self::Postgres(_)) {
             Statement::<()>::new("SELECT pg_notify(")
-                .bind(CUT_CHANNEL)
+                .bind(channel)
                 .sql(", '')")
                 .run(self)?;
         }

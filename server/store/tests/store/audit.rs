@@ -34,6 +34,7 @@ fn event() -> TopicEvent {
         version: 1,
         change: "issued".to_owned(),
         grant: None,
+        correlation: "c-1".to_owned(),
         at: NOW,
     }
 }

@@ -1,0 +1,158 @@
+//! What the store does for Subscriptions: gives each event its numbers, once and in order, and remembers how far each
+//! subscriber is. And the vault that keeps what is secret in them.
+
+use std::collections::HashMap;
+
+use super::store::{SearchIndex, StoreError};
+use crate::ids::{SubscriptionId, TenantId};
+use crate::outbox::TopicEvent;
+use crate::subscription::{Course, NumberedEvent, Subscription};
+use crate::time::Timestamp;
+
+/// An event of the outbox that no subscription was given yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pending {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// Its place in the outbox.
+    pub sequence: i64,
+    /// The event.
+    pub event: TopicEvent,
+}
+
+/// A subscription that wants attention: it has events to be delivered, or its time has come.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Due {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// Which.
+    pub id: SubscriptionId,
+}
+
+/// How a subscription stands, for who delivers to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attention {
+    /// The subscription.
+    pub subscription: Subscription,
+    /// How many events it has counted.
+    pub events: i64,
+    /// How far its deliveries are.
+    pub course: Course,
+    /// Its secrets, sealed.
+    pub sealed: Vec<u8>,
+}
+
+/// Reads of Subscriptions.
+pub trait ReadSubscriptions {
+    /// A Subscription with all that belongs to it; a deleted one too.
+    fn subscription(
+        &mut self,
+        tenant: &TenantId,
+        id: &SubscriptionId,
+    ) -> Result<Option<Attention>, StoreError>;
+
+    /// How many Subscriptions there are in a tenant that are not off: of all, and of one creator.
+    fn count_subscriptions(&mut self, tenant: &TenantId, creator: &str) -> Result<(u64, u64), StoreError>;
+
+    /// Events `from` to `until` of a subscription, both included, in order, at most `limit`; as far as they are kept.
+    fn events(
+        &mut self,
+        tenant: &TenantId,
+        id: &SubscriptionId,
+        from: i64,
+        until: i64,
+        limit: u32,
+    ) -> Result<Vec<NumberedEvent>, StoreError>;
+
+    /// Subscriptions of these shards with events to be delivered, or whose time has come at `now`; at most `limit`.
+    fn due_subscriptions(
+        &mut self,
+        shards: &[u8],
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<Due>, StoreError>;
+
+    /// Whether the outbox holds events that no subscription was given yet.
+    fn has_pending(&mut self) -> Result<bool, StoreError>;
+}
+
+/// Changes of Subscriptions.
+pub trait TxSubscriptions {
+    /// A Subscription, held until the transaction ends; a deleted one too.
+    fn lock_subscription(
+        &mut self,
+        tenant: &TenantId,
+        id: &SubscriptionId,
+    ) -> Result<Option<Subscription>, StoreError>;
+
+    /// Stores a new Subscription with its JSON, index and sealed secrets. It begins at event 0.
+    fn insert_subscription(
+        &mut self,
+        tenant: &TenantId,
+        subscription: &Subscription,
+        body: &[u8],
+        index: &SearchIndex,
+        sealed: &[u8],
+    ) -> Result<(), StoreError>;
+
+    /// Stores the next version: `version` must be one above the stored one, else `Conflict`. Secrets of `None` stay.
+    fn update_subscription(
+        &mut self,
+        tenant: &TenantId,
+        subscription: &Subscription,
+        body: &[u8],
+        index: &SearchIndex,
+        sealed: Option<&[u8]>,
+    ) -> Result<(), StoreError>;
+
+    /// Writes down how far the deliveries of a Subscription are.
+    fn set_course(
+        &mut self,
+        tenant: &TenantId,
+        subscription: &Subscription,
+        course: &Course,
+        now: Timestamp,
+    ) -> Result<(), StoreError>;
+
+    /// Writes down that several were delivered to: up to which event, and when each wants to be looked at without any
+    /// further one. None goes back.
+    fn advance_courses(
+        &mut self,
+        delivered: &[(Due, i64, Option<Timestamp>)],
+        now: Timestamp,
+    ) -> Result<(), StoreError>;
+
+    /// The first events of the outbox, over all tenants, that no subscription was given yet, held until the
+    /// transaction ends.
+    fn take_pending(&mut self, limit: u32) -> Result<Vec<Pending>, StoreError>;
+
+    /// A number for each tenant that rises with every change of its Subscriptions.
+    fn subscription_revisions(&mut self) -> Result<HashMap<TenantId, i64>, StoreError>;
+
+    /// The Subscriptions of a tenant that count events.
+    fn counting_subscriptions(&mut self, tenant: &TenantId) -> Result<Vec<Subscription>, StoreError>;
+
+    /// Gives events to subscriptions, which number them from where they are, and tells every process.
+    fn give_events(&mut self, given: &[(Due, Vec<TopicEvent>)]) -> Result<(), StoreError>;
+
+    /// These events of the outbox have been given to whom they concern.
+    fn settle_pending(&mut self, pending: &[Pending]) -> Result<(), StoreError>;
+
+    /// Forgets what happened in a tenant before `before`, oldest first, at most `limit`; answers how many events of
+    /// subscriptions that were.
+    fn forget_events(
+        &mut self,
+        tenant: &TenantId,
+        before: Timestamp,
+        limit: u32,
+    ) -> Result<usize, StoreError>;
+}
+
+/// Keeps secrets sealed with a key that the database does not have.
+pub trait Vault: Send + Sync {
+    /// Seals `plain`; what was sealed for one `purpose` can't be opened for another. `None` where there is no key.
+    fn seal(&self, purpose: &str, plain: &[u8]) -> Option<Vec<u8>>;
+
+    /// What was sealed; `None` where the key is another, or it was altered.
+    fn open(&self, purpose: &str, sealed: &[u8]) -> Option<Vec<u8>>;
+}

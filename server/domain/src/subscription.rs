@@ -1,0 +1,549 @@
+//! Subscriptions: who is to be told of which changes, over which channel, and how a subscription lives (FHIR R4
+//! Subscription; Subscriptions R5 Backport 1.1.0). Knows no HTTP and no FHIR syntax.
+
+use serde::{Deserialize, Serialize};
+
+use crate::access::Principal;
+use crate::ids::{ActorRef, SubscriptionId, TenantId};
+use crate::outbox::{DELETED, Topic, TopicEvent};
+use crate::ports::{Filter, Kind, Subject};
+use crate::time::{Span, Timestamp};
+
+/// The longest pause between two attempts.
+const LONGEST_PAUSE: Span = Span::hours(1);
+/// The pause after the first failure, before it is shortened by chance.
+const FIRST_PAUSE: Span = Span(250_000);
+/// How often a handshake is tried before the subscription counts as failed.
+const HANDSHAKES: u32 = 5;
+/// How long a subscriber may ask us to wait (`Retry-After`).
+const LONGEST_WISH: Span = Span::hours(24);
+
+/// `Subscription.status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SubscriptionStatus {
+    /// Asked for; its handshake is to come.
+    Requested,
+    /// Notifications are sent.
+    Active,
+    /// The subscriber could not be reached; events are still counted and kept.
+    Error,
+    /// Ended, by either side.
+    Off,
+}
+
+impl SubscriptionStatus {
+    /// The code.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Requested => "requested",
+            Self::Active => "active",
+            Self::Error => "error",
+            Self::Off => "off",
+        }
+    }
+
+    /// The status that a code means.
+    pub fn parse(code: &str) -> Option<Self> {
+        [Self::Requested, Self::Active, Self::Error, Self::Off]
+            .into_iter()
+            .find(|status| status.as_str() == code)
+    }
+
+    /// Whether events are counted: also while the subscriber can't be reached (Backport, errors).
+    pub const fn counts(self) -> bool {
+        matches!(self, Self::Active | Self::Error)
+    }
+}
+
+/// What a topic is about and what it can be filtered by, beyond the search parameters of its resource.
+#[derive(Debug)]
+pub struct TopicKind {
+    /// The topic.
+    pub topic: Topic,
+    /// The type of the focus.
+    pub focus: Kind,
+    /// The name of the filter on what happened, and the words it may have.
+    pub change: Option<(&'static str, &'static [&'static str])>,
+    /// What it tells, for people.
+    pub description: &'static str,
+}
+
+/// The topics that can be subscribed to.
+pub static TOPICS: [TopicKind; 6] = [
+    TopicKind {
+        topic: Topic::TaskStatusChanged,
+        focus: Kind::Task,
+        change: None,
+        description: "A Task came to be, changed its status or business status, or was deleted.",
+    },
+    TopicKind {
+        topic: Topic::TaskAssigned,
+        focus: Kind::Task,
+        change: None,
+        description: "A Task has another owner.",
+    },
+    TopicKind {
+        topic: Topic::GrantLifecycle,
+        focus: Kind::Task,
+        change: Some(("grant-status", &["issued", "bound", "suspended", "expired", "revoked"])),
+        description: "A grant under a Task was issued, bound, suspended, bound again, expired or revoked.",
+    },
+    TopicKind {
+        topic: Topic::DocumentSuperseded,
+        focus: Kind::Document,
+        change: None,
+        description: "A document was replaced, or has other content.",
+    },
+    TopicKind {
+        topic: Topic::Redemption,
+        focus: Kind::Task,
+        change: Some((
+            "redemption-status",
+            &["authorized", "streaming", "completed", "interrupted", "cut-off", "integrity-failed"],
+        )),
+        description: "A document of a Task began to be fetched, or that ended.",
+    },
+    TopicKind {
+        topic: Topic::BreakGlass,
+        focus: Kind::Task,
+        change: None,
+        description: "Somebody took emergency access; the Task was made for it.",
+    },
+];
+
+/// The topic of a name, where it can be subscribed to.
+pub fn topic_kind(name: &str) -> Option<&'static TopicKind> {
+    TOPICS.iter().find(|known| known.topic.as_str() == name)
+}
+
+/// What sets a subscription off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trigger {
+    /// Events of a topic.
+    Topic(Topic),
+    /// Every new version of a resource (criteria of base R4). Deletions are none.
+    Version,
+}
+
+/// Which changes a subscriber is told of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Criteria {
+    /// What sets it off.
+    pub trigger: Trigger,
+    /// The type of the focus.
+    pub focus: Kind,
+    /// All must hold of the version of the focus that shows the change; of the last one before a deletion.
+    pub filters: Vec<Filter>,
+    /// Words for what happened, one of which it must be; empty for any.
+    pub changes: Vec<String>,
+}
+
+impl Criteria {
+    /// Whether it is about events like this one, whatever their focus says.
+    pub fn listens_to(&self, event: &TopicEvent) -> bool {
+        let triggered = match self.trigger {
+            Trigger::Topic(topic) => topic == event.topic,
+            Trigger::Version => match (event.topic, self.focus) {
+                (Topic::TaskStatusChanged, Kind::Task) => event.change != DELETED,
+                (Topic::TaskVersion, Kind::Task) | (Topic::DocumentVersion, Kind::Document) => true,
+                _ => false,
+            },
+        };
+        triggered && (self.changes.is_empty() || self.changes.contains(&event.change))
+    }
+
+    /// Whether the focus is one of those asked for.
+    pub fn holds(&self, focus: Subject<'_>) -> bool {
+        self.filters.iter().all(|filter| filter.holds(focus))
+    }
+}
+
+/// How much a notification holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Payload {
+    /// Base R4 without a payload: a POST without a body.
+    Bare,
+    /// Base R4 with a payload: a PUT of the resource.
+    Resource,
+    /// A Bundle that says that something happened.
+    Empty,
+    /// A Bundle with references.
+    IdOnly,
+    /// A Bundle with the resources.
+    FullResource,
+}
+
+impl Payload {
+    /// The code of `backport-payload-content`; `None` for base R4.
+    pub const fn content(self) -> Option<&'static str> {
+        match self {
+            Self::Bare | Self::Resource => None,
+            Self::Empty => Some("empty"),
+            Self::IdOnly => Some("id-only"),
+            Self::FullResource => Some("full-resource"),
+        }
+    }
+
+    /// The content that a code of `backport-payload-content` means.
+    pub fn parse_content(code: &str) -> Option<Self> {
+        [Self::Empty, Self::IdOnly, Self::FullResource]
+            .into_iter()
+            .find(|payload| payload.content() == Some(code))
+    }
+}
+
+/// By which way notifications go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Route {
+    /// To this URL.
+    RestHook(String),
+    /// To whoever has bound the subscription to a web socket.
+    WebSocket,
+}
+
+/// `Subscription.channel`, without what is secret in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Channel {
+    /// The way.
+    pub route: Route,
+    /// The media type of notifications (`channel.payload`), as the subscriber wrote it.
+    pub media_type: Option<String>,
+    /// How much they hold.
+    pub payload: Payload,
+    /// Seconds without any notification after which a heartbeat is sent.
+    pub heartbeat: Option<u32>,
+    /// Seconds that one attempt may take.
+    pub timeout: u32,
+    /// The most events in one notification.
+    pub max_count: u32,
+}
+
+/// A Subscription as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subscription {
+    /// Its id.
+    pub id: SubscriptionId,
+    /// `meta.versionId`.
+    pub version: i64,
+    /// `meta.lastUpdated`.
+    pub last_updated: Timestamp,
+    /// Who created it, and alone may see and change it.
+    pub created_by: ActorRef,
+    /// By whose rights notifications are sent: those of the token that created it or last changed it.
+    pub subscriber: Principal,
+    /// `status`.
+    pub status: SubscriptionStatus,
+    /// Which changes.
+    pub criteria: Criteria,
+    /// Which way.
+    pub channel: Channel,
+    /// When it ends by itself.
+    pub end: Option<Timestamp>,
+    /// The version in which criteria or channel last changed: notifications of one shape are repeated byte by byte.
+    pub shape: i64,
+    /// Whether it was deleted.
+    pub deleted: bool,
+}
+
+/// What of a Subscription nobody but its server reads: kept sealed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubscriptionSecrets {
+    /// The key that notifications are signed with, as the subscriber was told it (`whsec_…`).
+    pub signing: String,
+    /// `channel.header`, line by line.
+    pub headers: Vec<String>,
+}
+
+impl Channel {
+    /// Whether notifications are sent to the subscriber, and not fetched by a connection of its own.
+    pub const fn is_pushed(&self) -> bool {
+        matches!(self.route, Route::RestHook(_))
+    }
+}
+
+/// How many shards the work of delivering is divided into; each is one process's at a time.
+pub const SHARDS: u8 = 16;
+
+/// The shard that a subscription belongs to.
+pub fn shard_of(tenant: &TenantId, id: &SubscriptionId) -> u8 {
+    // FNV-1a: the same on every machine and in every version.
+    let digest = tenant
+        .as_str()
+        .bytes()
+        .chain([0])
+        .chain(id.as_str().bytes())
+        .fold(0xcbf2_9ce4_8422_2325_u64, |digest, byte| {
+            (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+    u8::try_from(digest % u64::from(SHARDS)).unwrap_or(0)
+}
+
+/// One event as a subscription counts it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NumberedEvent {
+    /// Counted from 1, without gaps.
+    pub number: i64,
+    /// The event.
+    pub event: TopicEvent,
+}
+
+/// How far the deliveries of a subscription are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Course {
+    /// The number of the last event that was delivered, or withheld.
+    pub delivered: i64,
+    /// The last event of the notification that is being tried, where it holds several: it is repeated as it was.
+    pub trying: Option<i64>,
+    /// How many attempts have failed in a row.
+    pub attempts: u32,
+    /// Since when.
+    pub failing_since: Option<Timestamp>,
+    /// When to try again.
+    pub next_try: Option<Timestamp>,
+    /// When a notification was last taken.
+    pub last_sent: Option<Timestamp>,
+    /// What was wrong with the last attempt, in a word.
+    pub problem: Option<String>,
+}
+
+/// What follows a failed attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterFailure {
+    /// Another one, when the course says.
+    Retry,
+    /// None: the subscription is in error.
+    GiveUp,
+    /// None: the subscriber wants no more.
+    Off,
+}
+
+/// An attempt that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What was wrong, in a word: `status-503`, `timed-out`.
+    pub problem: String,
+    /// How long the subscriber asked us to wait.
+    pub retry_after: Option<Span>,
+    /// Whether it said that it is gone for good (410).
+    pub gone: bool,
+}
+
+impl Course {
+    /// The course after a notification up to event `until` was taken; the same number for handshakes and heartbeats.
+    #[must_use]
+    pub fn delivered(&self, until: i64, now: Timestamp) -> Self {
+        Self {
+            delivered: self.delivered.max(until),
+            last_sent: Some(now),
+            ..Self::default()
+        }
+    }
+
+    /// The course after an attempt failed, and what follows. `chance` shortens the pause by up to half (0 to 255);
+    /// after `give_up` of failures nothing more is tried.
+    #[must_use]
+    pub fn failed(
+        &self,
+        status: SubscriptionStatus,
+        failure: &Failure,
+        give_up: Span,
+        chance: u8,
+        now: Timestamp,
+    ) -> (Self, AfterFailure) {
+        let attempts = self.attempts.saturating_add(1);
+        let since = self.failing_since.unwrap_or(now);
+        let wish = failure
+            .retry_after
+            .map_or(Span(0), |wish| Span(wish.0.clamp(0, LONGEST_WISH.0)));
+        let pause = back_off(attempts, chance).0.max(wish.0);
+        let follows = if failure.gone {
+            AfterFailure::Off
+        } else if match status {
+            SubscriptionStatus::Requested => attempts >= HANDSHAKES,
+            _ => now.since(since).0 >= give_up.0,
+        } {
+            AfterFailure::GiveUp
+        } else {
+            AfterFailure::Retry
+        };
+        let course = Self {
+            attempts,
+            failing_since: Some(since),
+            next_try: (follows == AfterFailure::Retry).then(|| now.plus(Span(pause))),
+            problem: Some(failure.problem.clone()),
+            ..self.clone()
+        };
+        (course, follows)
+    }
+
+    /// The course of a subscription that its subscriber asks for again: the attempts before count no more.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self {
+            delivered: self.delivered,
+            trying: self.trying,
+            last_sent: self.last_sent,
+            ..Self::default()
+        }
+    }
+
+    /// When the subscription wants to be looked at again without any new event.
+    pub fn due(&self, subscription: &Subscription, now: Timestamp) -> Option<Timestamp> {
+        let heartbeat = || {
+            let period = Span::seconds(i64::from(subscription.channel.heartbeat?));
+            Some(self.last_sent.unwrap_or(now).plus(period))
+        };
+        let next = match subscription.status {
+            _ if subscription.deleted => return None,
+            SubscriptionStatus::Off => return None,
+            SubscriptionStatus::Error => None,
+            SubscriptionStatus::Requested => Some(self.next_try.unwrap_or(now)),
+            SubscriptionStatus::Active => self.next_try.or_else(heartbeat),
+        };
+        [next, subscription.end].into_iter().flatten().min()
+    }
+}
+
+/// How long to wait after so many failures in a row: twice as long each time, up to an hour, and shortened by chance so
+/// that many subscribers of one host do not come back together.
+pub fn back_off(attempts: u32, chance: u8) -> Span {
+    let doubled = FIRST_PAUSE
+        .0
+        .saturating_mul(1_i64.checked_shl(attempts.saturating_sub(1).min(32)).unwrap_or(i64::MAX));
+    let pause = doubled.min(LONGEST_PAUSE.0);
+    let off = (pause / 2).saturating_mul(i64::from(chance)) / 256;
+    Span(pause.saturating_sub(off))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(topic: Topic, change: &str) -> TopicEvent {
+        TopicEvent {
+            topic,
+            focus: "Task/1".to_owned(),
+            version: 2,
+            change: change.to_owned(),
+            grant: None,
+            correlation: "c".to_owned(),
+            at: Timestamp(0),
+        }
+    }
+
+    fn criteria(trigger: Trigger, changes: &[&str]) -> Criteria {
+        Criteria {
+            trigger,
+            focus: Kind::Task,
+            filters: Vec::new(),
+            changes: changes.iter().map(|word| (*word).to_owned()).collect(),
+        }
+    }
+
+    fn failure() -> Failure {
+        Failure {
+            problem: "status-500".to_owned(),
+            retry_after: None,
+            gone: false,
+        }
+    }
+
+    #[test]
+    fn every_version_of_a_task_sets_off_base_criteria_once_and_a_deletion_never() {
+        let base = criteria(Trigger::Version, &[]);
+        assert!(base.listens_to(&event(Topic::TaskStatusChanged, "ready")));
+        assert!(base.listens_to(&event(Topic::TaskVersion, "updated")));
+        assert!(!base.listens_to(&event(Topic::TaskStatusChanged, DELETED)));
+        assert!(!base.listens_to(&event(Topic::TaskAssigned, "assigned")));
+        assert!(!base.listens_to(&event(Topic::DocumentVersion, "updated")));
+    }
+
+    #[test]
+    fn a_topic_is_set_off_by_its_own_events_and_by_the_words_that_were_asked_for() {
+        let grants = criteria(Trigger::Topic(Topic::GrantLifecycle), &["revoked"]);
+        assert!(grants.listens_to(&event(Topic::GrantLifecycle, "revoked")));
+        assert!(!grants.listens_to(&event(Topic::GrantLifecycle, "bound")));
+        assert!(!grants.listens_to(&event(Topic::Redemption, "revoked")));
+    }
+
+    #[test]
+    fn pauses_double_up_to_an_hour_and_are_never_cut_by_more_than_half() {
+        assert_eq!(back_off(1, 0), Span(250_000));
+        assert_eq!(back_off(3, 0), Span::seconds(1));
+        assert_eq!(back_off(40, 0), Span::hours(1));
+        assert_eq!(back_off(u32::MAX, 0), Span::hours(1));
+        for attempts in 1..40 {
+            let (whole, cut) = (back_off(attempts, 0), back_off(attempts, 255));
+            assert!(cut.0 * 2 >= whole.0 && cut.0 < whole.0, "{attempts}");
+        }
+    }
+
+    #[test]
+    fn a_subscriber_that_fails_for_longer_than_we_have_patience_is_given_up_and_no_sooner() {
+        let patience = Span::hours(24);
+        let mut course = Course::default();
+        let mut now = Timestamp(0);
+        let mut tries = 0;
+        loop {
+            let (next, follows) =
+                course.failed(SubscriptionStatus::Active, &failure(), patience, 100, now);
+            tries += 1;
+            if follows == AfterFailure::GiveUp {
+                break;
+            }
+            now = next.next_try.unwrap();
+            course = next;
+        }
+        assert!(now.0 >= patience.0 && now.0 < patience.0 + Span::hours(1).0);
+        assert!(tries > 24, "{tries}");
+    }
+
+    #[test]
+    fn a_wish_to_wait_is_granted_up_to_a_day_and_gone_is_the_end() {
+        let now = Timestamp(0);
+        let wait = |span| {
+            let failure = Failure {
+                retry_after: Some(span),
+                ..failure()
+            };
+            let course = Course::default();
+            let (after, _) = course.failed(SubscriptionStatus::Active, &failure, Span::hours(48), 0, now);
+            after.next_try.unwrap()
+        };
+        assert_eq!(wait(Span::minutes(5)), now.plus(Span::minutes(5)));
+        assert_eq!(wait(Span::hours(1000)), now.plus(Span::hours(24)));
+        let gone = Failure {
+            gone: true,
+            ..failure()
+        };
+        let (after, follows) =
+            Course::default().failed(SubscriptionStatus::Active, &gone, Span::hours(48), 0, now);
+        assert_eq!((follows, after.next_try), (AfterFailure::Off, None));
+    }
+
+    #[test]
+    fn a_handshake_is_tried_a_few_times_only() {
+        let mut course = Course::default();
+        for _ in 1..HANDSHAKES {
+            let (next, follows) =
+                course.failed(SubscriptionStatus::Requested, &failure(), Span::hours(48), 0, Timestamp(0));
+            assert_eq!(follows, AfterFailure::Retry);
+            course = next;
+        }
+        let (_, follows) =
+            course.failed(SubscriptionStatus::Requested, &failure(), Span::hours(48), 0, Timestamp(0));
+        assert_eq!(follows, AfterFailure::GiveUp);
+    }
+
+    #[test]
+    fn every_topic_is_found_by_its_name() {
+        for kind in &TOPICS {
+            assert_eq!(topic_kind(kind.topic.as_str()).unwrap().topic, kind.topic);
+        }
+        assert!(topic_kind("task-version").is_none());
+    }
+}

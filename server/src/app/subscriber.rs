@@ -1,0 +1,196 @@
+//! By whose rights subscribers are told: those of the token that made the Subscription, as the rules, the blocks and the
+//! issuers stand at the moment of telling. What they have no right to is withheld, and nothing of it is sent.
+
+use std::sync::Arc;
+
+use handoff_domain::access::{Action, Object, Principal, Relation};
+use handoff_domain::audit::{Agent, Context};
+use handoff_domain::ids::{CorrelationId, TenantId};
+use handoff_domain::outbox::TopicEvent;
+use handoff_domain::ports::{Kind, Read};
+use handoff_domain::reason::Reason;
+use handoff_domain::scopes::Interaction;
+use handoff_domain::subscription::{NumberedEvent, Subscription};
+
+use super::caps::{Caps, Reach};
+use super::read::check_visible;
+use super::{App, AppError, Caller, Class, Scope};
+
+type CapsOf = dyn Fn(&Principal) -> Caps + Send + Sync;
+type IsIssuer = dyn Fn(&TenantId, &str) -> bool + Send + Sync;
+
+/// What says of a principal, without a token at hand, what it may still do.
+#[derive(Clone)]
+pub struct Standings {
+    caps: Arc<CapsOf>,
+    is_issuer: Arc<IsIssuer>,
+}
+
+impl Standings {
+    /// `caps` reads the scopes of a principal; `is_issuer` tells whether a tenant still accepts an issuer's tokens.
+    pub fn new(
+        caps: impl Fn(&Principal) -> Caps + Send + Sync + 'static,
+        is_issuer: impl Fn(&TenantId, &str) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            caps: Arc::new(caps),
+            is_issuer: Arc::new(is_issuer),
+        }
+    }
+}
+
+/// An event as it is told to one subscriber.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// Its number.
+    pub number: i64,
+    /// The event.
+    pub event: TopicEvent,
+    /// The version of the focus that shows the change; empty for a deletion.
+    pub body: Vec<u8>,
+}
+
+/// Events of a subscription, told as far as the rights of the one who is told go.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Telling {
+    /// What is told, in order.
+    pub told: Vec<Told>,
+    /// The numbers of what is withheld.
+    pub withheld: Vec<i64>,
+}
+
+/// Somebody who is told, with how far the scopes reach.
+pub struct Listener {
+    scope: Scope,
+    tasks: Option<Reach>,
+    documents: Option<Reach>,
+}
+
+impl Listener {
+    /// The caller of a request.
+    pub fn caller(scope: Scope) -> Self {
+        let reach = |kind| scope.caller.caps.reach(kind, Interaction::Read);
+        Self {
+            tasks: reach(Kind::Task.as_str()),
+            documents: reach(Kind::Document.as_str()),
+            scope,
+        }
+    }
+
+    /// The tenant.
+    pub const fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// Whether the scopes are about resources of this type at all.
+    pub const fn reaches(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Task => self.tasks.is_some(),
+            Kind::Document => self.documents.is_some(),
+            Kind::Binary | Kind::Subscription => false,
+        }
+    }
+
+    /// The events, as far as they may be told.
+    pub fn tell(&self, read: &mut dyn Read, events: Vec<NumberedEvent>) -> Result<Telling, AppError> {
+        let mut telling = Telling::default();
+        for NumberedEvent { number, event } in events {
+            match self.sees(read, &event)? {
+                Some(body) => telling.told.push(Told { number, event, body }),
+                None => telling.withheld.push(number),
+            }
+        }
+        Ok(telling)
+    }
+
+    /// The version of its focus that shows an event, where it may be seen; nothing else says why not.
+    pub fn sees(&self, read: &mut dyn Read, event: &TopicEvent) -> Result<Option<Vec<u8>>, AppError> {
+        let Some((kind, id)) = focus_of(event) else {
+            return Ok(None);
+        };
+        let reach = match kind {
+            Kind::Task => self.tasks.as_ref(),
+            _ => self.documents.as_ref(),
+        };
+        let Some(reach) = reach else {
+            return Ok(None);
+        };
+        match check_visible(read, &self.scope, kind, id) {
+            Ok(()) => {}
+            Err(error) if error.class == Class::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        let Some(version) = read.version(self.scope.tenant(), kind, id, event.version)? else {
+            return Ok(None);
+        };
+        // A deleted resource is within the scopes where it was before.
+        let before = match (&version.body[..], reach) {
+            ([], Reach::Within(_)) => read.version(
+                self.scope.tenant(),
+                kind,
+                id,
+                event.version.saturating_sub(1),
+            )?,
+            _ => None,
+        };
+        let shown = before.as_ref().unwrap_or(&version);
+        let reached = reach.covers(&self.scope, id, shown.last_updated, &shown.body);
+        Ok(reached.then_some(version.body))
+    }
+}
+
+/// The type and id that an event's focus names.
+pub fn focus_of(event: &TopicEvent) -> Option<(Kind, &str)> {
+    let (name, id) = event.focus.split_once('/')?;
+    [Kind::Task, Kind::Document]
+        .into_iter()
+        .find(|kind| kind.as_str() == name)
+        .map(|kind| (kind, id))
+}
+
+impl App {
+    /// Who is told by a Subscription, at this moment; or why nobody is.
+    pub fn listener(
+        &self,
+        tenant: &TenantId,
+        subscription: &Subscription,
+        correlation: Option<CorrelationId>,
+    ) -> Result<Result<Listener, Reason>, AppError> {
+        let principal = &subscription.subscriber;
+        let correlation = match correlation {
+            Some(known) => known,
+            None => CorrelationId::parse(self.entropy.ordered_id(self.clock.now()))
+                .map_err(|e| AppError::bad(e.to_string()))?,
+        };
+        let context = Context {
+            tenant: tenant.clone(),
+            correlation,
+            now: self.clock.now(),
+            agent: Arc::new(Agent::default()),
+        };
+        if principal.tenant != *tenant || !(self.standings.is_issuer)(tenant, &principal.issuer) {
+            return Ok(Err(Reason::TokenInvalid));
+        }
+        if let Some(reason) = self.standing.of(tenant).on_caller(principal) {
+            return Ok(Err(reason));
+        }
+        let caller = Caller {
+            context: context.with_principal(principal),
+            principal: Arc::new(principal.clone()),
+            session: None,
+            caps: (self.standings.caps)(principal),
+        };
+        let scope = self.scope(&caller);
+        let own = Relation {
+            creator: true,
+            ..Relation::default()
+        };
+        if scope
+            .allows(Action::SubscriptionRead, own, Object::Subscription)
+            .is_err()
+        {
+            return Ok(Err(Reason::PolicyDenied));
+        }
+        Ok(Ok(Listener::caller(scope)))
+    }
+}

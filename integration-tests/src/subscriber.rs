@@ -58,7 +58,9 @@ impl Received {
     /// The events that the notification tells: number, and focus where it is told.
     pub fn events(&self) -> Vec<(i64, Option<String>)> {
         let body = self.json();
-        let list = body.pointer("/entry/0/resource/parameter").and_then(Value::as_array);
+        let list = body
+            .pointer("/entry/0/resource/parameter")
+            .and_then(Value::as_array);
         list.into_iter()
             .flatten()
             .filter(|one| one["name"] == "notification-event")
@@ -167,7 +169,10 @@ impl Subscriber {
 
     /// Everything that came so far.
     pub fn received(&self) -> Vec<Received> {
-        self.received.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.received
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// What came so far of one kind: `handshake`, `heartbeat`, `event-notification`.
@@ -246,8 +251,10 @@ async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Re
                     (one.name.to_ascii_lowercase(), value)
                 })
                 .collect();
-            let by_name: HashMap<&str, &str> =
-                headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            let by_name: HashMap<&str, &str> = headers
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_str()))
+                .collect();
             let length: usize = by_name
                 .get("content-length")
                 .and_then(|text| text.parse().ok())

@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 const BACKPORT: &str = "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition";
 const TOPIC: &str = "https://handoff.example/fhir/SubscriptionTopic";
 /// How long something may take in a debug build while other tests run.
-const SOON: Duration = Duration::from_secs(10);
+pub const SOON: Duration = Duration::from_secs(10);
 
 /// A subscription to a topic.
-fn topic(name: &str, content: &str, filters: &[&str], endpoint: &str) -> Value {
+pub fn topic(name: &str, content: &str, filters: &[&str], endpoint: &str) -> Value {
     let filters: Vec<Value> = filters
         .iter()
         .map(|filter| json!({"url": format!("{BACKPORT}/backport-filter-criteria"), "valueString": filter}))
@@ -40,17 +40,21 @@ fn topic(name: &str, content: &str, filters: &[&str], endpoint: &str) -> Value {
 }
 
 /// Creates a subscription and waits until it is active; answers its id.
-async fn subscribe(client: &Client, body: &Value) -> String {
+pub async fn subscribe(client: &Client, body: &Value) -> String {
     let made = client.post("/fhir/Subscription", body).await.expect(201).json();
     let id = made["id"].as_str().unwrap().to_owned();
     becomes(client, &id, "active").await;
     id
 }
 
-async fn becomes(client: &Client, id: &str, status: &str) {
+pub async fn becomes(client: &Client, id: &str, status: &str) {
     let began = std::time::Instant::now();
     loop {
-        let now = client.get(&format!("/fhir/Subscription/{id}")).await.expect(200).json();
+        let now = client
+            .get(&format!("/fhir/Subscription/{id}"))
+            .await
+            .expect(200)
+            .json();
         if now["status"] == status {
             return;
         }

@@ -86,7 +86,10 @@ pub static TOPICS: [TopicKind; 6] = [
     TopicKind {
         topic: Topic::GrantLifecycle,
         focus: Kind::Task,
-        change: Some(("grant-status", &["issued", "bound", "suspended", "expired", "revoked"])),
+        change: Some((
+            "grant-status",
+            &["issued", "bound", "suspended", "expired", "revoked"],
+        )),
         description: "A grant under a Task was issued, bound, suspended, bound again, expired or revoked.",
     },
     TopicKind {
@@ -100,7 +103,14 @@ pub static TOPICS: [TopicKind; 6] = [
         focus: Kind::Task,
         change: Some((
             "redemption-status",
-            &["authorized", "streaming", "completed", "interrupted", "cut-off", "integrity-failed"],
+            &[
+                "authorized",
+                "streaming",
+                "completed",
+                "interrupted",
+                "cut-off",
+                "integrity-failed",
+            ],
         )),
         description: "A document of a Task began to be fetched, or that ended.",
     },
@@ -411,9 +421,11 @@ impl Course {
 /// How long to wait after so many failures in a row: twice as long each time, up to an hour, and shortened by chance so
 /// that many subscribers of one host do not come back together.
 pub fn back_off(attempts: u32, chance: u8) -> Span {
-    let doubled = FIRST_PAUSE
-        .0
-        .saturating_mul(1_i64.checked_shl(attempts.saturating_sub(1).min(32)).unwrap_or(i64::MAX));
+    let doubled = FIRST_PAUSE.0.saturating_mul(
+        1_i64
+            .checked_shl(attempts.saturating_sub(1).min(32))
+            .unwrap_or(i64::MAX),
+    );
     let pause = doubled.min(LONGEST_PAUSE.0);
     let off = (pause / 2).saturating_mul(i64::from(chance)) / 256;
     Span(pause.saturating_sub(off))
@@ -489,8 +501,7 @@ mod tests {
         let mut now = Timestamp(0);
         let mut tries = 0;
         loop {
-            let (next, follows) =
-                course.failed(SubscriptionStatus::Active, &failure(), patience, 100, now);
+            let (next, follows) = course.failed(SubscriptionStatus::Active, &failure(), patience, 100, now);
             tries += 1;
             if follows == AfterFailure::GiveUp {
                 break;
@@ -529,13 +540,23 @@ mod tests {
     fn a_handshake_is_tried_a_few_times_only() {
         let mut course = Course::default();
         for _ in 1..HANDSHAKES {
-            let (next, follows) =
-                course.failed(SubscriptionStatus::Requested, &failure(), Span::hours(48), 0, Timestamp(0));
+            let (next, follows) = course.failed(
+                SubscriptionStatus::Requested,
+                &failure(),
+                Span::hours(48),
+                0,
+                Timestamp(0),
+            );
             assert_eq!(follows, AfterFailure::Retry);
             course = next;
         }
-        let (_, follows) =
-            course.failed(SubscriptionStatus::Requested, &failure(), Span::hours(48), 0, Timestamp(0));
+        let (_, follows) = course.failed(
+            SubscriptionStatus::Requested,
+            &failure(),
+            Span::hours(48),
+            0,
+            Timestamp(0),
+        );
         assert_eq!(follows, AfterFailure::GiveUp);
     }
 

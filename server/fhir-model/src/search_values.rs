@@ -145,7 +145,11 @@ impl Indexer<'_> {
             SUBSCRIPTION_CHANNEL,
             text(subscription, &["channel", "type"]),
         );
-        self.code("payload", MEDIA_TYPES, text(subscription, &["channel", "payload"]));
+        self.code(
+            "payload",
+            MEDIA_TYPES,
+            text(subscription, &["channel", "payload"]),
+        );
         if let Some(url) = text(subscription, &["channel", "endpoint"]) {
             self.uri("url", url);
         }

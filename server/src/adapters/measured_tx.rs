@@ -138,6 +138,7 @@ impl ReadSubscriptions for MeasuredTx<'_> {
         fn count_subscriptions(&mut self, tenant: &TenantId, creator: &str) -> Result<(u64, u64), StoreError>;
         fn events(&mut self, tenant: &TenantId, id: &SubscriptionId, from: i64, until: i64, limit: u32) -> Result<Vec<NumberedEvent>, StoreError>;
         fn due_subscriptions(&mut self, shards: &[u8], now: Timestamp, limit: u32) -> Result<Vec<Due>, StoreError>;
+        fn undelivered(&mut self, tenant: &TenantId, limit: u32) -> Result<Vec<Attention>, StoreError>;
         fn has_pending(&mut self) -> Result<bool, StoreError>;
     }
 }

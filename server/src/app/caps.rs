@@ -19,7 +19,13 @@ use super::error::Challenge;
 use super::{App, AppError, Caller, Class, Scope, Stored};
 
 /// The types that scopes are asked about here.
-pub const CAPPED: [&str; 5] = ["AuditEvent", "Binary", "DocumentReference", "Subscription", "Task"];
+pub const CAPPED: [&str; 5] = [
+    "AuditEvent",
+    "Binary",
+    "DocumentReference",
+    "Subscription",
+    "Task",
+];
 
 /// The most scopes with filters that count, for one type and interaction.
 const MOST_ALTERNATIVES: usize = 64;

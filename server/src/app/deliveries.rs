@@ -109,8 +109,13 @@ impl App {
         match look {
             Look::Nothing => Ok(Next::Nothing),
             Look::Simply(found, Todo::End) => {
-                self.server_moves(&which.tenant, &found, SubscriptionStatus::Off, Some("it has ended"))
-                    .await
+                self.server_moves(
+                    &which.tenant,
+                    &found,
+                    SubscriptionStatus::Off,
+                    Some("it has ended"),
+                )
+                .await
             }
             Look::Simply(found, Todo::Activate) => {
                 self.server_moves(&which.tenant, &found, SubscriptionStatus::Active, None)
@@ -299,9 +304,10 @@ impl App {
                     return Ok((None, Cuts::none()));
                 }
                 let [chance] = chance;
-                let (course, follows) = found
-                    .course
-                    .failed(subscription.status, &failure, give_up, chance, now);
+                let (course, follows) =
+                    found
+                        .course
+                        .failed(subscription.status, &failure, give_up, chance, now);
                 let first = course.attempts == 1;
                 let after = match follows {
                     AfterFailure::Retry => None,
@@ -428,7 +434,9 @@ fn todo(found: &Attention, cursor: Option<i64>, now: Timestamp) -> Option<Todo> 
                     until: until.min(found.events),
                 });
             }
-            let beat = course.due(subscription, now).filter(|_| subscription.channel.heartbeat.is_some());
+            let beat = course
+                .due(subscription, now)
+                .filter(|_| subscription.channel.heartbeat.is_some());
             beat.is_some_and(|at| at <= now).then_some(Todo::Heartbeat)
         }
         _ => None,

@@ -149,8 +149,13 @@ fn concerned(
         if !focus.as_ref().is_some_and(|known| known.is_of(pending)) {
             *focus = Some(Focus::of(tx, app, pending)?);
         }
-        let Some((Focus { seen: Some((last_updated, index)), .. }, (_, id))) =
-            focus.as_ref().zip(focus_of(event))
+        let Some((
+            Focus {
+                seen: Some((last_updated, index)),
+                ..
+            },
+            (_, id),
+        )) = focus.as_ref().zip(focus_of(event))
         else {
             return Ok(concerned);
         };

@@ -10,6 +10,7 @@ pub mod break_glass;
 pub mod bundle;
 pub mod caps;
 pub mod content;
+pub mod dead_letters;
 pub mod deliveries;
 pub mod documents;
 pub mod effects;

@@ -125,12 +125,9 @@ impl Listener {
         };
         // A deleted resource is within the scopes where it was before.
         let before = match (&version.body[..], reach) {
-            ([], Reach::Within(_)) => read.version(
-                self.scope.tenant(),
-                kind,
-                id,
-                event.version.saturating_sub(1),
-            )?,
+            ([], Reach::Within(_)) => {
+                read.version(self.scope.tenant(), kind, id, event.version.saturating_sub(1))?
+            }
             _ => None,
         };
         let shown = before.as_ref().unwrap_or(&version);

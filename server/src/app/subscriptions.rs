@@ -149,8 +149,7 @@ impl App {
         self.read(move |read| {
             let until = until.unwrap_or(attention.events).min(attention.events);
             let from = from.unwrap_or(1).max(1);
-            let events: Vec<NumberedEvent> =
-                read.events(scope.tenant(), &id, from, until, MOST_EVENTS)?;
+            let events: Vec<NumberedEvent> = read.events(scope.tenant(), &id, from, until, MOST_EVENTS)?;
             let telling = Listener::caller(scope).tell(read, events)?;
             Ok(Recounted { attention, telling })
         })
@@ -184,13 +183,22 @@ fn visible(read: &mut dyn Read, scope: &Scope, id: &SubscriptionId) -> Result<At
     Ok(found)
 }
 
+/// A refusal for how the Subscription stands.
+pub fn cannot_be(text: &str) -> AppError {
+    AppError::new(Class::Conflict, Reason::Invalid, text)
+}
+
 fn gone() -> AppError {
     AppError::new(Class::Gone, Reason::NotFound, "the subscription was deleted")
 }
 
 /// Whether the caller may see the Subscription of this id, a deleted one too.
 pub fn check_visible(read: &mut dyn Read, scope: &Scope, id: &str) -> Result<(), AppError> {
-    match visible(read, scope, &SubscriptionId::parse(id).map_err(|_| AppError::not_found())?) {
+    match visible(
+        read,
+        scope,
+        &SubscriptionId::parse(id).map_err(|_| AppError::not_found())?,
+    ) {
         Err(error) if error.class == Class::Gone => Ok(()),
         answer => answer.map(drop),
     }
@@ -210,7 +218,10 @@ fn create(
         Object::Tenant,
         Event::SubscriptionCreated,
     )?;
-    if !matches!(asked.status, SubscriptionStatus::Requested | SubscriptionStatus::Off) {
+    if !matches!(
+        asked.status,
+        SubscriptionStatus::Requested | SubscriptionStatus::Off
+    ) {
         return Err(AppError::rule(
             "Subscription.status",
             "a new subscription is `requested` (or `off`); only the server makes it `active`",
@@ -503,11 +514,7 @@ fn check_focus(scope: &Scope, criteria: &Criteria) -> Result<(), AppError> {
     Err(scope.denied(action, Event::SubscriptionCreated))
 }
 
-fn check_room(
-    tx: &mut dyn Tx,
-    scope: &Scope,
-    settings: &SubscriptionSettings,
-) -> Result<(), AppError> {
+fn check_room(tx: &mut dyn Tx, scope: &Scope, settings: &SubscriptionSettings) -> Result<(), AppError> {
     let creator = scope.caller.principal.actor.as_str();
     let (all, own) = tx.count_subscriptions(scope.tenant(), creator)?;
     let most = if own >= settings.most_of_one {
@@ -579,18 +586,28 @@ fn redact(resource: &mut Resource) {
         .and_then(|channel| channel.get_mut("header"))
         .and_then(Value::as_array_mut);
     for line in lines.into_iter().flatten() {
-        let name = line.as_str().and_then(|line| line.split(':').next()).unwrap_or_default();
+        let name = line
+            .as_str()
+            .and_then(|line| line.split(':').next())
+            .unwrap_or_default();
         *line = json!(format!("{}: {REDACTED}", name.trim()));
     }
 }
 
 fn is_redacted(line: &str) -> bool {
-    line.split_once(':').is_some_and(|(_, value)| value.trim() == REDACTED)
+    line.split_once(':')
+        .is_some_and(|(_, value)| value.trim() == REDACTED)
 }
 
 /// The lines with the values that redacted ones stand for: each that of the same name, in their order.
 fn with_kept_values(lines: &[String], kept: &[String]) -> Result<Vec<String>, AppError> {
-    let name_of = |line: &str| line.split(':').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let name_of = |line: &str| {
+        line.split(':')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase()
+    };
     let mut used = vec![false; kept.len()];
     lines
         .iter()
@@ -677,7 +694,9 @@ fn open_secrets(
                 Reason::StorageUnavailable,
                 "an internal error; nothing was changed, tell support the correlation id",
             )
-            .because("the secrets of a subscription can't be opened: `subscriptions.key` is another than before")
+            .because(
+                "the secrets of a subscription can't be opened: `subscriptions.key` is another than before",
+            )
         })
 }
 
@@ -701,6 +720,9 @@ impl App {
         use base64::Engine as _;
         let mut bytes = [0_u8; 32];
         self.entropy.fill(&mut bytes);
-        format!("whsec_{}", base64::engine::general_purpose::STANDARD.encode(bytes))
+        format!(
+            "whsec_{}",
+            base64::engine::general_purpose::STANDARD.encode(bytes)
+        )
     }
 }

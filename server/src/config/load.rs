@@ -18,8 +18,18 @@ use super::{Admin, Blobs, Config, ConfigError, Database, Limits, Log, LogFormat,
 const ENV_PREFIX: &str = "HANDOFF__";
 /// The sections, for those who mistype one.
 const SECTIONS: [&str; 12] = [
-    "server", "admin", "database", "blobs", "issuers", "policies", "limits", "timeouts", "clients",
-    "sessions", "subscriptions", "log",
+    "server",
+    "admin",
+    "database",
+    "blobs",
+    "issuers",
+    "policies",
+    "limits",
+    "timeouts",
+    "clients",
+    "sessions",
+    "subscriptions",
+    "log",
 ];
 
 /// The configuration of `file`, if one is given, and of the environment, which has the last word.

@@ -57,7 +57,10 @@ impl Default for Subscriptions {
 impl Subscriptions {
     /// The keys, decoded.
     pub fn vault_keys(&self) -> Vec<VaultKey> {
-        self.keys.iter().filter_map(|text| decode(text.expose_secret())).collect()
+        self.keys
+            .iter()
+            .filter_map(|text| decode(text.expose_secret()))
+            .collect()
     }
 }
 
@@ -142,7 +145,11 @@ pub(super) fn show(subscriptions: &Subscriptions) -> Vec<(&'static str, Value)> 
     for (name, _) in names.iter().zip(&subscriptions.keys) {
         entries.push((*name, text(&"(hidden)")));
     }
-    let networks = subscriptions.allowed_networks.iter().map(|one| text(one)).collect();
+    let networks = subscriptions
+        .allowed_networks
+        .iter()
+        .map(|one| text(one))
+        .collect();
     entries.push(("allowed_networks", Value::Array(networks)));
     if let Some(path) = &subscriptions.ca_file {
         entries.push(("ca_file", text(&path.display())));

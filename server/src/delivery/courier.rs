@@ -10,7 +10,7 @@ use handoff_outbound::signing::{SigningSecret, headers};
 
 use crate::app::Settings;
 use crate::app::deliveries::{Notice, Sending};
-use crate::fhir::notification::{Notification, NoticeKind};
+use crate::fhir::notification::{NoticeKind, Notification};
 use crate::telemetry::notifications as metrics;
 
 /// Sends notifications.
@@ -54,9 +54,7 @@ impl Courier {
                 (OutboundMethod::Put, url, told.body.clone())
             }
             // Base R4 has no form for a handshake: that the endpoint answers is all there is to see.
-            (Payload::Bare | Payload::Resource, ..) => {
-                (OutboundMethod::Post, endpoint.clone(), Vec::new())
-            }
+            (Payload::Bare | Payload::Resource, ..) => (OutboundMethod::Post, endpoint.clone(), Vec::new()),
             (Payload::Empty | Payload::IdOnly | Payload::FullResource, ..) => {
                 (OutboundMethod::Post, endpoint.clone(), self.bundle(notice))
             }
@@ -97,7 +95,10 @@ impl Courier {
             Sending::Events => (NoticeKind::Event, SubscriptionStatus::Active),
         };
         // Of an event, when it happened: a notification is repeated byte by byte.
-        let at = notice.told.last().map_or_else(|| self.clock.now(), |told| told.event.at);
+        let at = notice
+            .told
+            .last()
+            .map_or_else(|| self.clock.now(), |told| told.event.at);
         Notification {
             base: &self.settings.fhir_base(&notice.tenant),
             subscription,

@@ -178,7 +178,9 @@ impl Deliveries {
                 Some(at) if Instant::now().duration_since(at) < OTHERS_LATELY => OTHERS_SOON,
                 _ => Duration::from_millis(100),
             };
-            let news = timeout(patience, self.app.store.await_outbox()).await.unwrap_or(false);
+            let news = timeout(patience, self.app.store.await_outbox())
+                .await
+                .unwrap_or(false);
             let now = Instant::now();
             if asked.is_none_or(|at: Instant| now.duration_since(at) >= RENEWED_EVERY) {
                 asked = Some(now);

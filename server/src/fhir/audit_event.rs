@@ -56,18 +56,16 @@ const fn security(action: &'static str) -> Shape {
 
 const fn shape(event: Event) -> Shape {
     match event {
-        Event::TaskCreated
-        | Event::DocumentCreated
-        | Event::BinaryCreated
-        | Event::SubscriptionCreated => rest("create", "C"),
+        Event::TaskCreated | Event::DocumentCreated | Event::BinaryCreated | Event::SubscriptionCreated => {
+            rest("create", "C")
+        }
         Event::TaskUpdated
         | Event::DocumentUpdated
         | Event::DocumentSuperseded
         | Event::SubscriptionUpdated => rest("update", "U"),
-        Event::TaskDeleted
-        | Event::DocumentDeleted
-        | Event::BinaryDeleted
-        | Event::SubscriptionDeleted => rest("delete", "D"),
+        Event::TaskDeleted | Event::DocumentDeleted | Event::BinaryDeleted | Event::SubscriptionDeleted => {
+            rest("delete", "D")
+        }
         // References to patients' Tasks have left, or would have.
         Event::SubscriptionDelivered | Event::SubscriptionFailed => Shape {
             kind: (DCM, "110106"),

@@ -70,7 +70,11 @@ impl Notification<'_> {
     /// The Bundle.
     pub fn bundle(&self) -> Vec<u8> {
         let size: usize = match self.payload {
-            Payload::FullResource => self.told.iter().map(|told| told.body.len().saturating_add(300)).sum(),
+            Payload::FullResource => self
+                .told
+                .iter()
+                .map(|told| told.body.len().saturating_add(300))
+                .sum(),
             _ => self.told.len().saturating_mul(300),
         };
         let mut bundle = BundleWriter::new("history", self.at, size.saturating_add(2_000));
@@ -111,10 +115,8 @@ impl Notification<'_> {
     /// The status as Parameters.
     pub fn parameters(&self) -> Value {
         let reference = |to: String| json!({ "reference": to });
-        let mut list = vec![
-            json!({"name": "subscription", "valueReference":
-                reference(format!("{}Subscription/{}", self.base, self.subscription.id))}),
-        ];
+        let mut list = vec![json!({"name": "subscription", "valueReference":
+                reference(format!("{}Subscription/{}", self.base, self.subscription.id))})];
         if let Trigger::Topic(topic) = self.subscription.criteria.trigger
             && self.payload != Payload::Empty
         {
@@ -122,9 +124,7 @@ impl Notification<'_> {
         }
         list.push(json!({"name": "status", "valueCode": self.status.as_str()}));
         list.push(json!({"name": "type", "valueCode": self.kind.code()}));
-        list.push(
-            json!({"name": "events-since-subscription-start", "valueString": self.events.to_string()}),
-        );
+        list.push(json!({"name": "events-since-subscription-start", "valueString": self.events.to_string()}));
         for told in self.told {
             list.push(self.event(told));
         }

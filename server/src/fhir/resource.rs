@@ -399,11 +399,7 @@ pub fn pairs_of(encoded: &[u8]) -> Vec<(String, String)> {
     url::form_urlencoded::parse(encoded).into_owned().collect()
 }
 
-fn subscription_asked(
-    state: &HttpState,
-    caller: &Caller,
-    resource: Resource,
-) -> Result<AskedFor, AppError> {
+fn subscription_asked(state: &HttpState, caller: &Caller, resource: Resource) -> Result<AskedFor, AppError> {
     let base = state.app.settings.fhir_base(caller.tenant());
     asked_for(resource, &base, state.app.outbound.as_ref())
 }

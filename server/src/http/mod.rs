@@ -8,6 +8,7 @@ pub mod body;
 pub mod break_glass;
 pub mod connection;
 pub mod cors;
+pub mod dead_letters;
 pub mod discovery;
 pub mod pages;
 pub mod redemptions;
@@ -78,5 +79,6 @@ fn routes(cfg: &mut web::ServiceConfig, origins: &[String]) {
     cfg.configure(|cfg| redemptions::routes(cfg, origins));
     // For operators' own tools, for no app.
     cfg.configure(revocations::routes);
+    cfg.configure(dead_letters::routes);
     cfg.configure(|cfg| crate::fhir::routes(cfg, origins));
 }

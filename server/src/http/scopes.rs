@@ -68,6 +68,7 @@ fn within(scope: &SmartScope, kind: &str, principal: &Principal, base: &str) -> 
         filters.extend(search::constraints(kind, &scope.constraints, base)?);
     }
     // The audit is of everybody, and a Subscription of no patient.
-    let is_of_patients = !matches!(kind, "AuditEvent") && (kind != "Subscription" || scope.level != Level::Patient);
+    let is_of_patients =
+        !matches!(kind, "AuditEvent") && (kind != "Subscription" || scope.level != Level::Patient);
     (is_of_patients || filters.is_empty()).then_some(filters)
 }

@@ -102,6 +102,11 @@ pub(super) fn write(out: &mut String) -> fmt::Result {
     count = count.saturating_add(DELAYS.last().map_or(0, |last| last.load(Ordering::Relaxed)));
     writeln!(out, "{name}_bucket{{le=\"+Inf\"}} {count}")?;
     let sum = Span(i64::try_from(DELAY_SUM.load(Ordering::Relaxed)).unwrap_or(i64::MAX));
-    writeln!(out, "{name}_sum {}.{:06}", sum.whole_seconds(), sum.0.rem_euclid(1_000_000))?;
+    writeln!(
+        out,
+        "{name}_sum {}.{:06}",
+        sum.whole_seconds(),
+        sum.0.rem_euclid(1_000_000)
+    )?;
     writeln!(out, "{name}_count {count}")
 }

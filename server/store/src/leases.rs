@@ -117,16 +117,15 @@ pub(crate) fn take_shards(
         .checked_div(alive.max(1))
         .unwrap_or(1);
     let share = usize::try_from(share).unwrap_or(1);
-    let rows: Vec<(String, String, bool)> = Statement::<(Text, Text, Bool)>::new(
-        "SELECT name, process, until <= ",
-    )
-    .sql(clock)
-    .sql(" FROM leases WHERE name LIKE ")
-    .bind(format!("{SHARD}%"))
-    .sql(" ORDER BY name")
-    .sql(connection.holding(Hold::Exclusive))
-    .load(connection)
-    .or_refused()?;
+    let rows: Vec<(String, String, bool)> =
+        Statement::<(Text, Text, Bool)>::new("SELECT name, process, until <= ")
+            .sql(clock)
+            .sql(" FROM leases WHERE name LIKE ")
+            .bind(format!("{SHARD}%"))
+            .sql(" ORDER BY name")
+            .sql(connection.holding(Hold::Exclusive))
+            .load(connection)
+            .or_refused()?;
     let (mut ours, mut free, mut missing) = (Vec::new(), Vec::new(), Vec::new());
     for shard in 0..SHARDS {
         let name = shard_name(shard);

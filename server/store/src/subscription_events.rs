@@ -35,7 +35,9 @@ static EVENTS: Table = Table {
 /// An event's columns, wherever they are read from.
 type EventRow = (String, String, i64, String, Option<String>, String, i64);
 
-fn event_of((topic, focus, version, change, grant, correlation, at): EventRow) -> Result<TopicEvent, StoreError> {
+fn event_of(
+    (topic, focus, version, change, grant, correlation, at): EventRow,
+) -> Result<TopicEvent, StoreError> {
     Ok(TopicEvent {
         topic: Topic::parse(&topic).ok_or_else(|| unreadable("event"))?,
         focus,
@@ -99,8 +101,28 @@ pub(crate) fn has_pending(connection: &mut AnyConnection) -> Result<bool, StoreE
 /// The first of those, held. Rows of one Task are visible in the order in which they were committed, whatever the
 /// order of their sequence numbers among others: whoever wrote a later one waited for the lock of its Task.
 pub(crate) fn take_pending(unit: &mut Unit<'_>, limit: u32) -> Result<Vec<Pending>, StoreError> {
-    type Row = (Text, BigInt, Text, Text, BigInt, Text, Nullable<Text>, Text, BigInt);
-    type Read = (String, i64, String, String, i64, String, Option<String>, String, i64);
+    type Row = (
+        Text,
+        BigInt,
+        Text,
+        Text,
+        BigInt,
+        Text,
+        Nullable<Text>,
+        Text,
+        BigInt,
+    );
+    type Read = (
+        String,
+        i64,
+        String,
+        String,
+        i64,
+        String,
+        Option<String>,
+        String,
+        i64,
+    );
     unit.settle_tables(&["outbox"])?;
     let rows: Vec<Read> = Statement::<Row>::new(
         "SELECT tenant, sequence, topic, focus, version, change, grant_id, correlation, at FROM outbox \
@@ -111,13 +133,15 @@ pub(crate) fn take_pending(unit: &mut Unit<'_>, limit: u32) -> Result<Vec<Pendin
     .load(unit.connection)
     .or_refused()?;
     rows.into_iter()
-        .map(|(tenant, sequence, topic, focus, version, change, grant, correlation, at)| {
-            Ok(Pending {
-                tenant: TenantId::parse(tenant).map_err(|_| unreadable("event"))?,
-                sequence,
-                event: event_of((topic, focus, version, change, grant, correlation, at))?,
-            })
-        })
+        .map(
+            |(tenant, sequence, topic, focus, version, change, grant, correlation, at)| {
+                Ok(Pending {
+                    tenant: TenantId::parse(tenant).map_err(|_| unreadable("event"))?,
+                    sequence,
+                    event: event_of((topic, focus, version, change, grant, correlation, at))?,
+                })
+            },
+        )
         .collect()
 }
 

@@ -87,45 +87,77 @@ fn state(subscription: &Subscription) -> Result<String, StoreError> {
         .map_err(|_| StoreError::Broken("a subscription can't be stored".to_owned()))
 }
 
+/// A Subscription's columns with those of all that belongs to it.
+type Whole = (String, Vec<u8>, i64, CourseRow);
+
+fn whole((state, sealed, events, course): Whole) -> Result<Attention, StoreError> {
+    Ok(Attention {
+        subscription: parse(&state)?,
+        events,
+        course: course.into(),
+        sealed,
+    })
+}
+
+/// Subscriptions with all that belongs to them.
+macro_rules! wholes {
+    () => {
+        subscriptions::table
+            .inner_join(
+                counts::table.on(counts::tenant
+                    .eq(subscriptions::tenant)
+                    .and(counts::subscription.eq(subscriptions::id))),
+            )
+            .inner_join(
+                courses::table.on(courses::tenant
+                    .eq(subscriptions::tenant)
+                    .and(courses::subscription.eq(subscriptions::id))),
+            )
+            .select((
+                subscriptions::state,
+                subscriptions::sealed,
+                counts::events,
+                CourseRow::as_select(),
+            ))
+    };
+}
+
 /// A Subscription with all that belongs to it, a deleted one too.
 pub(crate) fn subscription(
     connection: &mut AnyConnection,
     tenant: &TenantId,
     id: &SubscriptionId,
 ) -> Result<Option<Attention>, StoreError> {
-    let key = (tenant.as_str(), id.as_str());
-    let found: Option<(String, Vec<u8>, i64, CourseRow)> = subscriptions::table
-        .inner_join(
-            counts::table.on(counts::tenant
-                .eq(subscriptions::tenant)
-                .and(counts::subscription.eq(subscriptions::id))),
-        )
-        .inner_join(
-            courses::table.on(courses::tenant
-                .eq(subscriptions::tenant)
-                .and(courses::subscription.eq(subscriptions::id))),
-        )
-        .filter(subscriptions::tenant.eq(key.0))
-        .filter(subscriptions::id.eq(key.1))
-        .select((
-            subscriptions::state,
-            subscriptions::sealed,
-            counts::events,
-            CourseRow::as_select(),
-        ))
-        .first(connection)
+    wholes!()
+        .filter(subscriptions::tenant.eq(tenant.as_str()))
+        .filter(subscriptions::id.eq(id.as_str()))
+        .first::<Whole>(connection)
         .optional()
-        .or_refused()?;
-    found
-        .map(|(state, sealed, events, course)| {
-            Ok(Attention {
-                subscription: parse(&state)?,
-                events,
-                course: course.into(),
-                sealed,
-            })
-        })
+        .or_refused()?
+        .map(whole)
         .transpose()
+}
+
+/// Those that fail, or are in error with events that were not delivered; longest failing first.
+pub(crate) fn undelivered(
+    connection: &mut AnyConnection,
+    tenant: &TenantId,
+    limit: u32,
+) -> Result<Vec<Attention>, StoreError> {
+    let is_lost = subscriptions::status
+        .eq(SubscriptionStatus::Error.as_str())
+        .and(counts::events.gt(courses::delivered));
+    wholes!()
+        .filter(subscriptions::tenant.eq(tenant.as_str()))
+        .filter(subscriptions::deleted.eq(false))
+        .filter(courses::failing_since.is_not_null().or(is_lost))
+        .order((courses::failing_since, subscriptions::id))
+        .limit(i64::from(limit))
+        .load::<Whole>(connection)
+        .or_refused()?
+        .into_iter()
+        .map(whole)
+        .collect()
 }
 
 /// How many there are that are not off: of all, and of one creator.
@@ -134,14 +166,13 @@ pub(crate) fn count(
     tenant: &TenantId,
     creator: &str,
 ) -> Result<(u64, u64), StoreError> {
-    let (all, own): (i64, i64) = Statement::<(BigInt, BigInt)>::new(
-        "SELECT count(*), count(CASE WHEN created_by = ",
-    )
-    .bind(creator)
-    .sql(" THEN 1 END) FROM subscriptions WHERE NOT deleted AND status <> 'off' AND tenant = ")
-    .bind(tenant.as_str())
-    .get_result(connection)
-    .or_refused()?;
+    let (all, own): (i64, i64) =
+        Statement::<(BigInt, BigInt)>::new("SELECT count(*), count(CASE WHEN created_by = ")
+            .bind(creator)
+            .sql(" THEN 1 END) FROM subscriptions WHERE NOT deleted AND status <> 'off' AND tenant = ")
+            .bind(tenant.as_str())
+            .get_result(connection)
+            .or_refused()?;
     Ok((u64::try_from(all).unwrap_or(0), u64::try_from(own).unwrap_or(0)))
 }
 

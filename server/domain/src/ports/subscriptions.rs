@@ -72,6 +72,10 @@ pub trait ReadSubscriptions {
         limit: u32,
     ) -> Result<Vec<Due>, StoreError>;
 
+    /// Subscriptions of a tenant that have failed since some time, or are in error with events that were not delivered;
+    /// longest failing first, at most `limit`.
+    fn undelivered(&mut self, tenant: &TenantId, limit: u32) -> Result<Vec<Attention>, StoreError>;
+
     /// Whether the outbox holds events that no subscription was given yet.
     fn has_pending(&mut self) -> Result<bool, StoreError>;
 }

@@ -66,7 +66,14 @@ pub fn asked_for(resource: Resource, base: &str, outbound: &dyn Outbound) -> Res
         parsed
     });
     if let Some(criteria) = &criteria {
-        check_combination(criteria, route.as_ref(), payload, media_type.is_some(), heartbeat, &mut problems);
+        check_combination(
+            criteria,
+            route.as_ref(),
+            payload,
+            media_type.is_some(),
+            heartbeat,
+            &mut problems,
+        );
         if matches!(route, Some(Route::WebSocket)) && !headers.is_empty() {
             problems.refuse("Subscription.channel.header", "a web socket has no headers");
         }
@@ -124,15 +131,27 @@ fn extensions(element: Option<&Value>) -> impl Iterator<Item = (&str, &Value)> {
 fn refuse_foreign_extensions(value: &Value, problems: &mut Problems) {
     let channel = value.get("channel").unwrap_or(&Value::Null);
     let known: [(&str, Option<&Value>, &[&str]); 5] = [
-        ("Subscription.criteria", value.get("_criteria"), &["backport-filter-criteria"]),
+        (
+            "Subscription.criteria",
+            value.get("_criteria"),
+            &["backport-filter-criteria"],
+        ),
         (
             "Subscription.channel",
             Some(channel),
-            &["backport-heartbeat-period", "backport-timeout", "backport-max-count"],
+            &[
+                "backport-heartbeat-period",
+                "backport-timeout",
+                "backport-max-count",
+            ],
         ),
         ("Subscription.channel.type", channel.get("_type"), &[]),
         ("Subscription.channel.endpoint", channel.get("_endpoint"), &[]),
-        ("Subscription.channel.payload", channel.get("_payload"), &["backport-payload-content"]),
+        (
+            "Subscription.channel.payload",
+            channel.get("_payload"),
+            &["backport-payload-content"],
+        ),
     ];
     for (place, element, known) in known {
         for (url, _) in extensions(element) {
@@ -164,7 +183,10 @@ fn refuse_foreign_extensions(value: &Value, problems: &mut Problems) {
         .filter_map(|path| value.pointer(path))
         .any(|element| element.get("modifierExtension").is_some())
     {
-        problems.refuse("Subscription.modifierExtension", "no modifier extension is supported here");
+        problems.refuse(
+            "Subscription.modifierExtension",
+            "no modifier extension is supported here",
+        );
     }
 }
 
@@ -182,7 +204,10 @@ fn payload_of(channel: &Value, problems: &mut Problems) -> Option<Payload> {
         .and_then(Value::as_str)
         .and_then(Payload::parse_content);
     if payload.is_none() {
-        problems.refuse(place, "`backport-payload-content` is `empty`, `id-only` or `full-resource`");
+        problems.refuse(
+            place,
+            "`backport-payload-content` is `empty`, `id-only` or `full-resource`",
+        );
     }
     payload
 }
@@ -213,7 +238,10 @@ fn criteria_of(
                 .iter()
                 .map(|kind| format!("`{TOPIC}{}`", kind.topic.as_str()))
                 .collect();
-            problems.refuse(place, format!("no topic of this server; known are {}", known.join(", ")));
+            problems.refuse(
+                place,
+                format!("no topic of this server; known are {}", known.join(", ")),
+            );
             return None;
         };
         if payload.is_none() {
@@ -335,12 +363,18 @@ fn route_of(channel: &Value, outbound: &dyn Outbound, problems: &mut Problems) -
         }
         Some("websocket") => {
             if endpoint.is_some() {
-                problems.refuse(place, "a web socket has no endpoint: the subscriber connects to this server");
+                problems.refuse(
+                    place,
+                    "a web socket has no endpoint: the subscriber connects to this server",
+                );
             }
             Some(Route::WebSocket)
         }
         _ => {
-            problems.refuse("Subscription.channel.type", "the channels are `rest-hook` and `websocket`");
+            problems.refuse(
+                "Subscription.channel.type",
+                "the channels are `rest-hook` and `websocket`",
+            );
             None
         }
     }

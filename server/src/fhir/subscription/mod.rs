@@ -11,7 +11,7 @@ use serde::Deserialize;
 pub use asked::asked_for;
 
 use super::negotiate::{check_accept, check_content_type};
-use super::notification::{Notification, NoticeKind, status_url};
+use super::notification::{NoticeKind, Notification, status_url};
 use super::operation::read_parameters;
 use super::resource::pairs_of;
 use super::search::answer::{BundleWriter, MATCHED};
@@ -87,7 +87,11 @@ async fn asked(
 
 /// A parameter's name, where it is one of the operation's: what is sent is not said again.
 fn shown<'a>(name: &'a str, known: &[&str]) -> &'a str {
-    if known.contains(&name) { name } else { "a parameter" }
+    if known.contains(&name) {
+        name
+    } else {
+        "a parameter"
+    }
 }
 
 async fn status_of_one(
@@ -129,8 +133,13 @@ async fn status_of_many(state: State, request: HttpRequest, payload: web::Payloa
             filters.push(Filter::Id(ids));
         }
         if !statuses.is_empty() {
-            if statuses.iter().any(|code| SubscriptionStatus::parse(code).is_none()) {
-                return Err(AppError::bad("`status` is `requested`, `active`, `error` or `off`"));
+            if statuses
+                .iter()
+                .any(|code| SubscriptionStatus::parse(code).is_none())
+            {
+                return Err(AppError::bad(
+                    "`status` is `requested`, `active`, `error` or `off`",
+                ));
             }
             filters.push(Filter::Token {
                 name: "status".to_owned(),
@@ -176,9 +185,15 @@ fn searchset(state: &HttpState, caller: &Caller, all: &[Attention]) -> Vec<u8> {
     let mut bundle = BundleWriter::new("searchset", caller.context.now, all.len().saturating_mul(600));
     bundle.total(u64::try_from(all.len()).unwrap_or(u64::MAX));
     for found in all {
-        let status = notification(&base, found, NoticeKind::QueryStatus, &[], found.subscription.channel.payload)
-            .parameters()
-            .to_string();
+        let status = notification(
+            &base,
+            found,
+            NoticeKind::QueryStatus,
+            &[],
+            found.subscription.channel.payload,
+        )
+        .parameters()
+        .to_string();
         let url = status_url(&base, &found.subscription.id);
         bundle.entry(&url, status.as_bytes(), MATCHED);
     }
@@ -236,9 +251,8 @@ async fn events(
         };
         let content = value("content")?
             .map(|code| {
-                Payload::parse_content(code).ok_or_else(|| {
-                    AppError::bad("`content` is `empty`, `id-only` or `full-resource`")
-                })
+                Payload::parse_content(code)
+                    .ok_or_else(|| AppError::bad("`content` is `empty`, `id-only` or `full-resource`"))
             })
             .transpose()?;
         let id = SubscriptionId::parse(ids.id.as_str()).map_err(|_| AppError::not_found())?;
@@ -247,7 +261,11 @@ async fn events(
             .subscription_events(&caller, id, number(names[0])?, number(names[1])?)
             .await?;
         let own = recounted.attention.subscription.channel.payload;
-        let payload = content.unwrap_or(if own.content().is_some() { own } else { Payload::IdOnly });
+        let payload = content.unwrap_or(if own.content().is_some() {
+            own
+        } else {
+            Payload::IdOnly
+        });
         let base = state.app.settings.fhir_base(caller.tenant());
         let told = &recounted.telling.told;
         Ok(notification(&base, &recounted.attention, NoticeKind::QueryEvent, told, payload).bundle())

@@ -20,6 +20,8 @@ reads! { ReadSubscriptions for Reader<'_>, Unit<'_>:
         = events::events, of ["subscription_events"];
     due_subscriptions(shards: &[u8], now: Timestamp, limit: u32) -> Vec<Due>
         = subscriptions::due, of ["subscription_counts", "subscription_courses"];
+    undelivered(tenant: &TenantId, limit: u32) -> Vec<Attention>
+        = subscriptions::undelivered, of ["subscriptions", "subscription_counts", "subscription_courses"];
     has_pending() -> bool = events::has_pending, of ["outbox"];
 }
 

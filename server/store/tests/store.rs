@@ -31,5 +31,7 @@ mod search;
 mod sessions;
 #[path = "store/standing.rs"]
 mod standing;
+#[path = "store/subscriptions.rs"]
+mod subscriptions;
 #[path = "store/tasks.rs"]
 mod tasks;

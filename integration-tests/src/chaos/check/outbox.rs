@@ -1,7 +1,7 @@
 //! Every committed change has its outbox rows exactly once: none is missing, none is doubled, none tells of what did
 //! not happen.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{DOCUMENT, Findings, Known, Rule, TASK};
 use crate::chaos::snapshot::{AuditRow, VersionRow};
@@ -10,6 +10,7 @@ type Told<'a> = HashMap<(&'a str, String, i64, &'a str), i64>;
 
 pub(super) fn check(known: &Known<'_>, findings: &mut Findings) {
     check_tasks_and_documents(known, findings);
+    check_versions(known, findings);
     check_grants(known, findings);
     check_redemptions(known, findings);
 }
@@ -85,6 +86,38 @@ fn check_tasks_and_documents(known: &Known<'_>, findings: &mut Findings) {
                 row.change.as_str(),
             );
             *told.entry(key).or_default() += 1;
+        }
+    }
+    compare(wanted, told, findings);
+}
+
+/// Every version is told of once to those whose criteria are about versions: of a Task by its new status, where it has one.
+fn check_versions(known: &Known<'_>, findings: &mut Findings) {
+    let by_status: HashSet<(&str, i64)> = known
+        .store
+        .outbox
+        .iter()
+        .filter(|row| row.topic == "task-status-changed")
+        .map(|row| (row.focus.as_str(), row.version))
+        .collect();
+    let mut wanted: HashMap<(&str, String, i64), i64> = HashMap::new();
+    for head in &known.store.heads {
+        let (kind, topic) = match head.kind.as_str() {
+            TASK => (TASK, "task-version"),
+            DOCUMENT => (DOCUMENT, "document-version"),
+            _ => continue,
+        };
+        let focus = format!("{kind}/{}", head.id);
+        for version in known.versions(kind, &head.id).iter().filter(|v| !v.is_deleted) {
+            if !by_status.contains(&(focus.as_str(), version.version)) {
+                wanted.insert((topic, focus.clone(), version.version), 1);
+            }
+        }
+    }
+    let mut told: HashMap<(&str, String, i64), i64> = HashMap::new();
+    for row in &known.store.outbox {
+        if let topic @ ("task-version" | "document-version") = row.topic.as_str() {
+            *told.entry((topic, row.focus.clone(), row.version)).or_default() += 1;
         }
     }
     compare(wanted, told, findings);

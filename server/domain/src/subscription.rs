@@ -49,11 +49,6 @@ impl SubscriptionStatus {
             .into_iter()
             .find(|status| status.as_str() == code)
     }
-
-    /// Whether events are counted: also while the subscriber can't be reached (Backport, errors).
-    pub const fn counts(self) -> bool {
-        matches!(self, Self::Active | Self::Error)
-    }
 }
 
 /// What a topic is about and what it can be filtered by, beyond the search parameters of its resource.
@@ -255,8 +250,39 @@ pub struct Subscription {
     pub end: Option<Timestamp>,
     /// The version in which criteria or channel last changed: notifications of one shape are repeated byte by byte.
     pub shape: i64,
+    /// Whether it has been active, or in error, since it was last off.
+    #[serde(default)]
+    pub begun: bool,
     /// Whether it was deleted.
     pub deleted: bool,
+}
+
+impl Subscription {
+    /// Whether events are counted: also while the subscriber can't be reached (Backport, errors), and while it asks to be
+    /// told again and its handshake is to come. Nothing of what it misses meanwhile is lost.
+    pub const fn counts(&self) -> bool {
+        !self.deleted
+            && match self.status {
+                SubscriptionStatus::Active | SubscriptionStatus::Error => true,
+                SubscriptionStatus::Requested => self.begun,
+                SubscriptionStatus::Off => false,
+            }
+    }
+
+    /// Whether it has begun, once it has this status.
+    pub const fn begun_at(&self, status: SubscriptionStatus) -> bool {
+        match status {
+            SubscriptionStatus::Active | SubscriptionStatus::Error => true,
+            SubscriptionStatus::Requested => {
+                self.begun
+                    || matches!(
+                        self.status,
+                        SubscriptionStatus::Active | SubscriptionStatus::Error
+                    )
+            }
+            SubscriptionStatus::Off => false,
+        }
+    }
 }
 
 /// What of a Subscription nobody but its server reads: kept sealed.
@@ -306,7 +332,7 @@ pub struct NumberedEvent {
 pub struct Course {
     /// The number of the last event that was delivered, or withheld.
     pub delivered: i64,
-    /// The last event of the notification that is being tried, where it holds several: it is repeated as it was.
+    /// The last event of the notification that is being tried, where it could hold several: it is repeated as it was.
     pub trying: Option<i64>,
     /// How many attempts have failed in a row.
     pub attempts: u32,
@@ -348,6 +374,7 @@ impl Course {
     pub fn delivered(&self, until: i64, now: Timestamp) -> Self {
         Self {
             delivered: self.delivered.max(until),
+            trying: self.trying.filter(|tried| *tried > until),
             last_sent: Some(now),
             ..Self::default()
         }
@@ -404,6 +431,9 @@ impl Course {
     /// When the subscription wants to be looked at again without any new event.
     pub fn due(&self, subscription: &Subscription, now: Timestamp) -> Option<Timestamp> {
         let heartbeat = || {
+            if !subscription.channel.is_pushed() {
+                return None;
+            }
             let period = Span::seconds(i64::from(subscription.channel.heartbeat?));
             Some(self.last_sent.unwrap_or(now).plus(period))
         };

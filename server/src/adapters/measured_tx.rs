@@ -137,7 +137,7 @@ impl ReadSubscriptions for MeasuredTx<'_> {
         fn subscription(&mut self, tenant: &TenantId, id: &SubscriptionId) -> Result<Option<Attention>, StoreError>;
         fn count_subscriptions(&mut self, tenant: &TenantId, creator: &str) -> Result<(u64, u64), StoreError>;
         fn events(&mut self, tenant: &TenantId, id: &SubscriptionId, from: i64, until: i64, limit: u32) -> Result<Vec<NumberedEvent>, StoreError>;
-        fn due_subscriptions(&mut self, shards: &[u8], now: Timestamp, limit: u32) -> Result<Vec<Due>, StoreError>;
+        fn due_subscriptions(&mut self, shards: &[u8], now: Timestamp, after: Option<&Due>, limit: u32) -> Result<Vec<Due>, StoreError>;
         fn undelivered(&mut self, tenant: &TenantId, limit: u32) -> Result<Vec<Attention>, StoreError>;
         fn has_pending(&mut self) -> Result<bool, StoreError>;
     }
@@ -149,7 +149,8 @@ impl TxSubscriptions for MeasuredTx<'_> {
         fn insert_subscription(&mut self, tenant: &TenantId, subscription: &Subscription, body: &[u8], index: &SearchIndex, sealed: &[u8]) -> Result<(), StoreError>;
         fn update_subscription(&mut self, tenant: &TenantId, subscription: &Subscription, body: &[u8], index: &SearchIndex, sealed: Option<&[u8]>) -> Result<(), StoreError>;
         fn set_course(&mut self, tenant: &TenantId, subscription: &Subscription, course: &Course, now: Timestamp) -> Result<(), StoreError>;
-        fn advance_courses(&mut self, delivered: &[(Due, i64, Option<Timestamp>)], now: Timestamp) -> Result<(), StoreError>;
+        fn advance_courses(&mut self, delivered: &[(Due, i64, Option<Timestamp>)], now: Timestamp) -> Result<Vec<Due>, StoreError>;
+        fn fix_courses(&mut self, tried: &[(Due, i64)]) -> Result<Vec<Due>, StoreError>;
         fn take_pending(&mut self, limit: u32) -> Result<Vec<Pending>, StoreError>;
         fn subscription_revisions(&mut self) -> Result<HashMap<TenantId, i64>, StoreError>;
         fn counting_subscriptions(&mut self, tenant: &TenantId) -> Result<Vec<Subscription>, StoreError>;

@@ -1,19 +1,16 @@
-//! What a subscription is to be told next, and what follows when it was told or could not be. Sends nothing.
+//! What a subscription is to be told next, if anything. Sends nothing; what follows is `delivered`'s.
 
-use handoff_domain::audit::{About, AuditRow, Event, Outcome};
-use handoff_domain::ids::{CorrelationId, TenantId};
-use handoff_domain::ports::{Attention, Due, Kind, Tx};
-use handoff_domain::reason::Reason;
+use handoff_domain::ids::TenantId;
+use handoff_domain::ports::{Attention, Due};
 use handoff_domain::subscription::{
-    AfterFailure, Course, Failure, NumberedEvent, Subscription, SubscriptionSecrets, SubscriptionStatus,
+    Course, Failure, NumberedEvent, Subscription, SubscriptionSecrets, SubscriptionStatus,
 };
 use handoff_domain::time::{Span, Timestamp};
 
 use super::finish::server_itself;
-use super::subscriber::{Telling, Told, focus_of};
+use super::subscriber::{Telling, Told};
 use super::subscriptions::move_on;
-use super::{App, AppError, Cuts, Scope};
-use crate::telemetry::notifications as metrics;
+use super::{App, AppError, Cuts};
 
 /// The most events that one notification holds, whatever its subscriber would take.
 pub const MOST_IN_ONE: u32 = 100;
@@ -46,6 +43,8 @@ pub struct Notice {
     pub withheld: Vec<i64>,
     /// The number of the first event, and of the last; both that of the last one counted where it tells none.
     pub range: (i64, i64),
+    /// How many events had been counted.
+    pub counted: i64,
     /// How far the deliveries were before.
     pub course: Course,
 }
@@ -61,21 +60,13 @@ pub enum Next {
     Send(Box<Notice>),
 }
 
-/// A notification that was taken.
-#[derive(Debug, Clone)]
-pub struct Taken {
-    which: Due,
-    subscription: Subscription,
-    until: i64,
-    /// Whether nothing but how far it is has to be written down.
-    plain: bool,
-    rows: Vec<AuditRow>,
-}
-
-impl Taken {
-    /// Whether nothing but how far its subscription is has to be written down.
-    pub const fn is_plain(&self) -> bool {
-        self.plain
+impl Notice {
+    /// Whether it has to be written down that it is tried, before it is: with more events counted meanwhile, another one
+    /// would be made in its place, and not the same again.
+    pub fn is_to_be_fixed(&self) -> bool {
+        self.sending == Sending::Events
+            && self.subscription.channel.max_count > 1
+            && self.course.trying != Some(self.range.1)
     }
 }
 
@@ -90,7 +81,8 @@ impl App {
                     return Ok(Look::Nothing);
                 };
                 let Some(todo) = todo(&found, cursor, now) else {
-                    return Ok(Look::Nothing);
+                    let looked_for = found.due.is_some_and(|due| due <= now);
+                    return Ok(if looked_for { Look::Rest } else { Look::Nothing });
                 };
                 let Todo::Events { from, until } = todo else {
                     return Ok(Look::Simply(Box::new(found), todo));
@@ -108,6 +100,7 @@ impl App {
             .await?;
         match look {
             Look::Nothing => Ok(Next::Nothing),
+            Look::Rest => self.rest(which).await,
             Look::Simply(found, Todo::End) => {
                 self.server_moves(
                     &which.tenant,
@@ -147,6 +140,7 @@ impl App {
     ) -> Result<Next, AppError> {
         let Attention {
             subscription,
+            events: counted,
             course,
             sealed,
             ..
@@ -167,6 +161,7 @@ impl App {
                 told: Vec::new(),
                 withheld: Vec::new(),
                 range,
+                counted,
                 course,
             };
             self.notice_failed(&notice, &failure).await?;
@@ -180,168 +175,32 @@ impl App {
             told: telling.told,
             withheld: telling.withheld,
             range,
+            counted,
             course,
         };
-        if sending != Sending::Events {
-            return Ok(Next::Send(Box::new(notice)));
-        }
-        if notice.told.is_empty() {
+        if sending == Sending::Events && notice.told.is_empty() {
             // Nothing of it may be told, or it is not kept any more.
             let taken = self.taken(&notice)?;
-            self.record_taken(vec![taken]).await?;
+            self.record_deliveries(vec![taken], Vec::new()).await?;
             return Ok(Next::Again);
-        }
-        if range.1 > range.0 && notice.course.trying != Some(range.1) {
-            // It will be repeated as it is, whatever is added meanwhile.
-            let (app, subscription) = (self.clone(), notice.subscription.clone());
-            let course = Course {
-                trying: Some(range.1),
-                ..notice.course.clone()
-            };
-            self.write(&which.tenant.clone(), {
-                let tenant = which.tenant.clone();
-                move |tx| {
-                    tx.set_course(&tenant, &subscription, &course, app.clock.now())?;
-                    Ok(((), Cuts::none()))
-                }
-            })
-            .await?;
         }
         Ok(Next::Send(Box::new(notice)))
     }
 
-    /// What is to be written down of a notification that was taken.
-    pub fn taken(&self, notice: &Notice) -> Result<Taken, AppError> {
-        let scope = self.scope(&server_itself(self, &notice.tenant)?);
-        let mut rows = Vec::new();
-        for told in &notice.told {
-            rows.push(row_of(&scope, notice, told));
-        }
-        if !notice.withheld.is_empty() {
-            metrics::notifications_withheld(notice.withheld.len());
-            let row = scope
-                .row(Event::SubscriptionFailed, Outcome::Denied, Reason::PolicyDenied)
-                .detail("subscription", notice.subscription.id.as_str())
-                .detail("withheld", ranges(&notice.withheld));
-            rows.push(row);
-        }
-        Ok(Taken {
-            which: Due {
-                tenant: notice.tenant.clone(),
-                id: notice.subscription.id.clone(),
-            },
-            subscription: notice.subscription.clone(),
-            until: notice.range.1,
-            plain: notice.sending == Sending::Events
-                && notice.course.attempts == 0
-                && notice.course.trying.is_none()
-                && notice.range.0 == notice.range.1,
-            rows,
-        })
-    }
-
-    /// Writes down that notifications were taken, all in one transaction.
-    pub async fn record_taken(&self, all: Vec<Taken>) -> Result<(), AppError> {
-        let now = self.clock.now();
-        self.write(&TenantId::default_tenant(), move |tx| {
-            let mut plain = Vec::new();
-            for taken in &all {
-                let due = Course::default()
-                    .delivered(taken.until, now)
-                    .due(&taken.subscription, now);
-                if taken.plain {
-                    plain.push((taken.which.clone(), taken.until, due));
-                }
-                for row in &taken.rows {
-                    tx.record(&taken.which.tenant, row.clone());
-                }
-            }
-            tx.advance_courses(&plain, now)?;
-            for taken in all.iter().filter(|taken| !taken.plain) {
-                settle_taken(tx, taken, now)?;
+    /// What was to be done about it is not to be done any more: it is not to be looked at again for that.
+    async fn rest(&self, which: &Due) -> Result<Next, AppError> {
+        let (due, now) = (which.clone(), self.clock.now());
+        self.write(&which.tenant, move |tx| {
+            tx.lock_subscription(&due.tenant, &due.id)?;
+            if let Some(found) = tx.subscription(&due.tenant, &due.id)?
+                && todo(&found, None, now).is_none()
+            {
+                tx.set_course(&due.tenant, &found.subscription, &found.course, now)?;
             }
             Ok(((), Cuts::none()))
         })
-        .await
-    }
-
-    /// Writes down that a subscription's handshake was answered: it is active from here on.
-    pub async fn handshake_taken(&self, notice: &Notice) -> Result<(), AppError> {
-        let scope = self.scope(&server_itself(self, &notice.tenant)?);
-        let (tenant, subscription) = (notice.tenant.clone(), notice.subscription.clone());
-        let now = self.clock.now();
-        self.write(&notice.tenant, move |tx| {
-            if let Some(after) = move_on(tx, &scope, &subscription, SubscriptionStatus::Active, None)? {
-                let found = tx
-                    .subscription(&tenant, &after.id)?
-                    .ok_or_else(AppError::not_found)?;
-                let course = Course {
-                    trying: found.course.trying,
-                    ..found.course.delivered(found.course.delivered, now)
-                };
-                tx.set_course(&tenant, &after, &course, now)?;
-            }
-            Ok(((), Cuts::none()))
-        })
-        .await
-    }
-
-    /// Writes down that an attempt failed, and what follows: another one, or none.
-    pub async fn notice_failed(&self, notice: &Notice, failure: &Failure) -> Result<(), AppError> {
-        let scope = self.scope(&server_itself(self, &notice.tenant)?);
-        let (tenant, subscription) = (notice.tenant.clone(), notice.subscription.clone());
-        let (failure, give_up) = (failure.clone(), self.settings.subscriptions.give_up_after);
-        let mut chance = [0_u8; 1];
-        self.entropy.fill(&mut chance);
-        let now = self.clock.now();
-        let follows = self
-            .write(&notice.tenant, move |tx| {
-                let Some(found) = tx.subscription(&tenant, &subscription.id)? else {
-                    return Ok((None, Cuts::none()));
-                };
-                if found.subscription.version != subscription.version {
-                    // What failed is not what its subscriber wants by now.
-                    return Ok((None, Cuts::none()));
-                }
-                let [chance] = chance;
-                let (course, follows) =
-                    found
-                        .course
-                        .failed(subscription.status, &failure, give_up, chance, now);
-                let first = course.attempts == 1;
-                let after = match follows {
-                    AfterFailure::Retry => None,
-                    AfterFailure::GiveUp => {
-                        let text = gave_up(&failure.problem, course.attempts);
-                        move_on(tx, &scope, &subscription, SubscriptionStatus::Error, Some(&text))?
-                    }
-                    AfterFailure::Off => {
-                        let text = "the endpoint answered 410: it wants no more";
-                        move_on(tx, &scope, &subscription, SubscriptionStatus::Off, Some(text))?
-                    }
-                };
-                if first || follows != AfterFailure::Retry {
-                    let row = scope
-                        .row(Event::SubscriptionFailed, Outcome::Failed, Reason::Permitted)
-                        .detail("subscription", subscription.id.as_str())
-                        .detail("problem", failure.problem.as_str())
-                        .detail("attempt", course.attempts.to_string());
-                    tx.record(&tenant, row);
-                }
-                tx.set_course(&tenant, after.as_ref().unwrap_or(&subscription), &course, now)?;
-                Ok((Some((follows, course.attempts)), Cuts::none()))
-            })
-            .await?;
-        if let Some((AfterFailure::GiveUp | AfterFailure::Off, attempts)) = follows {
-            metrics::subscription_given_up();
-            tracing::warn!(
-                tenant = %notice.tenant,
-                subscription = %notice.subscription.id,
-                attempts,
-                "a subscription is given up: its subscriber can't be reached, or wants no more"
-            );
-        }
-        Ok(())
+        .await?;
+        Ok(Next::Nothing)
     }
 
     async fn server_moves(
@@ -392,6 +251,8 @@ impl App {
 
 enum Look {
     Nothing,
+    /// Nothing, although its time has come.
+    Rest,
     Simply(Box<Attention>, Todo),
     Events(Box<Attention>, (i64, i64), Telling),
 }
@@ -426,7 +287,7 @@ fn todo(found: &Attention, cursor: Option<i64>, now: Timestamp) -> Option<Todo> 
                 let from = told.saturating_add(1);
                 let most = i64::from(subscription.channel.max_count.clamp(1, MOST_IN_ONE));
                 let until = match course.trying {
-                    Some(until) if until >= from => until,
+                    Some(until) if until >= from && until.saturating_sub(told) <= most => until,
                     _ => told.saturating_add(most),
                 };
                 return Some(Todo::Events {
@@ -443,87 +304,6 @@ fn todo(found: &Attention, cursor: Option<i64>, now: Timestamp) -> Option<Todo> 
     }
 }
 
-fn settle_taken(tx: &mut dyn Tx, taken: &Taken, now: Timestamp) -> Result<(), AppError> {
-    let Due { tenant, id } = &taken.which;
-    let Some(found) = tx.subscription(tenant, id)? else {
-        return Ok(());
-    };
-    let course = found.course.delivered(taken.until, now);
-    tx.set_course(tenant, &found.subscription, &course, now)?;
-    Ok(())
-}
-
 fn numbers(events: &[NumberedEvent]) -> Vec<i64> {
     events.iter().map(|event| event.number).collect()
-}
-
-/// Numbers in ascending order, as `3-7 9`.
-fn ranges(numbers: &[i64]) -> String {
-    let mut found: Vec<(i64, i64)> = Vec::new();
-    for number in numbers {
-        match found.last_mut() {
-            Some((_, last)) if last.saturating_add(1) == *number => *last = *number,
-            _ => found.push((*number, *number)),
-        }
-    }
-    let written: Vec<String> = found
-        .into_iter()
-        .map(|(first, last)| {
-            if first == last {
-                first.to_string()
-            } else {
-                format!("{first}-{last}")
-            }
-        })
-        .collect();
-    written.join(" ")
-}
-
-fn row_of(scope: &Scope, notice: &Notice, told: &Told) -> AuditRow {
-    let event = &told.event;
-    let mut about = About {
-        grant: event.grant.clone(),
-        ..About::default()
-    };
-    match focus_of(event) {
-        Some((Kind::Task, _)) => {
-            about.task = Some(event.focus.clone());
-            about.task_version = Some(event.version);
-        }
-        Some(_) => {
-            about.document = Some(event.focus.clone());
-            about.document_version = Some(event.version);
-        }
-        None => {}
-    }
-    let row = scope
-        .row(Event::SubscriptionDelivered, Outcome::Success, Reason::Permitted)
-        .about(about)
-        .detail("subscription", notice.subscription.id.as_str())
-        .detail("event", told.number.to_string())
-        .detail("topic", event.topic.as_str())
-        .detail("to", notice.subscription.created_by.as_str())
-        .detail("attempt", notice.course.attempts.saturating_add(1).to_string());
-    match CorrelationId::parse(event.correlation.as_str()) {
-        Ok(correlation) => AuditRow { correlation, ..row },
-        Err(_) => row,
-    }
-}
-
-/// What `Subscription.error` says of a subscriber that was given up.
-fn gave_up(problem: &str, attempts: u32) -> String {
-    format!(
-        "given up after {attempts} attempts, the last one: {problem}; events are kept, ask for them again with status `requested`"
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_told_as_ranges() {
-        assert_eq!(ranges(&[1, 2, 3, 5, 7, 8]), "1-3 5 7-8");
-        assert_eq!(ranges(&[]), "");
-    }
 }

@@ -11,7 +11,7 @@ use handoff_domain::subscription::Subscription;
 use handoff_domain::time::Timestamp;
 use handoff_fhir_model::{parse_stored, search_index};
 
-use super::subscriber::{Listener, focus_of};
+use super::subscriber::{Known, Listener, focus_of};
 use super::{App, AppError, Cuts};
 
 /// How many events are given away in one transaction.
@@ -57,12 +57,18 @@ impl Counting {
 
 /// Gives away the first events of the outbox.
 pub async fn run_once(app: &App, counting: &Arc<Mutex<Counting>>) -> Result<FannedOut, AppError> {
-    let (unit, counting) = (app.clone(), Arc::clone(counting));
-    app.write(&TenantId::default_tenant(), move |tx| {
-        let mut counting = counting.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok((give(tx, &unit, &mut counting)?, Cuts::none()))
-    })
-    .await
+    let (unit, known) = (app.clone(), Arc::clone(counting));
+    let done = app
+        .write(&TenantId::default_tenant(), move |tx| {
+            let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            Ok((give(tx, &unit, &mut known)?, Cuts::none()))
+        })
+        .await;
+    if done.is_err() {
+        // On SQLite what was read may have been of others' transactions that were undone with this one.
+        counting.lock().unwrap_or_else(PoisonError::into_inner).0.clear();
+    }
+    done
 }
 
 fn give(tx: &mut dyn Tx, app: &App, counting: &mut Counting) -> Result<FannedOut, AppError> {
@@ -72,10 +78,16 @@ fn give(tx: &mut dyn Tx, app: &App, counting: &mut Counting) -> Result<FannedOut
     }
     let revisions = tx.subscription_revisions()?;
     let mut given: BTreeMap<(TenantId, SubscriptionId), Vec<TopicEvent>> = BTreeMap::new();
-    let mut focus = None;
+    let (mut focus, mut known) = (None, HashMap::new());
     for one in &pending {
         let subscriptions = counting.of(tx, &one.tenant, &revisions)?;
-        for subscription in concerned(tx, app, one, &subscriptions, &mut focus)? {
+        for subscription in concerned(
+            tx,
+            app,
+            one,
+            &subscriptions,
+            (&mut focus, known.entry(one.tenant.clone()).or_default()),
+        )? {
             given
                 .entry((one.tenant.clone(), subscription))
                 .or_default()
@@ -105,12 +117,12 @@ struct Focus {
 
 impl Focus {
     /// The version that shows the change, or the last one before a deletion.
-    fn of(tx: &mut dyn Tx, app: &App, pending: &Pending) -> Result<Self, AppError> {
+    fn of(tx: &mut dyn Tx, app: &App, known: &mut Known, pending: &Pending) -> Result<Self, AppError> {
         let Pending { tenant, event, .. } = pending;
         let mut seen = None;
         if let Some((kind, id)) = focus_of(event) {
             let shown = event.version.saturating_sub(i64::from(event.change == DELETED));
-            if let Some(version) = tx.version(tenant, kind, id, shown)?
+            if let Some(version) = known.version(tx, tenant, kind, id, shown)?
                 && let Ok(resource) = parse_stored(&version.body)
             {
                 let index = search_index(&resource, &app.settings.fhir_base(tenant));
@@ -138,7 +150,7 @@ fn concerned(
     app: &App,
     pending: &Pending,
     subscriptions: &[Subscription],
-    focus: &mut Option<Focus>,
+    (focus, known): (&mut Option<Focus>, &mut Known),
 ) -> Result<Vec<SubscriptionId>, AppError> {
     let event = &pending.event;
     let mut concerned = Vec::new();
@@ -146,8 +158,8 @@ fn concerned(
         if !subscription.criteria.listens_to(event) {
             continue;
         }
-        if !focus.as_ref().is_some_and(|known| known.is_of(pending)) {
-            *focus = Some(Focus::of(tx, app, pending)?);
+        if !focus.as_ref().is_some_and(|focus| focus.is_of(pending)) {
+            *focus = Some(Focus::of(tx, app, known, pending)?);
         }
         let Some((
             Focus {
@@ -164,7 +176,7 @@ fn concerned(
             last_updated: *last_updated,
             index,
         };
-        if subscription.criteria.holds(subject) && may_be_told(tx, app, pending, subscription)? {
+        if subscription.criteria.holds(subject) && may_be_told(tx, app, known, pending, subscription)? {
             concerned.push(subscription.id.clone());
         }
     }
@@ -176,12 +188,13 @@ fn concerned(
 fn may_be_told(
     tx: &mut dyn Tx,
     app: &App,
+    known: &mut Known,
     pending: &Pending,
     subscription: &Subscription,
 ) -> Result<bool, AppError> {
     let listener: Result<Listener, _> = app.listener(&pending.tenant, subscription, None)?;
     match listener {
-        Ok(listener) => Ok(listener.sees(tx, &pending.event)?.is_some()),
+        Ok(listener) => Ok(listener.sees(tx, known, &pending.event)?.is_some()),
         Err(_) => Ok(false),
     }
 }

@@ -11,6 +11,7 @@ pub mod bundle;
 pub mod caps;
 pub mod content;
 pub mod dead_letters;
+pub mod delivered;
 pub mod deliveries;
 pub mod documents;
 pub mod effects;

@@ -1,19 +1,22 @@
 //! By whose rights subscribers are told: those of the token that made the Subscription, as the rules, the blocks and the
 //! issuers stand at the moment of telling. What they have no right to is withheld, and nothing of it is sent.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use handoff_domain::access::{Action, Object, Principal, Relation};
 use handoff_domain::audit::{Agent, Context};
-use handoff_domain::ids::{CorrelationId, TenantId};
+use handoff_domain::ids::{CorrelationId, TaskId, TenantId};
 use handoff_domain::outbox::TopicEvent;
-use handoff_domain::ports::{Kind, Read};
+use handoff_domain::ports::{Kind, Read, Version};
 use handoff_domain::reason::Reason;
 use handoff_domain::scopes::Interaction;
 use handoff_domain::subscription::{NumberedEvent, Subscription};
+use handoff_domain::task::Task;
 
 use super::caps::{Caps, Reach};
 use super::read::check_visible;
+use super::tasks::sees;
 use super::{App, AppError, Caller, Class, Scope};
 
 type CapsOf = dyn Fn(&Principal) -> Caps + Send + Sync;
@@ -59,6 +62,51 @@ pub struct Telling {
     pub withheld: Vec<i64>,
 }
 
+/// What was read for several who are told of the same, in one look at the database: nobody reads it twice.
+#[derive(Default)]
+pub struct Known {
+    tasks: HashMap<TaskId, Option<Task>>,
+    versions: HashMap<(Kind, String, i64), Option<Version>>,
+}
+
+impl Known {
+    /// A Task as it stands, and on the way its newest version, which is mostly the one that is told.
+    fn task(&mut self, read: &mut dyn Read, tenant: &TenantId, id: &str) -> Result<Option<&Task>, AppError> {
+        let Ok(id) = TaskId::parse(id) else {
+            return Ok(None);
+        };
+        if !self.tasks.contains_key(&id) {
+            let found = read.current_task(tenant, &id)?.map(|(task, version)| {
+                let key = (Kind::Task, id.to_string(), version.version);
+                self.versions.insert(key, Some(version));
+                task
+            });
+            self.tasks.insert(id.clone(), found);
+        }
+        Ok(self.tasks.get(&id).and_then(Option::as_ref))
+    }
+
+    /// A version, which never changes.
+    pub fn version(
+        &mut self,
+        read: &mut dyn Read,
+        tenant: &TenantId,
+        kind: Kind,
+        id: &str,
+        version: i64,
+    ) -> Result<Option<&Version>, AppError> {
+        if kind == Kind::Task {
+            self.task(read, tenant, id)?;
+        }
+        let key = (kind, id.to_owned(), version);
+        if !self.versions.contains_key(&key) {
+            let found = read.version(tenant, kind, id, version)?;
+            self.versions.insert(key.clone(), found);
+        }
+        Ok(self.versions.get(&key).and_then(Option::as_ref))
+    }
+}
+
 /// Somebody who is told, with how far the scopes reach.
 pub struct Listener {
     scope: Scope,
@@ -93,9 +141,9 @@ impl Listener {
 
     /// The events, as far as they may be told.
     pub fn tell(&self, read: &mut dyn Read, events: Vec<NumberedEvent>) -> Result<Telling, AppError> {
-        let mut telling = Telling::default();
+        let (mut telling, mut known) = (Telling::default(), Known::default());
         for NumberedEvent { number, event } in events {
-            match self.sees(read, &event)? {
+            match self.sees(read, &mut known, &event)? {
                 Some(body) => telling.told.push(Told { number, event, body }),
                 None => telling.withheld.push(number),
             }
@@ -104,7 +152,12 @@ impl Listener {
     }
 
     /// The version of its focus that shows an event, where it may be seen; nothing else says why not.
-    pub fn sees(&self, read: &mut dyn Read, event: &TopicEvent) -> Result<Option<Vec<u8>>, AppError> {
+    pub fn sees(
+        &self,
+        read: &mut dyn Read,
+        known: &mut Known,
+        event: &TopicEvent,
+    ) -> Result<Option<Vec<u8>>, AppError> {
         let Some((kind, id)) = focus_of(event) else {
             return Ok(None);
         };
@@ -115,24 +168,38 @@ impl Listener {
         let Some(reach) = reach else {
             return Ok(None);
         };
-        match check_visible(read, &self.scope, kind, id) {
-            Ok(()) => {}
-            Err(error) if error.class == Class::NotFound => return Ok(None),
-            Err(error) => return Err(error),
+        let tenant = self.scope.tenant();
+        if kind == Kind::Task {
+            if !known
+                .task(read, tenant, id)?
+                .is_some_and(|task| sees(&self.scope, task))
+            {
+                return Ok(None);
+            }
+        } else {
+            match check_visible(read, &self.scope, kind, id) {
+                Ok(()) => {}
+                Err(error) if error.class == Class::NotFound => return Ok(None),
+                Err(error) => return Err(error),
+            }
         }
-        let Some(version) = read.version(self.scope.tenant(), kind, id, event.version)? else {
+        let Some(version) = known.version(read, tenant, kind, id, event.version)? else {
             return Ok(None);
         };
+        let body = version.body.clone();
         // A deleted resource is within the scopes where it was before.
-        let before = match (&version.body[..], reach) {
-            ([], Reach::Within(_)) => {
-                read.version(self.scope.tenant(), kind, id, event.version.saturating_sub(1))?
-            }
-            _ => None,
+        let shown = if body.is_empty() {
+            event.version.saturating_sub(1)
+        } else {
+            event.version
         };
-        let shown = before.as_ref().unwrap_or(&version);
-        let reached = reach.covers(&self.scope, id, shown.last_updated, &shown.body);
-        Ok(reached.then_some(version.body))
+        let reached = match reach {
+            Reach::All => true,
+            Reach::Within(_) => known
+                .version(read, tenant, kind, id, shown)?
+                .is_some_and(|shown| reach.covers(&self.scope, id, shown.last_updated, &shown.body)),
+        };
+        Ok(reached.then_some(body))
     }
 }
 

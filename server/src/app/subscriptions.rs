@@ -241,6 +241,7 @@ fn create(
         channel: asked.channel.clone(),
         end: asked.end,
         shape: 1,
+        begun: false,
         deleted: false,
     };
     let secrets = SubscriptionSecrets {
@@ -354,6 +355,7 @@ fn update(
         channel: asked.channel.clone(),
         end: asked.end,
         shape: if same_shape { before.shape } else { version },
+        begun: before.begun_at(status),
         ..before.clone()
     };
     let mut resource = written(asked, &subscription);
@@ -381,7 +383,12 @@ fn update(
     let course = if status == before.status && same_shape && status == SubscriptionStatus::Active {
         now.course
     } else {
-        now.course.again()
+        let again = now.course.again();
+        Course {
+            // What was tried in another shape is not repeated in this one.
+            trying: again.trying.filter(|_| same_shape),
+            ..again
+        }
     };
     tx.set_course(scope.tenant(), &subscription, &course, scope.now())?;
     record(tx, scope, Event::SubscriptionUpdated, &subscription);
@@ -415,6 +422,7 @@ fn delete(
         version: before.version.saturating_add(1),
         last_updated: before.last_updated.max(scope.now()),
         status: SubscriptionStatus::Off,
+        begun: false,
         deleted: true,
         ..before
     };
@@ -446,6 +454,7 @@ pub fn move_on(
         version: before.version.saturating_add(1),
         last_updated: before.last_updated.max(scope.now()),
         status: to,
+        begun: before.begun_at(to),
         ..before
     };
     let mut resource = json_edit::open(&current.body)?;

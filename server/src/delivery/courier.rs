@@ -94,11 +94,7 @@ impl Courier {
             Sending::Heartbeat => (NoticeKind::Heartbeat, subscription.status),
             Sending::Events => (NoticeKind::Event, SubscriptionStatus::Active),
         };
-        // Of an event, when it happened: a notification is repeated byte by byte.
-        let at = notice
-            .told
-            .last()
-            .map_or_else(|| self.clock.now(), |told| told.event.at);
+        let at = instant_of(notice);
         Notification {
             base: &self.settings.fhir_base(&notice.tenant),
             subscription,
@@ -119,14 +115,41 @@ fn id_of(notice: &Notice) -> String {
     let (id, shape) = (&notice.subscription.id, notice.subscription.shape);
     let (from, until) = notice.range;
     match notice.sending {
-        Sending::Events => format!("{id}-{shape}-{from}-{until}"),
-        Sending::Handshake => format!("{id}-{}-handshake", notice.subscription.version),
+        Sending::Events => format!("{id}-{shape}-{from}-{until}{}", part_of(notice)),
+        Sending::Handshake => format!("{id}-{}-{until}-handshake", notice.subscription.version),
         Sending::Heartbeat => {
             let since = notice.course.last_sent.map_or(0, |at| at.0);
             format!("{id}-{shape}-{until}-beat-{since}")
         }
     }
     .replace('.', "-")
+}
+
+/// Which of the events of its range a notification tells, where those are not all: what is withheld by now may have been
+/// told before, and other content is never under the same id.
+fn part_of(notice: &Notice) -> String {
+    let (from, until) = notice.range;
+    let all = until.saturating_sub(from).saturating_add(1);
+    if i64::try_from(notice.told.len()) == Ok(all) {
+        return String::new();
+    }
+    let told = notice.told.iter().fold(0_u128, |told, one| {
+        let place = u32::try_from(one.number.saturating_sub(from)).unwrap_or(u32::MAX);
+        told | 1_u128.checked_shl(place).unwrap_or(0)
+    });
+    format!("-{told:x}")
+}
+
+/// When what it tells came to be. That does not change however often it is sent: a notification is repeated byte by byte.
+fn instant_of(notice: &Notice) -> Timestamp {
+    let subscription = &notice.subscription;
+    match (notice.sending, notice.told.last(), notice.course.last_sent) {
+        (Sending::Events, Some(told), _) => told.event.at,
+        (Sending::Heartbeat, _, Some(last)) => last.plus(Span::seconds(i64::from(
+            subscription.channel.heartbeat.unwrap_or(0),
+        ))),
+        _ => subscription.last_updated,
+    }
 }
 
 fn failure(problem: String) -> Failure {

@@ -1,12 +1,15 @@
-//! Writes down what subscribers took: what arrives while one transaction commits goes into the next one together.
+//! Writes down what subscribers took and what they are told next: what arrives while one transaction commits goes into the
+//! next one together.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
+use handoff_domain::ports::Due;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
-use crate::app::App;
-use crate::app::deliveries::Taken;
+use crate::app::delivered::Taken;
+use crate::app::{App, AppError, Class};
 
 /// How many wait to be written at most; who sends more waits.
 const WAITING: usize = 1_024;
@@ -14,9 +17,13 @@ const WAITING: usize = 1_024;
 const TOGETHER: usize = 256;
 /// How long until it is tried again when the database can't be written.
 const PAUSE: Duration = Duration::from_millis(500);
+/// How often one alone is tried that the database refuses for itself.
+const TRIES: u32 = 3;
 
 enum Note {
     Taken(Box<Taken>),
+    /// What is tried next; answered whether that was written.
+    Tried(Due, i64, oneshot::Sender<bool>),
     /// Answered when everything before it is written.
     Flush(oneshot::Sender<()>),
 }
@@ -40,6 +47,14 @@ impl Recorder {
         let _ended = self.0.send(Note::Taken(Box::new(taken))).await;
     }
 
+    /// Writes down that a notification up to event `until` is tried. Answers whether it was written: else somebody else
+    /// tries something, or was there before.
+    pub(super) async fn tried(&self, which: Due, until: i64) -> bool {
+        let (done, written) = oneshot::channel();
+        let sent = self.0.send(Note::Tried(which, until, done)).await;
+        sent.is_ok() && written.await.unwrap_or(false)
+    }
+
     /// Waits until what was noted before is written.
     pub(super) async fn flush(&self) {
         let (done, written) = oneshot::channel();
@@ -52,28 +67,80 @@ impl Recorder {
 async fn write_down(app: App, mut inbox: mpsc::Receiver<Note>) {
     let mut notes = Vec::with_capacity(TOGETHER);
     while inbox.recv_many(&mut notes, TOGETHER).await > 0 {
-        let mut taken = Vec::with_capacity(notes.len());
-        let mut waiting = Vec::new();
+        let (mut taken, mut tried) = (Vec::new(), Vec::new());
+        let (mut asking, mut waiting) = (Vec::new(), Vec::new());
         for note in notes.drain(..) {
             match note {
                 Note::Taken(one) => taken.push(*one),
+                Note::Tried(which, until, done) => {
+                    tried.push((which.clone(), until));
+                    asking.push((which, done));
+                }
                 Note::Flush(done) => waiting.push(done),
             }
         }
-        if !taken.is_empty() {
-            record(&app, &taken).await;
+        let written = if taken.is_empty() && tried.is_empty() {
+            HashSet::new()
+        } else {
+            record(&app, taken, tried).await
+        };
+        // Who waited may have gone.
+        for (which, done) in asking {
+            let _gone = done.send(written.contains(&which));
         }
         for done in waiting {
-            // Who waited may have gone.
             let _gone = done.send(());
         }
     }
 }
 
-/// Until it is written: a subscriber would be told again what is not.
-async fn record(app: &App, taken: &[Taken]) {
-    let mut told = false;
-    while let Err(error) = app.record_taken(taken.to_vec()).await {
+/// Until it is written: a subscriber would be told again what is not. What the database refuses for itself keeps nothing
+/// else from being written.
+async fn record(app: &App, taken: Vec<Taken>, tried: Vec<(Due, i64)>) -> HashSet<Due> {
+    match persistently(app, &taken, &tried, taken.len().saturating_add(tried.len()) > 1).await {
+        Ok(written) => written,
+        Err(_) => {
+            let mut written = HashSet::new();
+            for one in taken {
+                told_of(persistently(app, &[one], &[], false).await, &mut written);
+            }
+            for one in tried {
+                told_of(persistently(app, &[], &[one], false).await, &mut written);
+            }
+            written
+        }
+    }
+}
+
+fn told_of(outcome: Result<HashSet<Due>, AppError>, written: &mut HashSet<Due>) {
+    match outcome {
+        Ok(more) => written.extend(more),
+        Err(error) => {
+            let cause = error.cause.as_deref().unwrap_or(error.reason.as_str());
+            tracing::error!(cause, "a delivery can't be written down, and may be repeated");
+        }
+    }
+}
+
+/// For as long as the database can't be reached. One that is refused for itself is tried a few times, several are not.
+async fn persistently(
+    app: &App,
+    taken: &[Taken],
+    tried: &[(Due, i64)],
+    several: bool,
+) -> Result<HashSet<Due>, AppError> {
+    let (mut told, mut refused) = (false, 0_u32);
+    loop {
+        let error = match app.record_deliveries(taken.to_vec(), tried.to_vec()).await {
+            Ok(written) => return Ok(written.into_iter().collect()),
+            Err(error) => error,
+        };
+        if error.class != Class::Unavailable {
+            refused = refused.saturating_add(1);
+            if several || refused >= TRIES {
+                return Err(error);
+            }
+        }
         if !told {
             told = true;
             let cause = error.cause.as_deref().unwrap_or(error.reason.as_str());

@@ -34,6 +34,8 @@ const SCANNED_AT_MOST: Duration = Duration::from_millis(40);
 const SCAN: u32 = 2_000;
 /// How many notifications are on their way at once, at most.
 const SENDING: usize = 2_000;
+/// How many of them to subscribers that failed last: those that answer wait for none that does not.
+const SENDING_AGAIN: usize = 1_000;
 /// How many subscriptions look into the database at once.
 const LOOKING: usize = 8;
 /// The pause after the database could not be asked.
@@ -48,6 +50,7 @@ pub struct Deliveries {
     served: Mutex<HashMap<Due, bool>>,
     held: Mutex<Held>,
     sending: Semaphore,
+    sending_again: Semaphore,
     looking: Semaphore,
 }
 
@@ -124,10 +127,22 @@ impl Deliveries {
                     return false;
                 }
             };
+            if notice.is_to_be_fixed() && !self.recorder.tried(due.clone(), notice.range.1).await {
+                continue;
+            }
             let sent = {
-                let Ok(_place) = self.sending.acquire().await else {
+                let places = if notice.course.attempts > 0 {
+                    &self.sending_again
+                } else {
+                    &self.sending
+                };
+                let Ok(_place) = places.acquire().await else {
                     return false;
                 };
+                if !self.holds(due) {
+                    // Lost while it waited: it is another's to send.
+                    return true;
+                }
                 self.courier.send(&notice).await
             };
             let written = match (sent, notice.sending) {
@@ -143,6 +158,9 @@ impl Deliveries {
                         if !plain {
                             // The next look has to see that what was tried is over.
                             self.recorder.flush().await;
+                        } else if notice.range.1 >= notice.counted {
+                            // Whatever was counted since is news, for which there is another look.
+                            return true;
                         }
                         Ok(())
                     }
@@ -259,12 +277,22 @@ impl Deliveries {
             }
             scanned = Some(Instant::now());
             let now = self.app.clock.now();
-            let found = self
-                .app
-                .read(move |read| Ok(read.due_subscriptions(&shards, now, SCAN)?))
-                .await;
-            for one in found.unwrap_or_default() {
-                self.serve(one);
+            let mut after: Option<Due> = None;
+            loop {
+                let (shards, behind) = (shards.clone(), after.take());
+                let found = self
+                    .app
+                    .read(move |read| Ok(read.due_subscriptions(&shards, now, behind.as_ref(), SCAN)?))
+                    .await
+                    .unwrap_or_default();
+                let full = found.len() >= SCAN as usize;
+                after = found.last().cloned();
+                for one in found {
+                    self.serve(one);
+                }
+                if !full {
+                    break;
+                }
             }
             sleep(SCANNED_AT_MOST).await;
         }
@@ -280,6 +308,7 @@ pub fn start(app: &App, courier: Courier) -> Vec<JoinHandle<()>> {
         served: Mutex::default(),
         held: Mutex::default(),
         sending: Semaphore::new(SENDING),
+        sending_again: Semaphore::new(SENDING_AGAIN),
         looking: Semaphore::new(LOOKING),
     });
     let runtime = &app.background;

@@ -185,13 +185,14 @@ pub(crate) fn counting(
     let rows: Vec<String> = subscriptions::table
         .filter(subscriptions::tenant.eq(tenant.as_str()))
         .filter(subscriptions::deleted.eq(false))
-        .filter(subscriptions::status.eq_any(["active", "error"]))
+        .filter(subscriptions::status.ne("off"))
         .order(subscriptions::id)
         .select(subscriptions::state)
         .load(connection)
         .or_refused()?;
     rows.iter()
         .map(|state| serde_json::from_str(state).map_err(|_| unreadable("subscription")))
+        .filter(|read: &Result<Subscription, _>| read.as_ref().map_or(true, Subscription::counts))
         .collect()
 }
 

@@ -1,5 +1,6 @@
 //! Subscriptions: their present state, and how far their deliveries are. Knows nothing of how anything is delivered.
 
+use diesel::dsl::case_when;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Text};
 use handoff_domain::ports::{Attention, Due, Kind, SearchIndex, StoreError};
@@ -88,13 +89,14 @@ fn state(subscription: &Subscription) -> Result<String, StoreError> {
 }
 
 /// A Subscription's columns with those of all that belongs to it.
-type Whole = (String, Vec<u8>, i64, CourseRow);
+type Whole = (String, Vec<u8>, i64, Option<i64>, CourseRow);
 
-fn whole((state, sealed, events, course): Whole) -> Result<Attention, StoreError> {
+fn whole((state, sealed, events, due, course): Whole) -> Result<Attention, StoreError> {
     Ok(Attention {
         subscription: parse(&state)?,
         events,
         course: course.into(),
+        due: due.map(Timestamp),
         sealed,
     })
 }
@@ -117,6 +119,7 @@ macro_rules! wholes {
                 subscriptions::state,
                 subscriptions::sealed,
                 counts::events,
+                courses::due,
                 CourseRow::as_select(),
             ))
     };
@@ -181,19 +184,34 @@ pub(crate) fn due(
     connection: &mut AnyConnection,
     shards: &[u8],
     now: Timestamp,
+    after: Option<&Due>,
     limit: u32,
 ) -> Result<Vec<Due>, StoreError> {
-    let rows: Vec<(String, String)> = Statement::<(Text, Text)>::new(
+    let mut statement = Statement::<(Text, Text)>::new(
         "SELECT c.tenant, c.subscription FROM subscription_courses c JOIN subscription_counts n \
          ON n.tenant = c.tenant AND n.subscription = c.subscription WHERE c.shard",
     )
     .one_of(shards.iter().map(|shard| i64::from(*shard)))
     .sql(" AND (c.due <= ")
     .bind(now.0)
-    .sql(" OR (c.eager AND n.events > c.delivered)) LIMIT ")
-    .bind(i64::from(limit))
-    .load(connection)
-    .or_refused()?;
+    .sql(" OR (c.eager AND n.events > c.delivered))");
+    if let Some(after) = after {
+        statement = statement
+            .sql(" AND (c.tenant, c.subscription) > (")
+            .bind(after.tenant.as_str())
+            .sql(", ")
+            .bind(after.id.as_str())
+            .sql(")");
+    }
+    let rows: Vec<(String, String)> = statement
+        .sql(" ORDER BY c.tenant, c.subscription LIMIT ")
+        .bind(i64::from(limit))
+        .load(connection)
+        .or_refused()?;
+    all_due(rows)
+}
+
+fn all_due(rows: Vec<(String, String)>) -> Result<Vec<Due>, StoreError> {
     rows.into_iter()
         .map(|(tenant, id)| {
             Ok(Due {
@@ -352,7 +370,7 @@ fn is_eager(subscription: &Subscription, course: &Course) -> bool {
         && course.next_try.is_none()
 }
 
-/// Writes down how far deliveries are.
+/// Writes down how far deliveries are. Whoever records what was taken writes meanwhile, and never is that undone.
 pub(crate) fn set_course(
     unit: &mut Unit<'_>,
     tenant: &TenantId,
@@ -365,7 +383,10 @@ pub(crate) fn set_course(
         .set((
             courses::eager.eq(is_eager(subscription, course)),
             courses::due.eq(course.due(subscription, now).map(|due| due.0)),
-            courses::delivered.eq(course.delivered),
+            courses::delivered.eq(
+                case_when(courses::delivered.gt(course.delivered), courses::delivered)
+                    .otherwise(course.delivered),
+            ),
             courses::trying.eq(course.trying),
             courses::attempts.eq(i64::from(course.attempts)),
             courses::failing_since.eq(course.failing_since.map(|at| at.0)),
@@ -378,19 +399,21 @@ pub(crate) fn set_course(
     exactly_one(changed)
 }
 
-/// Writes down that several were delivered to, in one statement: how far, and when each wants to be looked at again.
+/// Writes down that several were delivered to, in one statement: how far, and when each wants to be looked at again. Not
+/// where something else has to be weighed: who is not active, or failed meanwhile, or is further by now. Answers those that
+/// were written.
 pub(crate) fn advance(
     unit: &mut Unit<'_>,
     delivered: &[(Due, i64, Option<Timestamp>)],
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<Vec<Due>, StoreError> {
     if delivered.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     unit.settle_tables(&["subscription_courses"])?;
-    let mut statement = Statement::<()>::new(
-        "UPDATE subscription_courses SET delivered = v.column3, due = v.column4, trying = NULL, attempts = 0, \
-         failing_since = NULL, next_try = NULL, problem = NULL, last_sent = ",
+    let mut statement = Statement::<(Text, Text)>::new(
+        "UPDATE subscription_courses SET delivered = v.column3, due = v.column4, attempts = 0, failing_since = NULL, \
+         next_try = NULL, problem = NULL, trying = CASE WHEN trying > v.column3 THEN trying END, last_sent = ",
     )
     .bind(now.0)
     .sql(" FROM (VALUES ");
@@ -406,13 +429,48 @@ pub(crate) fn advance(
             .bind(due.map(|due| due.0))
             .sql(")");
     }
-    statement
+    let rows: Vec<(String, String)> = statement
         .sql(
             ") AS v WHERE subscription_courses.tenant = v.column1 AND \
-             subscription_courses.subscription = v.column2 AND subscription_courses.delivered <= v.column3",
+             subscription_courses.subscription = v.column2 AND subscription_courses.eager \
+             AND subscription_courses.delivered < v.column3 \
+             RETURNING subscription_courses.tenant, subscription_courses.subscription",
         )
         .uncached()
-        .run(unit.connection)
-        .map(drop)
-        .or_refused()
+        .load(unit.connection)
+        .or_refused()?;
+    all_due(rows)
+}
+
+/// Writes down what is being tried, of several in one statement; answers those of which it was written. Not where another
+/// process tries something, or is further.
+pub(crate) fn fix(unit: &mut Unit<'_>, tried: &[(Due, i64)]) -> Result<Vec<Due>, StoreError> {
+    if tried.is_empty() {
+        return Ok(Vec::new());
+    }
+    unit.settle_tables(&["subscription_courses"])?;
+    let mut statement =
+        Statement::<(Text, Text)>::new("UPDATE subscription_courses SET trying = v.column3 FROM (VALUES ");
+    for (number, (which, until)) in tried.iter().enumerate() {
+        statement = statement
+            .sql(if number == 0 { "(" } else { ", (" })
+            .bind(which.tenant.as_str())
+            .sql(", ")
+            .bind(which.id.as_str())
+            .sql(", ")
+            .bind(*until)
+            .sql(")");
+    }
+    let rows: Vec<(String, String)> = statement
+        .sql(
+            ") AS v WHERE subscription_courses.tenant = v.column1 AND \
+             subscription_courses.subscription = v.column2 AND subscription_courses.delivered < v.column3 \
+             AND (subscription_courses.trying IS NULL OR subscription_courses.trying <= \
+             subscription_courses.delivered) \
+             RETURNING subscription_courses.tenant, subscription_courses.subscription",
+        )
+        .uncached()
+        .load(unit.connection)
+        .or_refused()?;
+    all_due(rows)
 }

@@ -38,6 +38,8 @@ pub struct Attention {
     pub events: i64,
     /// How far its deliveries are.
     pub course: Course,
+    /// When it is to be looked at without any further event, as that was written down last.
+    pub due: Option<Timestamp>,
     /// Its secrets, sealed.
     pub sealed: Vec<u8>,
 }
@@ -64,11 +66,13 @@ pub trait ReadSubscriptions {
         limit: u32,
     ) -> Result<Vec<NumberedEvent>, StoreError>;
 
-    /// Subscriptions of these shards with events to be delivered, or whose time has come at `now`; at most `limit`.
+    /// Subscriptions of these shards with events to be delivered, or whose time has come at `now`, in the order of their
+    /// ids, those behind `after`; at most `limit`.
     fn due_subscriptions(
         &mut self,
         shards: &[u8],
         now: Timestamp,
+        after: Option<&Due>,
         limit: u32,
     ) -> Result<Vec<Due>, StoreError>;
 
@@ -109,7 +113,7 @@ pub trait TxSubscriptions {
         sealed: Option<&[u8]>,
     ) -> Result<(), StoreError>;
 
-    /// Writes down how far the deliveries of a Subscription are.
+    /// Writes down how far the deliveries of a Subscription are. What was delivered stays so.
     fn set_course(
         &mut self,
         tenant: &TenantId,
@@ -119,12 +123,17 @@ pub trait TxSubscriptions {
     ) -> Result<(), StoreError>;
 
     /// Writes down that several were delivered to: up to which event, and when each wants to be looked at without any
-    /// further one. None goes back.
+    /// further one. Each at most once, and only where it is active, does not wait to be tried again, and is not as far
+    /// already: answers of which that was so.
     fn advance_courses(
         &mut self,
         delivered: &[(Due, i64, Option<Timestamp>)],
         now: Timestamp,
-    ) -> Result<(), StoreError>;
+    ) -> Result<Vec<Due>, StoreError>;
+
+    /// Writes down what is being tried: the last event of the next notification of each. Only where nothing else is, and
+    /// none of it was delivered: answers of which that was so.
+    fn fix_courses(&mut self, tried: &[(Due, i64)]) -> Result<Vec<Due>, StoreError>;
 
     /// The first events of the outbox, over all tenants, that no subscription was given yet, held until the
     /// transaction ends.

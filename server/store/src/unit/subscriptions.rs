@@ -18,7 +18,7 @@ reads! { ReadSubscriptions for Reader<'_>, Unit<'_>:
     count_subscriptions(tenant: &TenantId, creator: &str) -> (u64, u64) = subscriptions::count, of ["subscriptions"];
     events(tenant: &TenantId, id: &SubscriptionId, from: i64, until: i64, limit: u32) -> Vec<NumberedEvent>
         = events::events, of ["subscription_events"];
-    due_subscriptions(shards: &[u8], now: Timestamp, limit: u32) -> Vec<Due>
+    due_subscriptions(shards: &[u8], now: Timestamp, after: Option<&Due>, limit: u32) -> Vec<Due>
         = subscriptions::due, of ["subscription_counts", "subscription_courses"];
     undelivered(tenant: &TenantId, limit: u32) -> Vec<Attention>
         = subscriptions::undelivered, of ["subscriptions", "subscription_counts", "subscription_courses"];
@@ -70,8 +70,12 @@ impl TxSubscriptions for Unit<'_> {
         &mut self,
         delivered: &[(Due, i64, Option<Timestamp>)],
         now: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<Due>, StoreError> {
         self.attempt(|unit| subscriptions::advance(unit, delivered, now))
+    }
+
+    fn fix_courses(&mut self, tried: &[(Due, i64)]) -> Result<Vec<Due>, StoreError> {
+        self.attempt(|unit| subscriptions::fix(unit, tried))
     }
 
     fn take_pending(&mut self, limit: u32) -> Result<Vec<Pending>, StoreError> {

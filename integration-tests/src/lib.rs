@@ -5,6 +5,7 @@ pub mod azurite;
 pub mod browser;
 pub mod chaos;
 pub mod client;
+pub mod deliveries;
 pub mod figures;
 pub mod issuer;
 pub mod open_transaction;

@@ -50,6 +50,11 @@ pub struct Fleet {
 impl Fleet {
     /// Starts an issuer and so many servers on the same stores, one after the other.
     pub async fn start(stand: &Stand, servers: usize) -> Self {
+        Self::start_with(stand, servers, &[]).await
+    }
+
+    /// The same with more arguments for each server.
+    pub async fn start_with(stand: &Stand, servers: usize, more: &[&str]) -> Self {
         let folder = stand.folder().join("issuer");
         let log = stand.folder().join("issuer.log");
         let data = folder.display().to_string();
@@ -62,7 +67,7 @@ impl Fleet {
             _issuer: child,
         };
         for number in 0..servers {
-            let server = Server::start(stand, number, &fleet.issuer).await;
+            let server = Server::start(stand, number, &fleet.issuer, more).await;
             fleet.servers.push(Arc::new(server));
         }
         fleet
@@ -80,7 +85,7 @@ impl Fleet {
 }
 
 impl Server {
-    async fn start(stand: &Stand, number: usize, issuer: &str) -> Self {
+    async fn start(stand: &Stand, number: usize, issuer: &str, more: &[&str]) -> Self {
         let (mut database, mut blobs) = (None, None);
         let mut database_url = stand.database_url();
         let mut blob_url = stand.blob_url();
@@ -97,7 +102,7 @@ impl Server {
         let log = stand.folder().join(format!("server-{number}.log"));
         let with_port = |port: &str| {
             let data = data.display().to_string();
-            arguments(&[
+            let own = [
                 "--port",
                 port,
                 "--data",
@@ -108,7 +113,8 @@ impl Server {
                 &blob_url,
                 "--issuer",
                 &issuer,
-            ])
+            ];
+            arguments(&[&own, more].concat())
         };
         let (child, base) = start(&with_port("0"), &log).await.expect("the server starts");
         let port = base.rsplit(':').next().expect("a port").to_owned();

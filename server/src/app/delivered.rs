@@ -132,7 +132,12 @@ impl App {
     }
 
     /// Writes down that an attempt failed, and what follows: another one, or none.
-    pub async fn notice_failed(&self, notice: &Notice, failure: &Failure) -> Result<(), AppError> {
+    /// Answers when it is tried again.
+    pub async fn notice_failed(
+        &self,
+        notice: &Notice,
+        failure: &Failure,
+    ) -> Result<Option<Timestamp>, AppError> {
         let scope = self.scope(&server_itself(self, &notice.tenant)?);
         let (tenant, subscription) = (notice.tenant.clone(), notice.subscription.clone());
         let (failure, give_up) = (failure.clone(), self.settings.subscriptions.give_up_after);
@@ -183,10 +188,10 @@ impl App {
                     tx.record(&tenant, row);
                 }
                 tx.set_course(&tenant, after.as_ref().unwrap_or(&subscription), &course, now)?;
-                Ok((Some((follows, course.attempts)), Cuts::none()))
+                Ok((Some((follows, course.attempts, course.next_try)), Cuts::none()))
             })
             .await?;
-        if let Some((AfterFailure::GiveUp | AfterFailure::Off, attempts)) = follows {
+        if let Some((AfterFailure::GiveUp | AfterFailure::Off, attempts, _)) = follows {
             metrics::subscription_given_up();
             tracing::warn!(
                 tenant = %notice.tenant,
@@ -195,7 +200,7 @@ impl App {
                 "a subscription is given up: its subscriber can't be reached, or wants no more"
             );
         }
-        Ok(())
+        Ok(follows.and_then(|(_, _, next_try)| next_try))
     }
 }
 

@@ -39,6 +39,10 @@ pub(super) struct DemoFlags {
     /// `http://127.0.0.1:8080/dev-issuer`
     #[arg(long, value_name = "URL")]
     issuer: Option<String>,
+    /// What the server is called from outside, where it stands behind something: links and notifications name it, those of
+    /// replicas the same
+    #[arg(long, value_name = "URL", value_parser = public_url)]
+    public_url: Option<String>,
     /// A directory with the rules (`*.cedar`, `workflow.toml`) instead of those that ship with the server
     #[arg(long, value_name = "DIR")]
     policies: Option<PathBuf>,
@@ -198,8 +202,21 @@ fn options(flags: &DemoFlags, data: &Path) -> Result<Options, Failed> {
             issuer_of: Some(issuer_base(issuer)?),
         };
     }
+    options.public_url.clone_from(&flags.public_url);
     options.policies.directory.clone_from(&flags.policies);
     Ok(options)
+}
+
+/// A base URL, without a trailing slash.
+fn public_url(text: &str) -> Result<String, String> {
+    let fits = Url::parse(text).is_ok_and(|url| {
+        matches!(url.scheme(), "http" | "https") && url.query().is_none() && url.fragment().is_none()
+    });
+    if fits {
+        Ok(text.trim_end_matches('/').to_owned())
+    } else {
+        Err("is a URL like `http://127.0.0.1:8080`".to_owned())
+    }
 }
 
 /// Refuses a database that is not on this machine.

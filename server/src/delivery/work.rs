@@ -38,6 +38,8 @@ const SENDING: usize = 2_000;
 const SENDING_AGAIN: usize = 1_000;
 /// How many subscriptions look into the database at once.
 const LOOKING: usize = 8;
+/// Who is to be tried again so soon is waited for; others are found when their time has come.
+const WAITED_FOR: Span = Span::seconds(2);
 /// The pause after the database could not be asked.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -169,11 +171,23 @@ impl Deliveries {
                 (Err(failure), _) => {
                     // What was taken before is written first: it is the failure of what comes after.
                     self.recorder.flush().await;
-                    if let Err(error) = self.app.notice_failed(&notice, &failure).await {
-                        told_of("a failed delivery can't be written down", &error);
-                        sleep(PAUSE).await;
+                    match self.app.notice_failed(&notice, &failure).await {
+                        Ok(next_try) => {
+                            let pause = next_try.map(|at| at.since(self.app.clock.now()));
+                            let Some(pause) = pause.filter(|pause| pause.0 <= WAITED_FOR.0) else {
+                                return false;
+                            };
+                            cursor = None;
+                            let pause = u64::try_from(pause.0).unwrap_or(0).saturating_add(1_000);
+                            sleep(Duration::from_micros(pause)).await;
+                            continue;
+                        }
+                        Err(error) => {
+                            told_of("a failed delivery can't be written down", &error);
+                            sleep(PAUSE).await;
+                            return false;
+                        }
                     }
-                    return false;
                 }
             };
             if let Err(error) = written {

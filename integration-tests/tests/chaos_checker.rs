@@ -112,9 +112,13 @@ impl History {
         self.record.changes.push(made);
         self.version("DocumentReference", "d", 1, "current", "b", 2 * SECOND);
         self.head("DocumentReference", "d", 1);
-        self.store
-            .outbox
-            .push(told("document-version", "DocumentReference/d", 1, "current", None));
+        self.store.outbox.push(told(
+            "document-version",
+            "DocumentReference/d",
+            1,
+            "current",
+            None,
+        ));
         self.store.audit.push(AuditRow {
             document: Some("d".to_owned()),
             document_version: Some(1),

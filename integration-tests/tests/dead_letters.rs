@@ -1,7 +1,7 @@
 //! What subscribers did not take, as operators see it, and sending it after all.
 
 use handoff_integration_tests::scene::Referral;
-use handoff_integration_tests::subscriber::{Reply, Subscriber};
+use handoff_integration_tests::subscriber::{Received, Reply, Subscriber};
 use handoff_integration_tests::{TestApp, on_both};
 use serde_json::json;
 
@@ -53,18 +53,31 @@ on_both! {
         operator.post_plain(&replay, &json!({})).await.expect(202);
         let all = subscriber
             .until(SOON, |all| {
-                all[before..].iter().flat_map(handoff_integration_tests::subscriber::Received::events).count() >= 2
+                all[before..].iter().flat_map(Received::events).count() >= 2
             })
             .await;
         assert_eq!(all[before].kind().as_deref(), Some("handshake"));
         let numbers: Vec<i64> = all[before..]
             .iter()
-            .flat_map(handoff_integration_tests::subscriber::Received::events)
+            .flat_map(Received::events)
             .map(|(number, _)| number)
             .collect();
         assert_eq!(numbers, [1, 2]);
         becomes(&interface, &id, "active").await;
         operator.post_plain(&replay, &json!({})).await.expect(409);
+
+        // Once more, and this time from the beginning.
+        subscriber.behave(|_| Reply::status(503));
+        referral.move_to(&referral.lane, "ready").await.expect(200);
+        becomes(&interface, &id, "error").await;
+        let before = subscriber.received().len();
+        subscriber.behave(|_| Reply::status(200));
+        operator.post_plain(&replay, &json!({"from": 1})).await.expect(202);
+        let all = subscriber
+            .until(SOON, |all| all[before..].iter().flat_map(Received::events).count() >= 3)
+            .await;
+        let numbers: Vec<i64> = all[before..].iter().flat_map(Received::events).map(|(number, _)| number).collect();
+        assert_eq!(numbers, [1, 2, 3]);
         operator
             .post_plain("/admin/subscriptions/nothing/replay", &json!({}))
             .await

@@ -48,7 +48,14 @@ impl Arrival {
             found.map(|(_, value)| value.as_str()).unwrap_or_default()
         };
         let id = header("webhook-id").to_owned();
-        let signed = [id.as_bytes(), b".", header("webhook-timestamp").as_bytes(), b".", body].concat();
+        let signed = [
+            id.as_bytes(),
+            b".",
+            header("webhook-timestamp").as_bytes(),
+            b".",
+            body,
+        ]
+        .concat();
         let is_signed = header("webhook-signature").split(' ').any(|signature| {
             let decoded = signature
                 .strip_prefix("v1,")
@@ -87,11 +94,20 @@ fn told_in(body: &[u8]) -> Vec<Told> {
         .map(|event| {
             let part = |name: &str| {
                 let parts = event["part"].as_array().into_iter().flatten();
-                parts.clone().find(|one| one["name"] == name).cloned().unwrap_or_default()
+                parts
+                    .clone()
+                    .find(|one| one["name"] == name)
+                    .cloned()
+                    .unwrap_or_default()
             };
-            let focus = part("focus")["valueReference"]["reference"].as_str().unwrap_or_default().to_owned();
+            let focus = part("focus")["valueReference"]["reference"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
             let resource = resources.next().cloned().unwrap_or_default();
-            let version = resource["meta"]["versionId"].as_str().and_then(|text| text.parse().ok());
+            let version = resource["meta"]["versionId"]
+                .as_str()
+                .and_then(|text| text.parse().ok());
             Told {
                 number: part("event-number")["valueString"]
                     .as_str()
@@ -99,8 +115,14 @@ fn told_in(body: &[u8]) -> Vec<Told> {
                     .unwrap_or(-1),
                 task: focus.rsplit('/').next().unwrap_or_default().to_owned(),
                 version,
-                status: event["extension"][0]["valueCode"].as_str().unwrap_or_default().to_owned(),
-                at: part("timestamp")["valueInstant"].as_str().unwrap_or_default().to_owned(),
+                status: event["extension"][0]["valueCode"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned(),
+                at: part("timestamp")["valueInstant"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned(),
             }
         })
         .collect()

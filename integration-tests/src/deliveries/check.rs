@@ -98,10 +98,16 @@ pub fn check(asked: &Asked<'_>, truth: &Truth, arrivals: &[Arrival], found: &mut
     let mut next: HashMap<&str, usize> = HashMap::new();
     for arrival in arrivals {
         if !arrival.is_signed {
-            add(Rule::Signature, format!("{} is not signed with its key", arrival.id));
+            add(
+                Rule::Signature,
+                format!("{} is not signed with its key", arrival.id),
+            );
         }
         if arrival.told.len() > asked.most {
-            add(Rule::Size, format!("{} holds {} events", arrival.id, arrival.told.len()));
+            add(
+                Rule::Size,
+                format!("{} holds {} events", arrival.id, arrival.told.len()),
+            );
         }
         if !arrival.had {
             continue;
@@ -123,7 +129,13 @@ pub fn check(asked: &Asked<'_>, truth: &Truth, arrivals: &[Arrival], found: &mut
                 Some(at) => {
                     let now = *place;
                     *place = at + 1;
-                    let what = format!("{} tells change {} of Task {} where {} is next", told.number, at + 1, told.task, now + 1);
+                    let what = format!(
+                        "{} tells change {} of Task {} where {} is next",
+                        told.number,
+                        at + 1,
+                        told.task,
+                        now + 1
+                    );
                     add(Rule::Order, what);
                 }
                 None => add(Rule::Invented, format!("{} tells {told:?}", told.number)),
@@ -141,8 +153,14 @@ pub fn check(asked: &Asked<'_>, truth: &Truth, arrivals: &[Arrival], found: &mut
             .map(|told| (told.task.as_str(), told.at.as_str()))
             .collect();
         for (task, changes) in &wanted {
-            for change in changes.iter().filter(|change| !told.contains(&(*task, change.at.as_str()))) {
-                add(Rule::Missing, format!("version {} of Task {task} is not told", change.version));
+            for change in changes
+                .iter()
+                .filter(|change| !told.contains(&(*task, change.at.as_str())))
+            {
+                add(
+                    Rule::Missing,
+                    format!("version {} of Task {task} is not told", change.version),
+                );
             }
         }
     }
@@ -171,7 +189,10 @@ fn repeats(arrivals: &[Arrival], add: &mut impl FnMut(Rule, String)) {
         for told in &arrival.told {
             let known = ids.entry(told.number).or_insert(&arrival.id);
             if *known != arrival.id {
-                add(Rule::Repeats, format!("{} comes as {} and as {known}", told.number, arrival.id));
+                add(
+                    Rule::Repeats,
+                    format!("{} comes as {} and as {known}", told.number, arrival.id),
+                );
                 *known = &arrival.id;
             }
         }
@@ -194,11 +215,17 @@ pub fn check_course(
     };
     let events = i64::try_from(truth.count(asked.status)).unwrap_or(i64::MAX);
     if course.events != events {
-        add(Rule::Counts, format!("{} events are counted of {events}", course.events));
+        add(
+            Rule::Counts,
+            format!("{} events are counted of {events}", course.events),
+        );
     }
     let delivered = if asked.answers { events } else { 0 };
     if course.delivered != delivered {
-        add(Rule::Counts, format!("{} count as delivered instead of {delivered}", course.delivered));
+        add(
+            Rule::Counts,
+            format!("{} count as delivered instead of {delivered}", course.delivered),
+        );
     }
     let none = BTreeSet::new();
     let audited = audited.unwrap_or(&none);
@@ -206,7 +233,10 @@ pub fn check_course(
     if missing > 0 || audited.iter().any(|number| !(1..=delivered).contains(number)) {
         add(
             Rule::Audit,
-            format!("{} deliveries are in the audit of {delivered}, {missing} are not", audited.len()),
+            format!(
+                "{} deliveries are in the audit of {delivered}, {missing} are not",
+                audited.len()
+            ),
         );
     }
 }
@@ -227,7 +257,10 @@ pub fn check_outbox(truth: &Truth, store: &Store, found: &mut Vec<Violation>) {
         rows.entry(task).or_default().push((*version, change));
     }
     for (task, changes) in &truth.tasks {
-        let wanted: Vec<(i64, &str)> = changes.iter().map(|one| (one.version, one.status.as_str())).collect();
+        let wanted: Vec<(i64, &str)> = changes
+            .iter()
+            .map(|one| (one.version, one.status.as_str()))
+            .collect();
         let has = rows.remove(task.as_str()).unwrap_or_default();
         if has != wanted {
             add(format!("Task {task} has {has:?} for {wanted:?}"));

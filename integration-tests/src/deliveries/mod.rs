@@ -148,7 +148,9 @@ async fn come_to_rest(stand: &Stand, subscribers: &[Listening]) -> bool {
     let mut last = (Instant::now(), 0);
     loop {
         let mut reader = stand.reader();
-        let pending = !reader.rows(&[Cell::Plain("sequence")], "FROM outbox WHERE pending").is_empty();
+        let pending = !reader
+            .rows(&[Cell::Plain("sequence")], "FROM outbox WHERE pending")
+            .is_empty();
         let rows = reader.rows(
             &[
                 Cell::Plain("n.subscription"),

@@ -79,9 +79,15 @@ impl Board {
                 let status = version["status"].as_str().expect("a status").to_owned();
                 if changes.last().is_none_or(|last| last.status != status) {
                     changes.push(Change {
-                        version: version["meta"]["versionId"].as_str().and_then(|v| v.parse().ok()).expect("a version"),
+                        version: version["meta"]["versionId"]
+                            .as_str()
+                            .and_then(|v| v.parse().ok())
+                            .expect("a version"),
                         status,
-                        at: version["meta"]["lastUpdated"].as_str().expect("an instant").to_owned(),
+                        at: version["meta"]["lastUpdated"]
+                            .as_str()
+                            .expect("an instant")
+                            .to_owned(),
                     });
                 }
             }

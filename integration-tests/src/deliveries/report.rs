@@ -42,7 +42,13 @@ impl Report {
             let figures = check(&asked, &outcome.truth, &arrivals, &mut found);
             let course = outcome.store.courses.get(&one.subscription);
             let audited = outcome.store.audited.get(&one.subscription);
-            check_course(&asked, &outcome.truth, course.copied().unwrap_or_default(), audited, &mut found);
+            check_course(
+                &asked,
+                &outcome.truth,
+                course.copied().unwrap_or_default(),
+                audited,
+                &mut found,
+            );
             lines.push(Line {
                 name: asked.name,
                 attempts,
@@ -71,7 +77,12 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "  {}", self.what)?;
-        for Line { name, attempts, figures } in &self.lines {
+        for Line {
+            name,
+            attempts,
+            figures,
+        } in &self.lines
+        {
             writeln!(
                 f,
                 "  {name:20} {} events, {attempts} attempts, {} duplicates, delay p50 {} ms, longest {} ms",

@@ -147,7 +147,11 @@ pub async fn subscribe(issuer: &str, base: &str, kind: Kind, choice: fastrand::R
     let path = format!("/fhir/Subscription/{subscription}");
     let deadline = Instant::now() + PATIENCE;
     while interface.get(&path).await.expect(200).json()["status"] != "active" {
-        assert!(Instant::now() < deadline, "the handshake of `{}` does not end", kind.name());
+        assert!(
+            Instant::now() < deadline,
+            "the handshake of `{}` does not end",
+            kind.name()
+        );
         sleep(Duration::from_millis(20)).await;
     }
     Listening {

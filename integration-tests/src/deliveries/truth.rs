@@ -28,7 +28,8 @@ impl Truth {
     /// How many changes there were in all, to this status where one is given.
     pub fn count(&self, status: Option<&str>) -> usize {
         let all = self.tasks.values().flatten();
-        all.filter(|change| status.is_none_or(|status| change.status == status)).count()
+        all.filter(|change| status.is_none_or(|status| change.status == status))
+            .count()
     }
 }
 
@@ -61,7 +62,11 @@ impl Store {
         let text = |cell: &Value| cell.as_str().unwrap_or_default().to_owned();
         let number = |cell: &Value| cell.as_i64().unwrap_or(-1);
         let outbox = reader.rows(
-            &[Cell::Plain("focus"), Cell::Plain("version"), Cell::Plain("change")],
+            &[
+                Cell::Plain("focus"),
+                Cell::Plain("version"),
+                Cell::Plain("change"),
+            ],
             "FROM outbox WHERE topic = 'task-status-changed' ORDER BY sequence",
         );
         let pending = reader.rows(&[Cell::Plain("sequence")], "FROM outbox WHERE pending");

@@ -151,6 +151,7 @@ impl TxSubscriptions for MeasuredTx<'_> {
         fn set_course(&mut self, tenant: &TenantId, subscription: &Subscription, course: &Course, now: Timestamp) -> Result<(), StoreError>;
         fn advance_courses(&mut self, delivered: &[(Due, i64, Option<Timestamp>)], now: Timestamp) -> Result<Vec<Due>, StoreError>;
         fn fix_courses(&mut self, tried: &[(Due, i64)]) -> Result<Vec<Due>, StoreError>;
+        fn rewind_course(&mut self, tenant: &TenantId, id: &SubscriptionId, delivered: i64) -> Result<(), StoreError>;
         fn take_pending(&mut self, limit: u32) -> Result<Vec<Pending>, StoreError>;
         fn subscription_revisions(&mut self) -> Result<HashMap<TenantId, i64>, StoreError>;
         fn counting_subscriptions(&mut self, tenant: &TenantId) -> Result<Vec<Subscription>, StoreError>;

@@ -68,6 +68,9 @@ impl App {
                 trying: found.course.trying.filter(|_| from.is_none()),
                 ..found.course.again()
             };
+            if from.is_some() {
+                tx.rewind_course(scope.tenant(), &id, course.delivered)?;
+            }
             tx.set_course(scope.tenant(), &after, &course, scope.now())?;
             let row = scope
                 .row(Event::AdminAction, Outcome::Success, Reason::Permitted)

@@ -399,6 +399,21 @@ pub(crate) fn set_course(
     exactly_one(changed)
 }
 
+/// Goes back to after event `delivered`.
+pub(crate) fn rewind(
+    unit: &mut Unit<'_>,
+    tenant: &TenantId,
+    id: &SubscriptionId,
+    delivered: i64,
+) -> Result<(), StoreError> {
+    unit.settle_tables(&["subscription_courses"])?;
+    let changed = diesel::update(courses::table.find((tenant.as_str(), id.as_str())))
+        .set((courses::delivered.eq(delivered), courses::trying.eq(None::<i64>)))
+        .execute(unit.connection)
+        .or_refused()?;
+    exactly_one(changed)
+}
+
 /// Writes down that several were delivered to, in one statement: how far, and when each wants to be looked at again. Not
 /// where something else has to be weighed: who is not active, or failed meanwhile, or is further by now. Answers those that
 /// were written.

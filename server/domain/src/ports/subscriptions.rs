@@ -135,6 +135,14 @@ pub trait TxSubscriptions {
     /// none of it was delivered: answers of which that was so.
     fn fix_courses(&mut self, tried: &[(Due, i64)]) -> Result<Vec<Due>, StoreError>;
 
+    /// Goes back to after event `delivered`: what follows it is told again.
+    fn rewind_course(
+        &mut self,
+        tenant: &TenantId,
+        id: &SubscriptionId,
+        delivered: i64,
+    ) -> Result<(), StoreError>;
+
     /// The first events of the outbox, over all tenants, that no subscription was given yet, held until the
     /// transaction ends.
     fn take_pending(&mut self, limit: u32) -> Result<Vec<Pending>, StoreError>;

@@ -78,6 +78,15 @@ impl TxSubscriptions for Unit<'_> {
         self.attempt(|unit| subscriptions::fix(unit, tried))
     }
 
+    fn rewind_course(
+        &mut self,
+        tenant: &TenantId,
+        id: &SubscriptionId,
+        delivered: i64,
+    ) -> Result<(), StoreError> {
+        self.attempt(|unit| subscriptions::rewind(unit, tenant, id, delivered))
+    }
+
     fn take_pending(&mut self, limit: u32) -> Result<Vec<Pending>, StoreError> {
         self.attempt(|unit| events::take_pending(unit, limit))
     }

@@ -57,6 +57,7 @@ fn subscription(name: &str) -> Subscription {
         },
         end: None,
         shape: 1,
+        begun: true,
         deleted: false,
     }
 }
@@ -228,7 +229,7 @@ on_both! {
 
     async fn a_tenants_revision_rises_with_every_change_and_only_those_that_count_are_given_events(rig: Arc<Rig>) {
         insert(&rig, subscription("s1")).await;
-        insert(&rig, Subscription { status: SubscriptionStatus::Requested, ..subscription("s2") }).await;
+        insert(&rig, Subscription { status: SubscriptionStatus::Requested, begun: false, ..subscription("s2") }).await;
         let tenant = rig.tenant.clone();
         let (before, counting) = rig
             .write(move |tx| Ok((tx.subscription_revisions()?, tx.counting_subscriptions(&tenant)?)))
@@ -267,9 +268,9 @@ on_both! {
 
     async fn a_subscription_is_due_by_its_events_or_by_its_time(rig: Arc<Rig>) {
         insert(&rig, subscription("s1")).await;
-        insert(&rig, Subscription { status: SubscriptionStatus::Requested, ..subscription("s2") }).await;
+        insert(&rig, Subscription { status: SubscriptionStatus::Requested, begun: false, ..subscription("s2") }).await;
         let listed = async |at| {
-            let found = rig.read(move |read| read.due_subscriptions(&all_shards(), at, 10)).await;
+            let found = rig.read(move |read| read.due_subscriptions(&all_shards(), at, None, 10)).await;
             let mut names: Vec<String> = found.iter().map(|one| one.id.to_string()).collect();
             names.sort();
             names
@@ -299,7 +300,7 @@ on_both! {
             .into_iter()
             .filter(|shard| *shard != shard_of(&rig.tenant, &id("s1")) && *shard != shard_of(&rig.tenant, &id("s2")))
             .collect();
-        assert!(rig.read(move |read| read.due_subscriptions(&none, after(60), 10)).await.is_empty());
+        assert!(rig.read(move |read| read.due_subscriptions(&none, after(60), None, 10)).await.is_empty());
     }
 
     async fn how_far_deliveries_are_never_goes_back_by_what_is_written_late(rig: Arc<Rig>) {
@@ -312,6 +313,27 @@ on_both! {
         let found = rig.read(move |read| read.subscription(&tenant, &id("s1"))).await.unwrap();
         assert_eq!(found.course.delivered, 5);
         assert_eq!(found.course.last_sent, Some(NOW));
+    }
+
+    async fn an_operator_alone_has_events_told_again(rig: Arc<Rig>) {
+        insert(&rig, subscription("s1")).await;
+        let to = due(&rig, "s1");
+        let tenant = rig.tenant.clone();
+        rig.write(move |tx| {
+            tx.advance_courses(&[(to.clone(), 5, None)], NOW)?;
+            // Whoever writes down a failure of before does not undo what was delivered since.
+            tx.set_course(&tenant, &subscription("s1"), &Course { delivered: 2, ..Course::default() }, NOW)
+        })
+        .await
+        .unwrap();
+        let delivered = async || {
+            let tenant = rig.tenant.clone();
+            rig.read(move |read| read.subscription(&tenant, &id("s1"))).await.unwrap().course.delivered
+        };
+        assert_eq!(delivered().await, 5);
+        let tenant = rig.tenant.clone();
+        rig.write(move |tx| tx.rewind_course(&tenant, &id("s1"), 2)).await.unwrap();
+        assert_eq!(delivered().await, 2);
     }
 
     async fn old_events_are_forgotten_and_young_ones_kept(rig: Arc<Rig>) {

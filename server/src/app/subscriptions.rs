@@ -255,7 +255,7 @@ fn create(
             format!("the value of `{name}` is redacted; send the value itself"),
         ));
     }
-    let mut resource = written(asked, &subscription);
+    let mut resource = written(asked.resource.clone(), &subscription);
     let shown = shown_once(&resource, &secrets, &subscription);
     redact(&mut resource);
     let index = index_of(scope, &resource);
@@ -311,13 +311,19 @@ fn update(
     let headers = with_kept_values(&asked.headers, &kept.headers)?;
     let same_shape =
         before.criteria == asked.criteria && before.channel == asked.channel && headers == kept.headers;
-    if !own.creator && (!same_shape || before.end != asked.end) {
-        return Err(AppError::new(
-            Class::Forbidden,
-            Reason::PolicyDenied,
-            "of another's subscription only `status` can be changed: what it is told goes by its subscriber's rights",
-        ));
-    }
+    let resource = if own.creator {
+        asked.resource.clone()
+    } else {
+        kept_but_for_status(tx, scope, id, asked)?
+            .filter(|_| same_shape)
+            .ok_or_else(|| {
+                AppError::new(
+                    Class::Forbidden,
+                    Reason::PolicyDenied,
+                    "of another's subscription only `status` can be changed: what it is told goes by its subscriber's rights",
+                )
+            })?
+    };
     check_end(scope, asked)?;
     let status = match (before.status, asked.status) {
         (_, SubscriptionStatus::Off) => SubscriptionStatus::Off,
@@ -358,7 +364,7 @@ fn update(
         begun: before.begun_at(status),
         ..before.clone()
     };
-    let mut resource = written(asked, &subscription);
+    let mut resource = written(resource, &subscription);
     redact(&mut resource);
     let answer = stored(&subscription, resource.to_json(), false);
     scope.keep_within(&reach, &answer, handoff_domain::audit::About::default())?;
@@ -486,6 +492,29 @@ pub fn move_on(
     Ok(Some(after))
 }
 
+/// The resource as it is kept, where what is asked for differs from it in nothing but `status` and what only the server says.
+fn kept_but_for_status(
+    tx: &mut dyn Tx,
+    scope: &Scope,
+    id: &SubscriptionId,
+    asked: &AskedFor,
+) -> Result<Option<Resource>, AppError> {
+    let current = tx
+        .current(scope.tenant(), Kind::Subscription, id.as_str())?
+        .ok_or_else(AppError::not_found)?;
+    let kept = json_edit::open(&current.body)?;
+    let mut sent = asked.resource.clone();
+    redact(&mut sent);
+    let [before, after] = [kept.clone(), sent].map(|resource| {
+        let mut value = resource.into_value();
+        for name in ["status", "error", "meta"] {
+            remove_field(&mut value, name);
+        }
+        value
+    });
+    Ok((before == after).then_some(kept))
+}
+
 fn check_end(scope: &Scope, asked: &AskedFor) -> Result<(), AppError> {
     let is_over = asked.end.is_some_and(|end| end <= scope.now());
     if is_over && asked.status != SubscriptionStatus::Off {
@@ -541,8 +570,7 @@ fn check_room(tx: &mut dyn Tx, scope: &Scope, settings: &SubscriptionSettings) -
 }
 
 /// The resource as it is kept: what only the server says of it is the server's.
-fn written(asked: &AskedFor, subscription: &Subscription) -> Resource {
-    let mut resource = asked.resource.clone();
+fn written(mut resource: Resource, subscription: &Subscription) -> Resource {
     resource.set_id(subscription.id.as_str());
     let value = resource.value_mut();
     set_field(value, "status", json!(subscription.status.as_str()));
@@ -595,11 +623,10 @@ fn redact(resource: &mut Resource) {
         .and_then(|channel| channel.get_mut("header"))
         .and_then(Value::as_array_mut);
     for line in lines.into_iter().flatten() {
-        let name = line
-            .as_str()
-            .and_then(|line| line.split(':').next())
-            .unwrap_or_default();
-        *line = json!(format!("{}: {REDACTED}", name.trim()));
+        // A header may also be an extension alone, and has no text then.
+        if let Some(name) = line.as_str().and_then(|line| line.split(':').next()) {
+            *line = json!(format!("{}: {REDACTED}", name.trim()));
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::negotiate::{check_accept, check_content_type};
 use super::resource::pairs_of;
-use super::{failed, not_allowed, ok};
+use super::{failed, not_allowed, ok, subscription};
 use crate::app::AppError;
 use crate::app::admission::profile_issues;
 use crate::app::grants::{GrantRequest, RevokePick};
@@ -293,7 +293,7 @@ async fn validate(
     payload: web::Payload,
 ) -> HttpResponse {
     let answer = async {
-        authenticate(&state, &request).await?;
+        let caller = authenticate(&state, &request).await?;
         check_accept(&request)?;
         check_content_type(&request)?;
         let body = read_body(&state, &request, payload, state.limits.max_body).await?;
@@ -302,7 +302,9 @@ async fn validate(
             .filter(|(name, _)| name == "profile")
             .map(|(_, value)| value)
             .collect();
-        Ok::<_, AppError>(findings(&body, **kind, asked))
+        let base = state.app.settings.fhir_base(caller.tenant());
+        let subscribing = |resource| subscription::findings(resource, &base, state.app.outbound.as_ref());
+        Ok::<_, AppError>(findings(&body, **kind, asked, subscribing))
     };
     match answer.await {
         Ok(issues) => {
@@ -320,12 +322,21 @@ async fn validate(
     }
 }
 
-fn findings(body: &[u8], kind: &'static str, mut profiles: Vec<String>) -> Vec<Issue> {
+/// `subscribing` tells what is wrong with a Subscription beyond R4: what storing it would be refused for.
+fn findings(
+    body: &[u8],
+    kind: &'static str,
+    mut profiles: Vec<String>,
+    subscribing: impl FnOnce(Resource) -> Vec<Issue>,
+) -> Vec<Issue> {
     let resource = match unwrapped(body, kind, &mut profiles) {
         Ok(resource) => resource,
         Err(issues) => return issues,
     };
     let mut issues = payload::elsewhere(&resource);
+    let (backport, mut profiles): (Vec<String>, Vec<String>) = profiles
+        .into_iter()
+        .partition(|profile| kind == "Subscription" && subscription::is_backport(profile));
     for profile in profiles
         .iter()
         .filter(|p| !handoff_fhir_profiles::profile_rules::knows(p))
@@ -336,16 +347,24 @@ fn findings(body: &[u8], kind: &'static str, mut profiles: Vec<String>) -> Vec<I
             ..Issue::general(IssueType::NotFound, text)
         });
     }
-    profiles.extend(resource.profiles());
+    let claimed = resource.profiles();
+    if !backport.is_empty() && !claimed.iter().any(|profile| subscription::is_backport(profile)) {
+        issues.extend(subscription::departures(resource.value()));
+    }
+    profiles.extend(claimed);
+    let own = match kind {
+        "Task" => Some(handoff_fhir_profiles::canonical::PROFILE_TASK),
+        "DocumentReference" => Some(handoff_fhir_profiles::canonical::PROFILE_DOCUMENT),
+        _ => None,
+    };
     if profiles.is_empty() {
-        let own = match kind {
-            "Task" => handoff_fhir_profiles::canonical::PROFILE_TASK,
-            _ => handoff_fhir_profiles::canonical::PROFILE_DOCUMENT,
-        };
-        profiles.push(own.to_owned());
+        profiles.extend(own.map(str::to_owned));
     }
     profiles.dedup();
     issues.extend(profile_issues(&resource, &profiles));
+    if kind == "Subscription" {
+        issues.extend(subscribing(resource));
+    }
     issues
 }
 

@@ -10,13 +10,14 @@ use handoff_fhir_model::{Issue, IssueType, Resource};
 use handoff_fhir_profiles::canonical::{EXT_SIGNING_SECRET, TOPIC};
 use serde_json::Value;
 
+use super::profile::{departures, is_backport};
 use crate::app::AppError;
 use crate::app::deliveries::MOST_IN_ONE;
 use crate::app::subscriptions::{AskedFor, REDACTED};
 use crate::fhir::resource::pairs_of;
 use crate::fhir::search;
 
-const BACKPORT: &str = "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition/";
+pub(super) const BACKPORT: &str = "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition/";
 
 /// The most filters of one subscription, and headers.
 const MOST_FILTERS: usize = 20;
@@ -46,6 +47,9 @@ pub fn asked_for(resource: Resource, base: &str, outbound: &dyn Outbound) -> Res
     let mut problems = Problems::default();
     let value = resource.value();
     refuse_foreign_extensions(value, &mut problems);
+    if resource.profiles().iter().any(|claimed| is_backport(claimed)) {
+        problems.0.extend(departures(value));
+    }
     let channel_value = value.get("channel").unwrap_or(&Value::Null);
     let payload = payload_of(channel_value, &mut problems);
     let criteria = criteria_of(value, payload, base, &mut problems);
@@ -118,7 +122,12 @@ pub fn asked_for(resource: Resource, base: &str, outbound: &dyn Outbound) -> Res
     }
 }
 
-fn extensions(element: Option<&Value>) -> impl Iterator<Item = (&str, &Value)> {
+/// What storing `resource` would be refused for, beyond R4.
+pub fn findings(resource: Resource, base: &str, outbound: &dyn Outbound) -> Vec<Issue> {
+    asked_for(resource, base, outbound).map_or_else(|error| error.issues, |_| Vec::new())
+}
+
+pub(super) fn extensions(element: Option<&Value>) -> impl Iterator<Item = (&str, &Value)> {
     element
         .and_then(|element| element.get("extension"))
         .and_then(Value::as_array)

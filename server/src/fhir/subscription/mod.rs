@@ -1,6 +1,7 @@
 //! The operations on Subscriptions: `$status`, `$events` (Subscriptions R5 Backport 1.1.0).
 
 mod asked;
+mod profile;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use handoff_domain::ids::SubscriptionId;
@@ -8,7 +9,8 @@ use handoff_domain::ports::{Attention, Filter, Kind, Sort};
 use handoff_domain::subscription::{Payload, SubscriptionStatus};
 use serde::Deserialize;
 
-pub use asked::asked_for;
+pub use asked::{asked_for, findings};
+pub use profile::{departures, is_backport};
 
 use super::negotiate::{check_accept, check_content_type};
 use super::notification::{NoticeKind, Notification, status_url};
@@ -242,9 +244,9 @@ async fn events(
         let number = |wanted: &str| -> Result<Option<i64>, AppError> {
             value(wanted)?
                 .map(|text| {
-                    text.parse()
-                        .ok()
-                        .filter(|number| *number >= 0)
+                    Some(text)
+                        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
+                        .and_then(|text| text.parse().ok())
                         .ok_or_else(|| AppError::bad(format!("`{wanted}` is the number of an event")))
                 })
                 .transpose()

@@ -1,5 +1,5 @@
-//! Scenarios in a real browser: scripts in `browser/` that drive Chromium and say what they saw. What they should have
-//! seen is for the test to say.
+//! Scenarios with clients that others wrote: scripts in `browser/` that drive Chromium, and in `clients/` that use a library,
+//! and say what they saw. What they should have seen is for the test to say.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -30,11 +30,23 @@ impl Scenario {
     /// Starts `browser/{name}.mjs`.
     pub fn start(name: &str) -> Self {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-        for part in [
+        let parts = [
             Path::new("/usr/bin/chromium"),
             &here.join("node_modules/playwright-core"),
             &here.join("node_modules/fhirclient"),
-        ] {
+        ];
+        Self::run(name, &here.join(format!("browser/{name}.mjs")), &parts)
+    }
+
+    /// Starts `clients/{name}.mjs`, named like the library that it uses.
+    pub fn client(name: &str) -> Self {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let library = here.join("node_modules").join(name);
+        Self::run(name, &here.join(format!("clients/{name}.mjs")), &[&library])
+    }
+
+    fn run(name: &str, script: &Path, parts: &[&Path]) -> Self {
+        for part in parts {
             assert!(
                 part.exists(),
                 "`{}` is not installed: run integration-tests/run",
@@ -44,7 +56,7 @@ impl Scenario {
         let scratch = TempDir::new().expect("a temporary folder");
         let complaints = std::fs::File::create(scratch.path().join(COMPLAINTS)).expect("a file");
         let mut process = Command::new("node")
-            .arg(here.join(format!("browser/{name}.mjs")))
+            .arg(script)
             .env("HOME", scratch.path())
             .env("TMPDIR", scratch.path())
             .stdin(Stdio::piped())

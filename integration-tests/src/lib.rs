@@ -2,6 +2,7 @@
 //! tests can turn; and the cast of the demo as clients of it.
 
 pub mod azurite;
+pub mod backport;
 pub mod browser;
 pub mod chaos;
 pub mod client;

@@ -1,284 +1,21 @@
 //! Every route for every role, on what is its own, somebody else's and another tenant's: one table that a reviewer can
 //! read, the routes that are open to strangers first.
 
+mod routes;
+
 use std::fmt::Write as _;
 
 use handoff::wiring::Identity;
 use handoff_domain::ports::Clock as _;
 use handoff_integration_tests::issuer::OwnIssuer;
-use handoff_integration_tests::scene::{ADA, document, document_reference, task};
+use handoff_integration_tests::scene::{document, task};
 use handoff_integration_tests::{Answer, Backend, Client, TestApp, assert_committed};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use routes::{Body, Route, Scene, routes, subscription_of};
+
 const TABLE: &str = include_str!("authorization.txt");
-
-/// What a request is about: Ada's letter, which `placer` gave to `owner`.
-struct Scene {
-    task: String,
-    document: String,
-    binary: String,
-    grant: String,
-    handle: String,
-    secret: String,
-    /// The path of a redemption that the owner began by the link.
-    redemption: String,
-}
-
-enum Body {
-    None,
-    Fhir(Value),
-    Plain(Value),
-    Pdf,
-}
-
-/// A route, and a request to it about the scene.
-struct Route {
-    name: &'static str,
-    method: Method,
-    path: fn(&Scene) -> String,
-    body: fn(&Scene) -> Body,
-}
-
-impl Route {
-    fn breaks_glass(&self) -> bool {
-        self.name.ends_with("breaking the glass")
-    }
-}
-
-const fn route(
-    name: &'static str,
-    method: Method,
-    path: fn(&Scene) -> String,
-    body: fn(&Scene) -> Body,
-) -> Route {
-    Route {
-        name,
-        method,
-        path,
-        body,
-    }
-}
-
-fn get(name: &'static str, path: fn(&Scene) -> String) -> Route {
-    route(name, Method::GET, path, |_| Body::None)
-}
-
-fn delete(name: &'static str, path: fn(&Scene) -> String) -> Route {
-    route(name, Method::DELETE, path, |_| Body::None)
-}
-
-fn post(name: &'static str, path: fn(&Scene) -> String, body: fn(&Scene) -> Body) -> Route {
-    route(name, Method::POST, path, body)
-}
-
-fn put(name: &'static str, path: fn(&Scene) -> String, body: fn(&Scene) -> Body) -> Route {
-    route(name, Method::PUT, path, body)
-}
-
-fn task_of(scene: &Scene) -> Value {
-    let mut task = task("in-progress", &scene.document, Some("Practitioner/owner"));
-    task["id"] = json!(scene.task);
-    task
-}
-
-fn document_of(scene: &Scene) -> Value {
-    let mut document = document_reference(&scene.binary, ADA);
-    document["id"] = json!(scene.document);
-    document["description"] = json!("a better description");
-    document
-}
-
-fn routes() -> Vec<Route> {
-    [general(), tasks(), documents(), grants()]
-        .into_iter()
-        .flatten()
-        .collect()
-}
-
-fn general() -> Vec<Route> {
-    vec![
-        get("GET metadata", |_| "/fhir/metadata".into()),
-        get("GET smart-configuration", |_| {
-            "/fhir/.well-known/smart-configuration".into()
-        }),
-        get("GET oauth-protected-resource", |_| {
-            "/.well-known/oauth-protected-resource/fhir".into()
-        }),
-        get("GET handoff/{handle}", |s| format!("/handoff/{}", s.handle)),
-        get("GET handoff/page.js", |_| "/handoff/page.js".into()),
-        get("GET sign-in, nowhere", |_| "/sign-in?at=none".into()),
-        get("GET sign-in/callback", |_| {
-            "/sign-in/callback?code=x&state=y".into()
-        }),
-        get("GET signed-in", |_| "/signed-in".into()),
-        get("GET signed-out", |_| "/signed-out".into()),
-        post("POST sign-out", |_| "/sign-out".into(), |_| Body::None),
-        post(
-            "POST sign-out/back-channel",
-            |_| "/sign-out/back-channel".into(),
-            |_| Body::None,
-        ),
-        get("GET a type that is not served", |_| "/fhir/Patient/1".into()),
-        get("GET a route that is not there", |_| "/nowhere".into()),
-        get("GET CodeSystem", |_| "/fhir/CodeSystem?_count=1".into()),
-    ]
-}
-
-fn tasks() -> Vec<Route> {
-    vec![
-        get("GET Task, one", |s| format!("/fhir/Task/{}", s.task)),
-        get("GET Task, a version", |s| {
-            format!("/fhir/Task/{}/_history/1", s.task)
-        }),
-        get("GET Task, its history", |s| {
-            format!("/fhir/Task/{}/_history", s.task)
-        }),
-        get("GET Task, search", |s| format!("/fhir/Task?_id={}", s.task)),
-        get("GET Task, count", |s| {
-            format!("/fhir/Task?_id={}&_summary=count", s.task)
-        }),
-        post(
-            "POST Task",
-            |_| "/fhir/Task".into(),
-            |s| Body::Fhir(task("requested", &s.document, None)),
-        ),
-        put(
-            "PUT Task, a move",
-            |s| format!("/fhir/Task/{}", s.task),
-            |s| Body::Fhir(task_of(s)),
-        ),
-        delete("DELETE Task", |s| format!("/fhir/Task/{}", s.task)),
-        post(
-            "POST Task/$validate",
-            |_| "/fhir/Task/$validate".into(),
-            |s| Body::Fhir(task_of(s)),
-        ),
-    ]
-}
-
-fn documents() -> Vec<Route> {
-    vec![
-        get("GET DocumentReference, one", |s| {
-            format!("/fhir/DocumentReference/{}", s.document)
-        }),
-        get("GET DocumentReference, history", |s| {
-            format!("/fhir/DocumentReference/{}/_history", s.document)
-        }),
-        get("GET DocumentReference, search", |s| {
-            format!("/fhir/DocumentReference?_id={}", s.document)
-        }),
-        post(
-            "POST DocumentReference",
-            |_| "/fhir/DocumentReference".into(),
-            |_| {
-                Body::Fhir(json!({
-                    "resourceType": "DocumentReference", "status": "current",
-                    "content": [{"attachment": {"contentType": "text/plain", "data": "aGVsbG8="}}],
-                }))
-            },
-        ),
-        put(
-            "PUT DocumentReference",
-            |s| format!("/fhir/DocumentReference/{}", s.document),
-            |s| Body::Fhir(document_of(s)),
-        ),
-        delete("DELETE DocumentReference", |s| {
-            format!("/fhir/DocumentReference/{}", s.document)
-        }),
-        post("POST Binary", |_| "/fhir/Binary".into(), |_| Body::Pdf),
-        get("GET Binary, the content", |s| {
-            format!("/fhir/Binary/{}?task=Task/{}", s.binary, s.task)
-        }),
-        get("GET Binary, breaking the glass", |s| {
-            format!("/fhir/Binary/{}", s.binary)
-        }),
-        delete("DELETE Binary", |s| format!("/fhir/Binary/{}", s.binary)),
-    ]
-}
-
-fn grants() -> Vec<Route> {
-    vec![
-        post(
-            "POST Task/{id}/$grant",
-            |s| format!("/fhir/Task/{}/$grant", s.task),
-            |_| Body::Fhir(json!({"resourceType": "Parameters"})),
-        ),
-        post(
-            "POST $grant, breaking the glass",
-            |s| format!("/fhir/Task/{}/$grant", s.task),
-            |_| Body::Fhir(json!({"resourceType": "Parameters"})),
-        ),
-        post(
-            "POST Task/{id}/$revoke-grants",
-            |s| format!("/fhir/Task/{}/$revoke-grants", s.task),
-            |_| Body::Fhir(json!({"resourceType": "Parameters"})),
-        ),
-        post(
-            "POST files/{id}/access-grants",
-            |s| format!("/files/{}/access-grants", s.document),
-            |s| Body::Plain(json!({"task": format!("Task/{}", s.task)})),
-        ),
-        post(
-            "POST access-grants, breaking the glass",
-            |s| format!("/files/{}/access-grants", s.document),
-            |s| Body::Plain(json!({"task": format!("Task/{}", s.task)})),
-        ),
-        get("GET files/{id}/access-grants", |s| {
-            format!("/files/{}/access-grants", s.document)
-        }),
-        get("GET access-grants/{id}", |s| {
-            format!("/access-grants/{}", s.grant)
-        }),
-        delete("DELETE access-grants/{id}", |s| {
-            format!("/access-grants/{}", s.grant)
-        }),
-        post(
-            "POST handoff/{handle}, with the secret",
-            |s| format!("/handoff/{}", s.handle),
-            |s| Body::Plain(json!({"secret": s.secret})),
-        ),
-        post(
-            "POST handoff/{handle}, without it",
-            |s| format!("/handoff/{}", s.handle),
-            |_| Body::Plain(json!({"secret": "guessed"})),
-        ),
-        post(
-            "POST handoff/{handle}/document",
-            |s| format!("/handoff/{}/document", s.handle),
-            |s| Body::Plain(json!({"secret": s.secret})),
-        ),
-        post(
-            "POST handoff/{handle}/fresh-link",
-            |s| format!("/handoff/{}/fresh-link", s.handle),
-            |s| Body::Plain(json!({"secret": s.secret})),
-        ),
-        get("GET redemptions/{id}/content", |s| s.redemption.clone()),
-        post(
-            "POST admin/revocations",
-            |_| "/admin/revocations".to_owned(),
-            |_| Body::Plain(json!({"task": "Task/none", "reason": "a drill"})),
-        ),
-        get("GET admin/revocations", |_| "/admin/revocations".to_owned()),
-        delete("DELETE admin/revocations/{id}", |_| {
-            "/admin/revocations/none".to_owned()
-        }),
-        post(
-            "POST a transaction with a Task",
-            |_| "/fhir".into(),
-            |s| {
-                Body::Fhir(
-                    json!({"resourceType": "Bundle", "type": "transaction", "entry": [{
-                        "resource": task("requested", &s.document, None), "request": {"method": "POST", "url": "Task"}
-                    }]}),
-                )
-            },
-        ),
-        get("GET AuditEvent", |s| {
-            format!("/fhir/AuditEvent?entity=Task/{}&_count=1", s.task)
-        }),
-    ]
-}
 
 struct Stage {
     app: TestApp,
@@ -393,7 +130,17 @@ impl Stage {
             .to_owned();
         let redemption = redemption.replace(&self.app.server.base_url, "");
         let (grant, handle, secret) = link().await;
+        // Off, so that nothing is sent anywhere.
+        let device = self.client(&self.issuer, "Device/interface", "subscriber", &[]);
+        let subscribed = async |client: &Client| {
+            let answer = client
+                .post("/fhir/Subscription", &subscription_of("off", None))
+                .await;
+            answer.expect(201).id()
+        };
         Scene {
+            subscription: subscribed(&device).await,
+            placers: subscribed(&placer).await,
             task,
             document: letter.id,
             binary: letter.binary,
@@ -427,7 +174,11 @@ async fn send(client: &Client, route: &Route, scene: &Scene) -> Answer {
 /// The status, and of a search how many there are.
 fn cell(route: &Route, answer: &Answer) -> String {
     let status = answer.status.as_u16();
-    if status == 200 && (route.name.ends_with("search") || route.name.ends_with("count")) {
+    if status == 200
+        && (route.name.ends_with("search")
+            || route.name.ends_with("count")
+            || route.name == "GET Subscription/$status")
+    {
         return format!("200:{}", answer.json()["total"]);
     }
     status.to_string()
@@ -441,7 +192,7 @@ async fn what_each_role_may_do_on_each_route_is_what_the_table_says() {
         "# Every route, and what it answers to whom: status, and of a search how many it finds.\n\
          # The Task is the placer's and the owner's; `another` of each kind has no part in it, `team` is of the team that it\n\
          # is for, the viewer apps act for the owner and for another, and `abroad` is another tenant's operator, who is\n\
-         # called like the owner. Open to strangers is what answers them 200.\n\n",
+         # called like the owner. The Subscription is the subscriber's but where the placer's is named. Open to strangers is what answers them 200.\n\n",
     );
     write!(table, "{:<40}", "").expect("text grows");
     for (group, columns) in [
@@ -488,6 +239,8 @@ fn anonymous(answer: &Answer, scene: &Scene) -> (u16, String) {
         &scene.binary,
         &scene.grant,
         &scene.handle,
+        &scene.subscription,
+        &scene.placers,
         &correlation,
     ] {
         body = body.replace(own.as_str(), "*");
@@ -505,6 +258,8 @@ async fn another_tenants_things_are_answered_like_things_that_never_were() {
         binary: "0000000000000000000000000000cccc".to_owned(),
         grant: "0000000000000000000000000000dddd".to_owned(),
         handle: "0000000000000000000000000000eeee".to_owned(),
+        subscription: "0000000000000000000000000000abab".to_owned(),
+        placers: "0000000000000000000000000000baba".to_owned(),
         secret: here.secret.clone(),
         redemption: "/redemptions/0000000000000000000000000000ffff/content".to_owned(),
     };

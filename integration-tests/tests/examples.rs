@@ -22,9 +22,9 @@ const REFUSED: &[(&str, u16, &str, &str)] = &[
     ),
     (
         "Subscription-",
-        404,
+        422,
         "not-supported",
-        "subscriptions are not served yet",
+        "its criteria are about Observations, or a topic of another server",
     ),
     ("Basic-", 404, "not-supported", "not a type that is served"),
     (

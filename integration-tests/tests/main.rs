@@ -33,6 +33,7 @@ mod search;
 mod sign_in;
 mod ssrf;
 mod streams;
+mod subscription_checklist;
 mod subscriptions;
 mod task_life;
 mod task_table;

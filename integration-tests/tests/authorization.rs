@@ -192,7 +192,8 @@ async fn what_each_role_may_do_on_each_route_is_what_the_table_says() {
         "# Every route, and what it answers to whom: status, and of a search how many it finds.\n\
          # The Task is the placer's and the owner's; `another` of each kind has no part in it, `team` is of the team that it\n\
          # is for, the viewer apps act for the owner and for another, and `abroad` is another tenant's operator, who is\n\
-         # called like the owner. The Subscription is the subscriber's but where the placer's is named. Open to strangers is what answers them 200.\n\n",
+         # called like the owner. The Subscription is the subscriber's where it does not say the placer's. Open to strangers is\n\
+         # what answers them 200.\n\n",
     );
     write!(table, "{:<40}", "").expect("text grows");
     for (group, columns) in [

@@ -12,7 +12,7 @@ use crate::situation::Situation;
 use crate::source::read_text;
 
 /// File, what must come of its cases, and its text.
-const SHIPPED_CASES: [(&str, Expected, &str); 9] = [
+const SHIPPED_CASES: [(&str, Expected, &str); 11] = [
     (
         "ALLOW/break-glass.toml",
         Expected::Allow,
@@ -27,6 +27,11 @@ const SHIPPED_CASES: [(&str, Expected, &str); 9] = [
         "ALLOW/placers.toml",
         Expected::Allow,
         include_str!("../cases/ALLOW/placers.toml"),
+    ),
+    (
+        "ALLOW/subscriptions.toml",
+        Expected::Allow,
+        include_str!("../cases/ALLOW/subscriptions.toml"),
     ),
     (
         "ALLOW/workers.toml",
@@ -47,6 +52,11 @@ const SHIPPED_CASES: [(&str, Expected, &str); 9] = [
         "DENY/oversight.toml",
         Expected::Deny,
         include_str!("../cases/DENY/oversight.toml"),
+    ),
+    (
+        "DENY/subscriptions.toml",
+        Expected::Deny,
+        include_str!("../cases/DENY/subscriptions.toml"),
     ),
     (
         "DENY/tenants.toml",

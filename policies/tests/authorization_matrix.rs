@@ -62,13 +62,13 @@ fn matrix() -> String {
     let mut text =
         String::from("# Who may do what. `yes`: allowed where only this relation holds; `-`: denied.\n");
     for role in Role::ALL {
-        write!(text, "\n{:<16}", role.as_str()).unwrap();
+        write!(text, "\n{:<20}", role.as_str()).unwrap();
         for (name, _) in RELATIONS {
             write!(text, " {name:>9}").unwrap();
         }
         text.push('\n');
         for action in Action::ALL {
-            write!(text, "{:<16}", action.as_str()).unwrap();
+            write!(text, "{:<20}", action.as_str()).unwrap();
             for (_, relation) in RELATIONS {
                 let word = if allowed(&[role], action, &alone(relation)) {
                     "yes"

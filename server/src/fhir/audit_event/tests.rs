@@ -186,14 +186,24 @@ fn types_and_actions_narrow_to_the_events_that_show_them() {
         ),
         (
             &[("type", "rest"), ("action", "C")],
-            &["task-created", "document-created", "binary-created"],
+            &[
+                "task-created",
+                "document-created",
+                "binary-created",
+                "subscription-created",
+            ],
         ),
         (
             &[
                 ("subtype", "http://hl7.org/fhir/restful-interaction|delete"),
                 ("action", "D"),
             ],
-            &["task-deleted", "document-deleted", "binary-deleted"],
+            &[
+                "task-deleted",
+                "document-deleted",
+                "binary-deleted",
+                "subscription-deleted",
+            ],
         ),
         (
             &[("type", "http://dicom.nema.org/resources/ontology/DCM|110101")],

@@ -229,25 +229,25 @@ fn of_criteria() -> Vec<Refusal> {
             s["criteria"] = json!("https://handoff.example/fhir/SubscriptionTopic/task-version");
         }),
         ("44: a query in place of the topic", CRITERIA, |s| {
-            s["criteria"] = json!("Task?status=ready")
+            s["criteria"] = json!("Task?status=ready");
         }),
         ("45: a parameter that there is not", FILTER, |s| {
-            filter(s, "nonsense=1")
+            filter(s, "nonsense=1");
         }),
         ("45: one of another type", FILTER, |s| {
-            filter(s, "Encounter?patient=Patient/123")
+            filter(s, "Encounter?patient=Patient/123");
         }),
         ("45: one of another type, with a dot", FILTER, |s| {
-            filter(s, "Encounter.patient=Patient/123")
+            filter(s, "Encounter.patient=Patient/123");
         }),
         ("45: one of another topic", FILTER, |s| {
-            filter(s, "grant-status=issued")
+            filter(s, "grant-status=issued");
         }),
         ("45: a modifier that there is not", FILTER, |s| {
-            filter(s, "status:nonsense=ready")
+            filter(s, "status:nonsense=ready");
         }),
         ("45: a value that is none", FILTER, |s| {
-            filter(s, "_lastUpdated=yesterday")
+            filter(s, "_lastUpdated=yesterday");
         }),
         ("45: no filter at all", FILTER, |s| filter(s, "?")),
         ("45: one that is good, and one that is not", FILTER, |s| {
@@ -263,7 +263,7 @@ fn of_channels() -> Vec<Refusal> {
     const HEADER: &str = "Subscription.channel.header[0]";
     vec![
         ("46: a channel of nobody", TYPE, |s| {
-            s["channel"]["type"] = json!("carrier-pigeon")
+            s["channel"]["type"] = json!("carrier-pigeon");
         }),
         ("46: email", TYPE, |s| s["channel"]["type"] = json!("email")),
         ("46: sms", TYPE, |s| s["channel"]["type"] = json!("sms")),
@@ -273,22 +273,22 @@ fn of_channels() -> Vec<Refusal> {
             s["channel"]["_type"] = json!({"extension": [{"url": url, "valueCoding": {"code": "zulip"}}]});
         }),
         ("47: no URL", ENDPOINT, |s| {
-            s["channel"]["endpoint"] = json!("not a url")
+            s["channel"]["endpoint"] = json!("not a url");
         }),
         ("47: a relative one", ENDPOINT, |s| {
-            s["channel"]["endpoint"] = json!("/hook")
+            s["channel"]["endpoint"] = json!("/hook");
         }),
         ("47: another scheme", ENDPOINT, |s| {
-            s["channel"]["endpoint"] = json!("ftp://127.0.0.1/hook")
+            s["channel"]["endpoint"] = json!("ftp://127.0.0.1/hook");
         }),
         ("47: a mail address", ENDPOINT, |s| {
-            s["channel"]["endpoint"] = json!("mailto:someone@example.org")
+            s["channel"]["endpoint"] = json!("mailto:someone@example.org");
         }),
         ("47: http to elsewhere", ENDPOINT, |s| {
-            s["channel"]["endpoint"] = json!("http://example.org/hook")
+            s["channel"]["endpoint"] = json!("http://example.org/hook");
         }),
         ("47: an inner network", ENDPOINT, |s| {
-            s["channel"]["endpoint"] = json!("https://10.0.0.1/hook")
+            s["channel"]["endpoint"] = json!("https://10.0.0.1/hook");
         }),
         ("47: the cloud's own address", ENDPOINT, |s| {
             s["channel"]["endpoint"] = json!("https://169.254.169.254/latest/meta-data");
@@ -297,22 +297,22 @@ fn of_channels() -> Vec<Refusal> {
             s["channel"]["endpoint"] = json!("https://user:secret@example.org/hook");
         }),
         ("47: none", ENDPOINT, |s| {
-            drop(s["channel"].as_object_mut().unwrap().remove("endpoint"))
+            drop(s["channel"].as_object_mut().unwrap().remove("endpoint"));
         }),
         ("no header", HEADER, |s| {
-            s["channel"]["header"] = json!(["no colon"])
+            s["channel"]["header"] = json!(["no colon"]);
         }),
         ("a header of ours", HEADER, |s| {
-            s["channel"]["header"] = json!(["Content-Type: text/plain"])
+            s["channel"]["header"] = json!(["Content-Type: text/plain"]);
         }),
         ("a header of the connection", HEADER, |s| {
-            s["channel"]["header"] = json!(["Host: example.org"])
+            s["channel"]["header"] = json!(["Host: example.org"]);
         }),
         ("a signature of theirs", HEADER, |s| {
-            s["channel"]["header"] = json!(["webhook-signature: v1,x"])
+            s["channel"]["header"] = json!(["webhook-signature: v1,x"]);
         }),
         ("two lines in one", HEADER, |s| {
-            s["channel"]["header"] = json!(["X-A: b\r\nX-C: d"])
+            s["channel"]["header"] = json!(["X-A: b\r\nX-C: d"]);
         }),
         ("a value that is redacted", "Subscription.channel.header", |s| {
             s["channel"]["header"] = json!(["Authorization: [redacted]"]);
@@ -325,13 +325,13 @@ fn of_payloads() -> Vec<Refusal> {
     const CONTENT: &str = "Subscription.channel.payload.extension";
     vec![
         ("48: a type of nobody", PAYLOAD, |s| {
-            s["channel"]["payload"] = json!("application/nonsense")
+            s["channel"]["payload"] = json!("application/nonsense");
         }),
         ("48: text", PAYLOAD, |s| {
-            s["channel"]["payload"] = json!("text/plain")
+            s["channel"]["payload"] = json!("text/plain");
         }),
         ("48: XML", PAYLOAD, |s| {
-            s["channel"]["payload"] = json!("application/fhir+xml")
+            s["channel"]["payload"] = json!("application/fhir+xml");
         }),
         ("48: another version", PAYLOAD, |s| {
             s["channel"]["payload"] = json!("application/fhir+json; fhirVersion=5.0");
@@ -360,10 +360,10 @@ fn of_payloads() -> Vec<Refusal> {
             );
         }),
         ("49: a topic without content", PAYLOAD, |s| {
-            drop(s["channel"].as_object_mut().unwrap().remove("_payload"))
+            drop(s["channel"].as_object_mut().unwrap().remove("_payload"));
         }),
         ("49: content without a type", PAYLOAD, |s| {
-            drop(s["channel"].as_object_mut().unwrap().remove("payload"))
+            drop(s["channel"].as_object_mut().unwrap().remove("payload"));
         }),
     ]
 }
@@ -372,17 +372,17 @@ fn of_the_rest() -> Vec<Refusal> {
     const CHANNEL: &str = "Subscription.channel.extension";
     vec![
         ("a heartbeat all the time", CHANNEL, |s| {
-            number(s, "backport-heartbeat-period", "valueUnsignedInt", 1)
+            number(s, "backport-heartbeat-period", "valueUnsignedInt", 1);
         }),
         ("a timeout of an hour", CHANNEL, |s| {
-            number(s, "backport-timeout", "valueUnsignedInt", 3_600)
+            number(s, "backport-timeout", "valueUnsignedInt", 3_600);
         }),
         ("two counts", CHANNEL, |s| {
             number(s, "backport-max-count", "valuePositiveInt", 5);
             number(s, "backport-max-count", "valuePositiveInt", 6);
         }),
         ("an extension of nobody", CHANNEL, |s| {
-            number(s, "backport-nonsense", "valueUnsignedInt", 5)
+            number(s, "backport-nonsense", "valueUnsignedInt", 5);
         }),
         (
             "a status that the server alone gives",
@@ -390,13 +390,13 @@ fn of_the_rest() -> Vec<Refusal> {
             |s| s["status"] = json!("active"),
         ),
         ("an end that is past", "Subscription.end", |s| {
-            s["end"] = json!("2020-01-01T00:00:00Z")
+            s["end"] = json!("2020-01-01T00:00:00Z");
         }),
         ("a modifier", "Subscription.modifierExtension", |s| {
             s["modifierExtension"] = json!([{"url": "http://example.org/not", "valueBoolean": true}]);
         }),
         ("no reason", "Subscription.reason", |s| {
-            drop(s.as_object_mut().unwrap().remove("reason"))
+            drop(s.as_object_mut().unwrap().remove("reason"));
         }),
     ]
 }

@@ -14,6 +14,9 @@ use super::{SOON, refused_at};
 
 const REDACTED: &str = "Authorization: [redacted]";
 
+/// A change to a Subscription.
+type Edit = fn(&mut Value);
+
 fn key_of(made: &Value) -> String {
     let extensions = made["channel"]["extension"].as_array().unwrap();
     let key = extensions
@@ -149,7 +152,7 @@ on_both! {
         let (interface, operator) = (app.client("interface").await, app.client("operator").await);
         let made = subscribe(&interface, &topic("task-status-changed", "id-only", &subscriber.url)).await;
         let id = id_of(&made);
-        let changes: [(&str, fn(&mut Value)); 12] = [
+        let changes: [(&str, Edit); 12] = [
             ("the endpoint", |s| s["channel"]["endpoint"] = json!("https://example.org/elsewhere")),
             ("a header", |s| s["channel"]["header"] = json!(["Authorization: Bearer mine"])),
             ("no header", |s| drop(s["channel"].as_object_mut().unwrap().remove("header"))),

@@ -31,6 +31,7 @@ pub mod sessions;
 pub mod standing;
 pub mod streams;
 pub mod subscriber;
+pub mod subscription_form;
 pub mod subscriptions;
 pub mod task_family;
 pub mod tasks;

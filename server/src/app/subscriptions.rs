@@ -12,19 +12,21 @@ use handoff_domain::subscription::{
 };
 use handoff_domain::time::{Span, Timestamp};
 use handoff_fhir_model::{Resource, search_index};
-use handoff_fhir_profiles::canonical::EXT_SIGNING_SECRET;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::json_edit::{self, set_field};
 use super::subscriber::{Listener, Telling};
+use super::subscription_form::{is_redacted, redact, remove_field, shown_once, with_kept_values, written};
 use super::tasks::Expected;
 use super::{App, AppError, Caller, Class, Cuts, Scope, Stored};
 
-/// What stands for the value of a header that is not shown again.
-pub const REDACTED: &str = "[redacted]";
-
-/// The most events that one `$events` answers.
-pub const MOST_EVENTS: u32 = 500;
+/// The most events that one `$events` answers, and that are looked at for it. Who wants more asks on from the last number.
+const MOST_EVENTS: usize = 500;
+const MOST_LOOKED_AT: usize = 5_000;
+/// Nor does it gather more when its resources take so many bytes.
+const MOST_BYTES: usize = 16 * 1024 * 1024;
+/// How many events are read at once.
+const PAGE: u32 = 50;
 
 /// How subscriptions are served.
 #[derive(Debug, Clone)]
@@ -145,12 +147,28 @@ impl App {
         until: Option<i64>,
     ) -> Result<Recounted, AppError> {
         let attention = self.subscription_status(caller, id.clone()).await?;
-        let scope = self.scope(caller);
+        let listener = Listener::caller(self.scope(caller));
         self.read(move |read| {
             let until = until.unwrap_or(attention.events).min(attention.events);
-            let from = from.unwrap_or(1).max(1);
-            let events: Vec<NumberedEvent> = read.events(scope.tenant(), &id, from, until, MOST_EVENTS)?;
-            let telling = Listener::caller(scope).tell(read, events)?;
+            let mut from = from.unwrap_or(1).max(1);
+            let mut telling = Telling::default();
+            let (mut size, mut looked_at) = (0_usize, 0_usize);
+            while telling.told.len() < MOST_EVENTS && looked_at < MOST_LOOKED_AT && size < MOST_BYTES {
+                let page: Vec<NumberedEvent> =
+                    read.events(listener.scope().tenant(), &id, from, until, PAGE)?;
+                let Some(last) = page.last() else {
+                    break;
+                };
+                from = last.number.saturating_add(1);
+                looked_at = looked_at.saturating_add(page.len());
+                let some = listener.tell(read, page)?;
+                size = some
+                    .told
+                    .iter()
+                    .fold(size, |size, told| size.saturating_add(told.body.len()));
+                telling.told.extend(some.told);
+                telling.withheld.extend(some.withheld);
+            }
             Ok(Recounted { attention, telling })
         })
         .await
@@ -567,107 +585,6 @@ fn check_room(tx: &mut dyn Tx, scope: &Scope, settings: &SubscriptionSettings) -
         Reason::TooLarge,
         format!("there are {most} subscriptions already, as many as may be; end some of them first"),
     ))
-}
-
-/// The resource as it is kept: what only the server says of it is the server's.
-fn written(mut resource: Resource, subscription: &Subscription) -> Resource {
-    resource.set_id(subscription.id.as_str());
-    let value = resource.value_mut();
-    set_field(value, "status", json!(subscription.status.as_str()));
-    if subscription.status != SubscriptionStatus::Error {
-        remove_field(value, "error");
-    }
-    if let Some(channel) = value.get_mut("channel") {
-        keep_extensions(channel, |url| url != EXT_SIGNING_SECRET);
-    }
-    json_edit::stamp(&mut resource, subscription.version, subscription.last_updated);
-    resource
-}
-
-fn remove_field(object: &mut Value, name: &str) {
-    if let Some(map) = object.as_object_mut() {
-        map.shift_remove(name);
-    }
-}
-
-fn keep_extensions(element: &mut Value, keep: impl Fn(&str) -> bool) {
-    let Some(list) = element.get_mut("extension").and_then(Value::as_array_mut) else {
-        return;
-    };
-    list.retain(|one| one.get("url").and_then(Value::as_str).is_none_or(&keep));
-    if list.is_empty() {
-        remove_field(element, "extension");
-    }
-}
-
-/// The resource as its creator alone sees it once: with its headers, and the key that notifications are signed with.
-fn shown_once(resource: &Resource, secrets: &SubscriptionSecrets, subscription: &Subscription) -> Resource {
-    let mut shown = resource.clone();
-    if subscription.channel.is_pushed()
-        && let Some(channel) = shown.value_mut().get_mut("channel")
-    {
-        let secret = json!({"url": EXT_SIGNING_SECRET, "valueString": secrets.signing});
-        match channel.get_mut("extension").and_then(Value::as_array_mut) {
-            Some(list) => list.push(secret),
-            None => set_field(channel, "extension", json!([secret])),
-        }
-    }
-    shown
-}
-
-/// Takes the values of headers out of a resource; their names stay.
-fn redact(resource: &mut Resource) {
-    let lines = resource
-        .value_mut()
-        .get_mut("channel")
-        .and_then(|channel| channel.get_mut("header"))
-        .and_then(Value::as_array_mut);
-    for line in lines.into_iter().flatten() {
-        // A header may also be an extension alone, and has no text then.
-        if let Some(name) = line.as_str().and_then(|line| line.split(':').next()) {
-            *line = json!(format!("{}: {REDACTED}", name.trim()));
-        }
-    }
-}
-
-fn is_redacted(line: &str) -> bool {
-    line.split_once(':')
-        .is_some_and(|(_, value)| value.trim() == REDACTED)
-}
-
-/// The lines with the values that redacted ones stand for: each that of the same name, in their order.
-fn with_kept_values(lines: &[String], kept: &[String]) -> Result<Vec<String>, AppError> {
-    let name_of = |line: &str| {
-        line.split(':')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_ascii_lowercase()
-    };
-    let mut used = vec![false; kept.len()];
-    lines
-        .iter()
-        .map(|line| {
-            if !is_redacted(line) {
-                return Ok(line.clone());
-            }
-            let name = name_of(line);
-            let found = kept
-                .iter()
-                .zip(&mut used)
-                .find(|(known, used)| !**used && name_of(known) == name);
-            match found {
-                Some((known, used)) => {
-                    *used = true;
-                    Ok(known.clone())
-                }
-                None => Err(AppError::rule(
-                    "Subscription.channel.header",
-                    format!("the value of `{name}` is redacted, and there is none of before; send the value itself"),
-                )),
-            }
-        })
-        .collect()
 }
 
 fn index_of(scope: &Scope, resource: &Resource) -> SearchIndex {

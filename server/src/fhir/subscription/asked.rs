@@ -13,7 +13,8 @@ use serde_json::Value;
 use super::profile::{departures, is_backport};
 use crate::app::AppError;
 use crate::app::deliveries::MOST_IN_ONE;
-use crate::app::subscriptions::{AskedFor, REDACTED};
+use crate::app::subscription_form::REDACTED;
+use crate::app::subscriptions::AskedFor;
 use crate::fhir::resource::pairs_of;
 use crate::fhir::search;
 

@@ -8,25 +8,17 @@ use handoff_domain::ports::{Attention, Kind, Read, SearchIndex, Tx};
 use handoff_domain::reason::Reason;
 use handoff_domain::scopes::Interaction;
 use handoff_domain::subscription::{
-    Channel, Course, Criteria, NumberedEvent, Subscription, SubscriptionSecrets, SubscriptionStatus,
+    Channel, Course, Criteria, Subscription, SubscriptionSecrets, SubscriptionStatus,
 };
 use handoff_domain::time::{Span, Timestamp};
 use handoff_fhir_model::{Resource, search_index};
 use serde_json::json;
 
 use super::json_edit::{self, set_field};
-use super::subscriber::{Listener, Telling};
 use super::subscription_form::{is_redacted, redact, remove_field, shown_once, with_kept_values, written};
+use super::subscription_secrets::{open_secrets, seal};
 use super::tasks::Expected;
 use super::{App, AppError, Caller, Class, Cuts, Scope, Stored};
-
-/// The most events that one `$events` answers, and that are looked at for it. Who wants more asks on from the last number.
-const MOST_EVENTS: usize = 500;
-const MOST_LOOKED_AT: usize = 5_000;
-/// Nor does it gather more when its resources take so many bytes.
-const MOST_BYTES: usize = 16 * 1024 * 1024;
-/// How many events are read at once.
-const PAGE: u32 = 50;
 
 /// How subscriptions are served.
 #[derive(Debug, Clone)]
@@ -67,15 +59,6 @@ pub struct AskedFor {
     pub headers: Vec<String>,
     /// `end`.
     pub end: Option<Timestamp>,
-}
-
-/// Events of a subscription for one who asks, with how it stands.
-#[derive(Debug)]
-pub struct Recounted {
-    /// How it stands.
-    pub attention: Attention,
-    /// The events.
-    pub telling: Telling,
 }
 
 impl App {
@@ -134,42 +117,6 @@ impl App {
                 return Err(AppError::not_found());
             }
             Ok(found)
-        })
-        .await
-    }
-
-    /// Events `from` to `until` of a Subscription, both included, as far as they are kept and the caller may see them.
-    pub async fn subscription_events(
-        &self,
-        caller: &Caller,
-        id: SubscriptionId,
-        from: Option<i64>,
-        until: Option<i64>,
-    ) -> Result<Recounted, AppError> {
-        let attention = self.subscription_status(caller, id.clone()).await?;
-        let listener = Listener::caller(self.scope(caller));
-        self.read(move |read| {
-            let until = until.unwrap_or(attention.events).min(attention.events);
-            let mut from = from.unwrap_or(1).max(1);
-            let mut telling = Telling::default();
-            let (mut size, mut looked_at) = (0_usize, 0_usize);
-            while telling.told.len() < MOST_EVENTS && looked_at < MOST_LOOKED_AT && size < MOST_BYTES {
-                let page: Vec<NumberedEvent> =
-                    read.events(listener.scope().tenant(), &id, from, until, PAGE)?;
-                let Some(last) = page.last() else {
-                    break;
-                };
-                from = last.number.saturating_add(1);
-                looked_at = looked_at.saturating_add(page.len());
-                let some = listener.tell(read, page)?;
-                size = some
-                    .told
-                    .iter()
-                    .fold(size, |size, told| size.saturating_add(told.body.len()));
-                telling.told.extend(some.told);
-                telling.withheld.extend(some.withheld);
-            }
-            Ok(Recounted { attention, telling })
         })
         .await
     }
@@ -608,74 +555,4 @@ fn record(tx: &mut dyn Tx, scope: &Scope, event: Event, subscription: &Subscript
         .detail("subscription", subscription.id.as_str())
         .detail("to", subscription.status.as_str());
     tx.record(scope.tenant(), row);
-}
-
-fn purpose(tenant: &str, id: &SubscriptionId) -> String {
-    format!("subscription {tenant}/{id}")
-}
-
-fn seal(
-    app: &App,
-    scope: &Scope,
-    id: &SubscriptionId,
-    secrets: &SubscriptionSecrets,
-) -> Result<Vec<u8>, AppError> {
-    let plain = serde_json::to_vec(secrets).map_err(|e| AppError::bad(e.to_string()))?;
-    app.vault
-        .seal(&purpose(scope.tenant().as_str(), id), &plain)
-        .ok_or_else(|| {
-            AppError {
-                reason: Reason::NotSupported,
-                ..AppError::rule(
-                    "Subscription.channel.type",
-                    "this server has no key for the secrets of a rest-hook; its operator sets `subscriptions.key_file`",
-                )
-            }
-        })
-}
-
-fn open_secrets(
-    app: &App,
-    scope: &Scope,
-    id: &SubscriptionId,
-    sealed: &[u8],
-) -> Result<SubscriptionSecrets, AppError> {
-    app.open_subscription_secrets(scope.tenant().as_str(), id, sealed)
-        .ok_or_else(|| {
-            AppError::new(
-                Class::Internal,
-                Reason::StorageUnavailable,
-                "an internal error; nothing was changed, tell support the correlation id",
-            )
-            .because(
-                "the secrets of a subscription can't be opened: `subscriptions.key` is another than before",
-            )
-        })
-}
-
-impl App {
-    /// The secrets of a Subscription; `None` where the key to them is another by now.
-    pub fn open_subscription_secrets(
-        &self,
-        tenant: &str,
-        id: &SubscriptionId,
-        sealed: &[u8],
-    ) -> Option<SubscriptionSecrets> {
-        if sealed.is_empty() {
-            return Some(SubscriptionSecrets::default());
-        }
-        let plain = self.vault.open(&purpose(tenant, id), sealed)?;
-        serde_json::from_slice(&plain).ok()
-    }
-
-    /// A fresh key to sign notifications with, as subscribers are told it (Standard Webhooks).
-    fn fresh_signing_secret(&self) -> String {
-        use base64::Engine as _;
-        let mut bytes = [0_u8; 32];
-        self.entropy.fill(&mut bytes);
-        format!(
-            "whsec_{}",
-            base64::engine::general_purpose::STANDARD.encode(bytes)
-        )
-    }
 }

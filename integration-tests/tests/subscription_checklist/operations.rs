@@ -1,7 +1,7 @@
 //! `$status`, `$events`, and how subscriptions are found.
 
 use handoff_integration_tests::backport::{Notification, Status, filtered, id_of, subscribe, topic, valid};
-use handoff_integration_tests::scene::Referral;
+use handoff_integration_tests::scene::{Referral, task};
 use handoff_integration_tests::subscriber::Subscriber;
 use handoff_integration_tests::{Answer, Client, TestApp, eventually, on_both};
 use reqwest::Method;
@@ -207,9 +207,20 @@ on_both! {
         assert!(full.resolves(&focus));
         let shown: Vec<_> = full.entries.iter().map(|entry| entry["resource"]["status"].clone()).collect();
         assert_eq!(shown, ["accepted", "in-progress", "on-hold", "in-progress"]);
+
+        // More than are read at once.
+        for _ in 0..60 {
+            referral.ehr.post("/fhir/Task", &task("requested", &referral.document.id, None)).await.expect(201);
+        }
+        counted(&interface, &id, 64).await;
+        for (query, first, last) in [("", 1, 64), ("?eventsSinceNumber=4&eventsUntilNumber=60", 4, 60)] {
+            let answer = interface.get(&format!("{path}{query}")).await.expect(200);
+            let told = Notification::read(&answer.body, &id).status;
+            assert_eq!((told.events, told.numbers()), (Some(64), (first..=last).collect()));
+        }
     }
 
-    async fn subscriptions_are_found_by_what_they_say(backend) {
+        async fn subscriptions_are_found_by_what_they_say(backend) {
         let app = TestApp::start(backend).await;
         let subscriber = Subscriber::start().await;
         let interface = app.client("interface").await;

@@ -90,6 +90,7 @@ impl Scene {
                 | Self::Writes
                 | Self::Search
                 | Self::Read
+                | Self::Subscribers
                 | Self::Cut
         )
     }
@@ -110,6 +111,10 @@ pub struct Scale {
     pub slow_for: Duration,
     /// Redemptions at a hundred per second.
     pub redemptions: usize,
+    /// Subscriptions, five of which match each event.
+    pub subscriptions: usize,
+    /// Events at a hundred per second, with every subscriber well and with one in five that hangs.
+    pub events: usize,
     /// Revocations, on each of two replicas.
     pub cuts: usize,
     /// Tasks at which searches are measured first.
@@ -136,6 +141,8 @@ impl Arguments {
                 slow: 10,
                 slow_for: Duration::from_secs(1),
                 redemptions: 10,
+                subscriptions: 20,
+                events: 20,
                 cuts: 2,
                 few: 100,
                 many: 300,
@@ -152,6 +159,8 @@ impl Arguments {
                 slow: 2_000,
                 slow_for: Duration::from_secs(6),
                 redemptions: 600,
+                subscriptions: 1_000,
+                events: 500,
                 cuts: 50,
                 few: 1_000,
                 many: 10_000,
@@ -167,6 +176,8 @@ impl Arguments {
             slow: 2_000,
             slow_for: Duration::from_secs(30),
             redemptions: 3_000,
+            subscriptions: 1_000,
+            events: 3_000,
             cuts: 200,
             few: 10_000,
             many: 100_000,

@@ -9,6 +9,7 @@ mod redemption;
 mod search;
 mod slow;
 mod start;
+mod subscribers;
 mod writes;
 
 use std::time::Duration;
@@ -28,11 +29,7 @@ pub async fn measure(scene: Scene, run: &mut Run) -> Result<Vec<Row>> {
         Scene::Sqlite => writes::on_sqlite(run).await,
         Scene::Search => search::measure(run).await,
         Scene::Read => read::measure(run).await,
-        Scene::Subscribers => Ok(vec![Row::not_measured(
-            id(scene),
-            title(scene),
-            "Subscriptions are not built yet",
-        )]),
+        Scene::Subscribers => subscribers::measure(run).await,
         Scene::Cut => cut::measure(run).await,
         Scene::InProcess => in_process::measure(run).await,
         Scene::Start => start::measure(run).await,

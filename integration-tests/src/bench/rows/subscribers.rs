@@ -1,0 +1,321 @@
+//! From the commit of a Task's move to the subscribers who hear of it, a hundred a second and five of them each; and what
+//! the others notice when one of the five does not answer.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use handoff_domain::time::Timestamp;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, spawn_local};
+use tokio::time::sleep;
+
+use super::millis;
+use crate::database::Database;
+use crate::failure::{Failure, Result};
+use crate::latencies::Latencies;
+use crate::load::{Expected, each, open};
+use crate::report::{Budget, Row};
+use crate::run::Run;
+use crate::server::Stores;
+use crate::stage::{CREATED, LANE, Stage, id_of, task, with_token};
+
+const RATE: u32 = 100;
+/// How many subscriptions match each event; each has a subscriber of its own.
+const MATCHING: usize = 5;
+/// The one of them that hangs.
+const HANGS: usize = MATCHING - 1;
+const HANDS: usize = 16;
+const SIZE: u64 = 64 * 1024;
+const PATIENCE: Duration = Duration::from_mins(1);
+const SYSTEM: &str = "urn:handoff:bench";
+const BACKPORT: &str = "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition";
+const TOPIC: &str = "https://handoff.example/fhir/SubscriptionTopic/task-status-changed";
+
+pub(super) async fn measure(run: &Run) -> Result<Vec<Row>> {
+    // Subscriptions that stayed would weigh on everything that is measured later.
+    let address = std::env::var("HANDOFF_TEST_POSTGRES_URL")
+        .map_err(|_| Failure::new("HANDOFF_TEST_POSTGRES_URL is not set: run integration-tests/bench"))?;
+    let database = Database::create(&address, &format!("bench-subscribers-{}", std::process::id())).await?;
+    let measured = on(run, &database).await;
+    database.drop().await?;
+    measured
+}
+
+async fn on(run: &Run, database: &Database) -> Result<Vec<Row>> {
+    let stores = Stores {
+        database: Some(database.url()),
+        ..run.production()?
+    };
+    let stage = Stage::set(&run.program, &stores).await?;
+    let sink = Sink::listen().await?;
+    let groups = run.scale.subscriptions / MATCHING;
+    subscribe(&stage, &sink, groups, database).await?;
+    let moves = Moves::prepare(&stage, groups).await?;
+    let count = run.scale.events;
+    // Some more than are measured, to warm connections and caches.
+    moves.go(&stage, 0, count / 5).await?;
+    sink.heard_of(count / 5, MATCHING).await?;
+    sink.forget();
+    moves.go(&stage, count / 5, count).await?;
+    sink.heard_of(count, MATCHING).await?;
+    let mut well = sink.forget();
+    // From here on one in five hangs: first each of them for once, as a subscriber begins to.
+    sink.hang();
+    let from = count / 5 + count;
+    moves.go(&stage, from, count / 5).await?;
+    sink.heard_of(count / 5, HANGS).await?;
+    sink.forget();
+    moves.go(&stage, from + count / 5, count).await?;
+    sink.heard_of(count, HANGS).await?;
+    let mut troubled = sink.forget();
+    stage.server.stop().await?;
+    Ok(rows(&mut well, &mut troubled))
+}
+
+fn rows(well: &mut Delays, troubled: &mut Delays) -> Vec<Row> {
+    let (p50, p99) = (millis(well.all.p50()), millis(well.all.p99()));
+    let detail = format!("{} deliveries, since the event's own instant", well.all.count());
+    let (before, after) = (millis(well.others.p99()), millis(troubled.others.p99()));
+    let change = (after / before.max(f64::EPSILON) - 1.0) * 100.0;
+    vec![
+        Row::new("subscribers-p50", "commit → subscriber at 100/s, 5 of 1,000 subscriptions, p50", p50, "ms", Budget::AtMost(20.0))
+            .detail(detail.clone())
+            .with("longest_ms", millis(well.all.longest())),
+        Row::new("subscribers-p99", "commit → subscriber at 100/s, 5 of 1,000 subscriptions, p99", p99, "ms", Budget::AtMost(100.0))
+            .detail(detail),
+        Row::new("subscribers-hang", "the same while one of the 5 hangs, change of the others' p99", change, "%", Budget::AtMost(10.0))
+            .detail(format!("from {before:.1} ms to {after:.1} ms, p50 {:.1} ms", millis(troubled.others.p50())))
+            .with("before_ms", before)
+            .with("after_ms", after),
+    ]
+}
+
+/// Subscribes `MATCHING` times to each group of Tasks, and waits until all are active.
+async fn subscribe(stage: &Stage, sink: &Sink, groups: usize, database: &Database) -> Result<()> {
+    let token = stage.sign_in("interface").await?;
+    let mut requests = Vec::new();
+    for group in 0..groups {
+        for url in &sink.urls {
+            let body = json!({
+                "resourceType": "Subscription",
+                "status": "requested",
+                "reason": "to be measured",
+                "criteria": TOPIC,
+                "_criteria": {"extension": [{
+                    "url": format!("{BACKPORT}/backport-filter-criteria"),
+                    "valueString": format!("Task?identifier={SYSTEM}|{group}"),
+                }]},
+                "channel": {
+                    "type": "rest-hook",
+                    "endpoint": format!("{url}/{group}"),
+                    "payload": "application/fhir+json",
+                    "_payload": {"extension": [
+                        {"url": format!("{BACKPORT}/backport-payload-content"), "valueCode": "full-resource"},
+                    ]},
+                },
+            });
+            requests.push(with_token(&stage.target, &token, "POST", "/fhir/Subscription", &body));
+        }
+    }
+    let all = requests.len();
+    each(&stage.target, HANDS, CREATED, requests).await?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let active = database
+            .sql("SELECT count(*) FROM subscriptions WHERE status = 'active';")
+            .await?;
+        if active.trim() == all.to_string() {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(Failure::new(format!("{} of {all} subscriptions became active", active.trim())));
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// The Tasks, one a group, and their moves.
+struct Moves(Rc<Vec<(String, Value)>>);
+
+impl Moves {
+    async fn prepare(stage: &Stage, groups: usize) -> Result<Self> {
+        let documents = stage.documents(1, SIZE).await?;
+        let document = documents.first().ok_or_else(|| Failure::new("no document"))?;
+        let requests = (0..groups).map(|group| {
+            let mut body = task("accepted", document, LANE);
+            body["identifier"] = json!([{"system": SYSTEM, "value": group.to_string()}]);
+            stage.as_ehr("POST", "/fhir/Task", &body)
+        });
+        let made = each(&stage.target, HANDS, CREATED, requests.collect()).await?;
+        let tasks = made.iter().map(|answer| {
+            let body = answer.json()?;
+            Ok((id_of(&body)?, body))
+        });
+        Ok(Self(Rc::new(tasks.collect::<Result<_>>()?)))
+    }
+
+    /// Moves `count` times, one Task after the other, as number `from` and those after it.
+    async fn go(&self, stage: &Stage, from: usize, count: usize) -> Result<()> {
+        let requests: Vec<_> = (from..from + count)
+            .map(|number| {
+                let (id, body) = &self.0[number % self.0.len()];
+                let mut body = body.clone();
+                let rounds = number / self.0.len();
+                body["status"] = json!(["in-progress", "on-hold"][rounds % 2]);
+                stage.as_lane("PUT", &format!("/fhir/Task/{id}"), &body)
+            })
+            .collect();
+        let expected = Expected {
+            what: "a move",
+            status: 200,
+        };
+        open(&stage.target, RATE, count, expected, move |n| requests[n].clone()).await?;
+        Ok(())
+    }
+}
+
+/// How long deliveries took: all of them, and those to subscribers that never hang.
+#[derive(Default)]
+struct Delays {
+    all: Latencies,
+    others: Latencies,
+}
+
+#[derive(Default)]
+struct Heard {
+    delays: Delays,
+    events: usize,
+    hangs: bool,
+}
+
+/// The subscribers.
+struct Sink {
+    urls: Vec<String>,
+    heard: Rc<RefCell<Heard>>,
+    listening: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        for one in &self.listening {
+            one.abort();
+        }
+    }
+}
+
+impl Sink {
+    async fn listen() -> Result<Self> {
+        let mut sink = Self {
+            urls: Vec::new(),
+            heard: Rc::default(),
+            listening: Vec::new(),
+        };
+        for number in 0..MATCHING {
+            let listener = TcpListener::bind("127.0.0.1:0").await?;
+            sink.urls.push(format!("http://{}", listener.local_addr()?));
+            let heard = Rc::clone(&sink.heard);
+            sink.listening.push(spawn_local(async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    spawn_local(hear(stream, number, Rc::clone(&heard)));
+                }
+            }));
+        }
+        Ok(sink)
+    }
+
+    /// What was measured so far; from here on it begins anew.
+    fn forget(&self) -> Delays {
+        std::mem::take(&mut self.heard.borrow_mut().delays)
+    }
+
+    fn hang(&self) {
+        self.heard.borrow_mut().hangs = true;
+    }
+
+    /// Waits until so many subscribers have heard of so many events each; counts from the start again.
+    async fn heard_of(&self, events: usize, subscribers: usize) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        let all = events * subscribers;
+        loop {
+            let heard = self.heard.borrow().events;
+            if heard >= all {
+                self.heard.borrow_mut().events -= all;
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(Failure::new(format!("{heard} of {all} deliveries came")));
+            }
+            sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+async fn hear(mut stream: TcpStream, number: usize, heard: Rc<RefCell<Heard>>) {
+    // Nobody is told of a connection that broke: what did not come is counted at the end.
+    let _broken = stream.set_nodelay(true);
+    let mut buffer = Vec::new();
+    while let Some(body) = read_body(&mut stream, &mut buffer).await {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        if let Some(at) = instant_in(&body) {
+            if number == HANGS && heard.borrow().hangs {
+                // Until the server has had enough.
+                let _gone = stream.read(&mut [0; 1]).await;
+                return;
+            }
+            let delay = now.saturating_sub(at);
+            let mut heard = heard.borrow_mut();
+            heard.events += 1;
+            heard.delays.all.add(delay);
+            if number != HANGS {
+                heard.delays.others.add(delay);
+            }
+        }
+        if stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+            .await
+            .is_err()
+        {
+            return;
+        }
+    }
+}
+
+/// When the event of a notification came to be; nothing in a handshake.
+fn instant_in(body: &[u8]) -> Option<Duration> {
+    let body = std::str::from_utf8(body).ok()?;
+    let (_, rest) = body.split_once("\"valueInstant\":\"")?;
+    let (text, _) = rest.split_once('"')?;
+    let at = Timestamp::parse_instant(text)?;
+    Some(Duration::from_micros(u64::try_from(at.0).ok()?))
+}
+
+/// The body of the next request; nothing at the end of the connection.
+async fn read_body(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
+    loop {
+        let mut headers = [httparse::EMPTY_HEADER; 64];
+        let mut request = httparse::Request::new(&mut headers);
+        let whole = match request.parse(buffer).ok()? {
+            httparse::Status::Complete(head) => {
+                let length = request
+                    .headers
+                    .iter()
+                    .find(|header| header.name.eq_ignore_ascii_case("content-length"))
+                    .and_then(|header| std::str::from_utf8(header.value).ok()?.parse().ok())
+                    .unwrap_or(0);
+                Some((head, head + length)).filter(|(_, end)| buffer.len() >= *end)
+            }
+            httparse::Status::Partial => None,
+        };
+        if let Some((head, end)) = whole {
+            let body = buffer[head..end].to_vec();
+            buffer.drain(..end);
+            return Some(body);
+        }
+        if stream.read_buf(buffer).await.ok()? == 0 {
+            return None;
+        }
+    }
+}

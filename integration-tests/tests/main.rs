@@ -13,6 +13,7 @@ mod chaos;
 mod chaos_checker;
 mod cors;
 mod cut_off;
+mod dead_letters;
 mod deliveries;
 mod deliveries_checker;
 mod demo;

@@ -94,6 +94,8 @@ events! {
     SubscriptionCreated = "subscription-created",
     /// A Subscription was changed, by its subscriber or by the server.
     SubscriptionUpdated = "subscription-updated",
+    /// A Subscription was bound to a connection of its subscriber.
+    SubscriptionBound = "subscription-bound",
     /// A Subscription was deleted.
     SubscriptionDeleted = "subscription-deleted",
     /// A subscriber took a notification.

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod audit;
+pub mod binding;
 pub mod break_glass;
 pub mod document;
 pub mod effects;

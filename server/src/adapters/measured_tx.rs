@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use handoff_domain::audit::{AuditRow, Event, Outcome};
-use handoff_domain::document::{Document, StoredBinary};
+use handoff_domain::binding::Binding;
+use handoff_domain::document::{Document, Sha256, StoredBinary};
 use handoff_domain::grant::Grant;
 use handoff_domain::ids::{
     ActorRef, BinaryId, BlockId, CorrelationId, DocumentId, GrantId, Handle, RedemptionId, SubscriptionId,
@@ -11,7 +12,7 @@ use handoff_domain::ids::{
 };
 use handoff_domain::outbox::TopicEvent;
 use handoff_domain::ports::{
-    Attention, AuditSearch, Due, Found, Held, Kind, Loose, Pending, Read, ReadSubscriptions, RecordedRow,
+    Attention, AuditSearch, Counted, Due, Found, Held, Kind, Loose, Pending, Read, ReadSubscriptions, RecordedRow,
     Search, SearchIndex, StoreError, Tx, TxSubscriptions, Version,
 };
 use handoff_domain::reason::Reason;
@@ -139,6 +140,7 @@ impl ReadSubscriptions for MeasuredTx<'_> {
         fn events(&mut self, tenant: &TenantId, id: &SubscriptionId, from: i64, until: i64, limit: u32) -> Result<Vec<NumberedEvent>, StoreError>;
         fn due_subscriptions(&mut self, shards: &[u8], now: Timestamp, after: Option<&Due>, limit: u32) -> Result<Vec<Due>, StoreError>;
         fn undelivered(&mut self, tenant: &TenantId, limit: u32) -> Result<Vec<Attention>, StoreError>;
+        fn counted(&mut self, which: &[Due]) -> Result<Vec<Counted>, StoreError>;
         fn has_pending(&mut self) -> Result<bool, StoreError>;
     }
 }
@@ -157,6 +159,10 @@ impl TxSubscriptions for MeasuredTx<'_> {
         fn counting_subscriptions(&mut self, tenant: &TenantId) -> Result<Vec<Subscription>, StoreError>;
         fn give_events(&mut self, given: &[(Due, Vec<TopicEvent>)]) -> Result<(), StoreError>;
         fn settle_pending(&mut self, pending: &[Pending]) -> Result<(), StoreError>;
+        fn keep_binding(&mut self, tenant: &TenantId, digest: &Sha256, binding: &Binding) -> Result<(), StoreError>;
+        fn take_binding(&mut self, tenant: &TenantId, digest: &Sha256) -> Result<Option<Binding>, StoreError>;
+        fn forget_bindings(&mut self, now: Timestamp) -> Result<usize, StoreError>;
+        fn told_until(&mut self, tenant: &TenantId, id: &SubscriptionId, until: i64, now: Timestamp) -> Result<(), StoreError>;
         fn forget_events(&mut self, tenant: &TenantId, before: Timestamp, limit: u32) -> Result<usize, StoreError>;
     }
 }

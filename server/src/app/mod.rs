@@ -5,6 +5,7 @@ pub mod admission;
 pub mod attachments;
 pub mod audit_read;
 pub mod binaries;
+pub mod bindings;
 mod blocks;
 pub mod break_glass;
 pub mod bundle;
@@ -14,6 +15,7 @@ pub mod dead_letters;
 pub mod delivered;
 pub mod deliveries;
 pub mod documents;
+pub mod ear;
 pub mod effects;
 pub mod error;
 pub mod expiry;
@@ -23,6 +25,7 @@ pub mod fresh_link;
 pub mod grants;
 pub mod json_edit;
 pub mod links;
+pub mod listening;
 pub mod read;
 pub mod redeem;
 mod redemption_scene;
@@ -61,6 +64,7 @@ use handoff_domain::workflow::Workflows;
 
 use crate::telemetry::metrics;
 
+use ear::Ear;
 pub use error::{AppError, Class};
 use sessions::SessionTimes;
 use standing::KnownBlocks;
@@ -154,6 +158,8 @@ pub struct App {
     pub outbound: Arc<dyn Outbound>,
     /// Keeps what is secret in Subscriptions.
     pub vault: Arc<dyn Vault>,
+    /// Who in this process waits for events of which subscriptions.
+    pub ear: Arc<Ear>,
     /// What is set.
     pub settings: Arc<Settings>,
     /// Where work goes on that must outlive the request which began it.

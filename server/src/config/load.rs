@@ -17,7 +17,7 @@ use super::{Admin, Blobs, Config, ConfigError, Database, Limits, Log, LogFormat,
 /// What every variable of ours begins with.
 const ENV_PREFIX: &str = "HANDOFF__";
 /// The sections, for those who mistype one.
-const SECTIONS: [&str; 12] = [
+const SECTIONS: [&str; 13] = [
     "server",
     "admin",
     "database",
@@ -29,6 +29,7 @@ const SECTIONS: [&str; 12] = [
     "clients",
     "sessions",
     "subscriptions",
+    "websockets",
     "log",
 ];
 
@@ -155,6 +156,7 @@ fn read(root: &mut Table, problems: &mut Vec<Problem>) -> Config {
         limits,
         sessions: super::sessions::read(root, problems),
         subscriptions: super::subscriptions::read(root, problems),
+        websockets: super::websockets::read(root, problems),
         log: read_log(root, problems),
         server,
     };

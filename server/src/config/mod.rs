@@ -12,6 +12,7 @@ mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod units;
+mod websockets;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ pub use load::{is_loopback, load, parse};
 pub use sessions::Sessions;
 pub use show::redact_url;
 pub use subscriptions::Subscriptions;
+pub use websockets::WebSockets;
 
 /// Something wrong with one key, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +87,8 @@ pub struct Config {
     pub sessions: Sessions,
     /// The way out to subscribers.
     pub subscriptions: Subscriptions,
+    /// How many web sockets there may be.
+    pub websockets: WebSockets,
     /// How logs are written.
     pub log: Log,
 }

@@ -74,6 +74,7 @@ impl Config {
         section("clients", super::clients::show(&self.clients));
         section("sessions", super::sessions::show(&self.sessions));
         section("subscriptions", super::subscriptions::show(&self.subscriptions));
+        section("websockets", super::websockets::show(&self.websockets));
         section(
             "log",
             vec![

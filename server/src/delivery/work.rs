@@ -235,6 +235,7 @@ impl Deliveries {
             {
                 match fan_out::run_once(&self.app, &counting).await {
                     Ok(done) => {
+                        self.app.ear.ring(&done.concerned);
                         for due in done.concerned {
                             if self.holds(&due) {
                                 self.serve(due);
@@ -284,6 +285,9 @@ impl Deliveries {
         loop {
             // Comes back after a short time without news too.
             let news = self.app.store.await_events().await;
+            if news {
+                self.app.ear.hear();
+            }
             let shards = self.shards();
             let due = scanned.is_none_or(|at| at.elapsed() >= SCANNED_EVERY);
             if shards.is_empty() || !(due || news) {

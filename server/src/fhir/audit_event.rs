@@ -80,7 +80,8 @@ const fn shape(event: Event) -> Shape {
         | Event::LinkOpened
         | Event::RedemptionAuthorized
         | Event::RedemptionDenied
-        | Event::RedemptionResumed => security("E"),
+        | Event::RedemptionResumed
+        | Event::SubscriptionBound => security("E"),
         // Bytes have left, all or some of them: an export, and a disclosure.
         Event::RedemptionCompleted
         | Event::RedemptionInterrupted

@@ -34,9 +34,10 @@ version is honoured. Moves issue, bind, suspend and revoke the grants for the do
 const DOCUMENT: &str = "`attachment.data` is taken in and replaced by a link to a Binary; it is never answered. \
 A document that `relatesTo` another with `replaces` supersedes it.";
 
-const SUBSCRIPTION: &str = "Both kinds: criteria of base R4 (`Task?status=ready`; rest-hook with and without payload) and topics of \
-Subscriptions R5 Backport 1.1.0 (rest-hook; `empty`, `id-only`, `full-resource`; filters by the search parameters of the \
-focus). Events are numbered without gaps, delivered at least once and in order, signed (Standard Webhooks) and kept for \
+const SUBSCRIPTION: &str = "Both kinds: criteria of base R4 (`Task?status=ready`; rest-hook with and without payload, websocket) and topics \
+of Subscriptions R5 Backport 1.1.0 (rest-hook and websocket; `empty`, `id-only`, `full-resource`; filters by the search \
+parameters of the focus). A web socket is bound by `bind-with-token`, or by `bind` where it was opened with an access token; \
+what it did not take is in `$events`. Events are numbered without gaps, delivered at least once and in order, signed (Standard Webhooks) and kept for \
 `$events`. A subscriber is told what its token's scopes and the rules allow at that moment, and nothing else. Headers and the \
 key of the signatures are told once, in the answer that creates the Subscription.";
 
@@ -50,6 +51,11 @@ const OPERATION_STATUS: &str =
     "http://hl7.org/fhir/uv/subscriptions-backport/OperationDefinition/backport-subscription-status";
 const OPERATION_EVENTS: &str =
     "http://hl7.org/fhir/uv/subscriptions-backport/OperationDefinition/backport-subscription-events";
+
+const OPERATION_BINDING_TOKEN: &str =
+    "http://hl7.org/fhir/uv/subscriptions-backport/OperationDefinition/backport-subscription-get-ws-binding-token";
+/// Where web sockets are opened (an extension of base R4).
+const WEBSOCKET_EXTENSION: &str = "http://hl7.org/fhir/StructureDefinition/capabilitystatement-websocket";
 
 /// What is done with resources that are kept version by version.
 const VERSIONED: [&str; 7] = [
@@ -128,6 +134,7 @@ fn statement(base: &str) -> Value {
             operations: &[
                 ("status", OPERATION_STATUS),
                 ("events", OPERATION_EVENTS),
+                ("get-ws-binding-token", OPERATION_BINDING_TOKEN),
                 ("validate", OPERATION_VALIDATE),
             ],
             history: true,
@@ -180,6 +187,7 @@ fn statement(base: &str) -> Value {
         "fhirVersion": "4.0.1",
         "format": ["application/fhir+json", "json"],
         "rest": [{
+            "extension": [{ "url": WEBSOCKET_EXTENSION, "valueUri": crate::http::websocket::address(base) }],
             "mode": "server",
             "security": {
                 "service": [service("SMART-on-FHIR"), service("OAuth")],

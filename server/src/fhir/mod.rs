@@ -33,6 +33,7 @@ pub fn routes(cfg: &mut web::ServiceConfig, origins: &[String]) {
             .configure(binary::routes)
             .configure(operation::routes)
             .configure(subscription::routes)
+            .configure(crate::http::websocket::routes)
             .configure(resource::routes)
             .default_service(web::to(unknown_route)),
     );

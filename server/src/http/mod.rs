@@ -19,6 +19,7 @@ pub mod scopes;
 pub mod session;
 pub mod sign_in;
 pub mod stream;
+pub mod websocket;
 pub mod wrapped;
 
 use std::collections::BTreeSet;
@@ -53,6 +54,8 @@ pub struct HttpState {
     pub clients: Clients,
     /// What is free of what all requests share.
     pub room: Arc<room::Room>,
+    /// Web sockets.
+    pub sockets: Arc<websocket::Sockets>,
     /// Who failed lately, and how often.
     pub attempts: Arc<attempts::Attempts>,
     /// When each actor's teams were last written down, so that it is not done at every request.

@@ -155,6 +155,15 @@ pub async fn authenticate(state: &HttpState, request: &HttpRequest) -> Result<Ca
     admit(state, caller).await
 }
 
+/// The same with the time until which the token is good.
+pub async fn authenticate_until(
+    state: &HttpState,
+    request: &HttpRequest,
+) -> Result<(Caller, Timestamp), AppError> {
+    let (caller, expires_at) = validated(state, request).await?;
+    Ok((admit(state, caller).await?, expires_at))
+}
+
 /// Refuses a caller whom an operator has blocked, by whatever it came with.
 pub async fn admit(state: &HttpState, caller: Caller) -> Result<Caller, AppError> {
     let Some(reason) = state
@@ -171,6 +180,10 @@ pub async fn admit(state: &HttpState, caller: Caller) -> Result<Caller, AppError
 
 /// The same where blocked callers are let in: operators lift blocks, also such as are on themselves.
 pub async fn authenticate_blocked_too(state: &HttpState, request: &HttpRequest) -> Result<Caller, AppError> {
+    validated(state, request).await.map(|(caller, _)| caller)
+}
+
+async fn validated(state: &HttpState, request: &HttpRequest) -> Result<(Caller, Timestamp), AppError> {
     let tenant = tenant_of(state, request)?;
     let context = context_of(state, request, tenant.clone());
     let sent = match sent_token(request) {
@@ -224,7 +237,7 @@ pub async fn authenticate_blocked_too(state: &HttpState, request: &HttpRequest) 
         caps: validated.derived.clone(),
     };
     remember(state, &caller).await?;
-    Ok(caller)
+    Ok((caller, validated.expires_at))
 }
 
 /// Leave to look at a token, where not too many of its address were refused. `None` is one that was badly sent.

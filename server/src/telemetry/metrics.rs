@@ -274,7 +274,8 @@ fn write_all(out: &mut String, streams_open: usize) -> std::fmt::Result {
     let name = "handoff_streams_open";
     head(out, name, "gauge", "Streams of content under way.")?;
     writeln!(out, "{name} {streams_open}")?;
-    super::notifications::write(out)
+    super::notifications::write(out)?;
+    super::websockets::write(out)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub mod clients;
 pub mod metrics;
 pub mod notifications;
 pub mod process;
+pub mod websockets;
 
 use std::io::{self, IsTerminal};
 

@@ -19,6 +19,7 @@ const BLOCKS_EVERY: Duration = Duration::from_millis(500);
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 const SESSIONS_EVERY: Duration = Duration::from_mins(5);
+const BINDINGS_EVERY: Duration = Duration::from_mins(5);
 const FORGET_EVERY: Duration = Duration::from_mins(30);
 const BLOB_SWEEP_EVERY: Duration = Duration::from_mins(10);
 /// An upload that has been silent for longer than any limit allows was broken off.
@@ -67,7 +68,13 @@ pub(super) fn start(app: &App, tenants: &BTreeSet<TenantId>) -> Vec<JoinHandle<(
             }
             Ok(())
         }),
+        every("binding-tokens", BINDINGS_EVERY, app, async |app| {
+            app::bindings::forget_old(app)
+                .await
+                .map_err(|error| explain(&error))
+        }),
         rt::spawn(app::watch::follow_cuts(app.clone())),
+        rt::spawn(app::ear::follow_counts(app.clone())),
     ]
 }
 

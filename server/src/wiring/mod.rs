@@ -46,6 +46,7 @@ use crate::http::HttpState;
 use crate::http::attempts::Attempts;
 use crate::http::connection::{Connections, http_service, serving};
 use crate::http::room::Room;
+use crate::http::websocket::Sockets;
 use crate::http::scopes::caps_of;
 use crate::telemetry::access;
 use crate::{admin, http};
@@ -206,6 +207,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         standings,
         outbound: Arc::clone(&outbound),
         vault: Arc::new(vault),
+        ear: Arc::default(),
         settings,
         entropy,
     };
@@ -227,6 +229,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
             app: app.clone(),
             validator,
             tenants: Arc::new(tenants),
+            sockets: Arc::new(Sockets::new(options.websockets, Arc::clone(&trusted_proxies))),
             trusted_proxies,
             cors_origins: options.cors_origins.into(),
             limits: options.limits,
@@ -452,6 +455,13 @@ async fn serve(parts: Parts, started: oneshot::Sender<[ServerHandle; 2]>) -> io:
     };
     let builder = Server::build();
     let graceful = builder.graceful_shutdown_signal();
+    let goodbye = {
+        let (sockets, graceful) = (Arc::clone(&state.sockets), graceful.clone());
+        async move {
+            graceful.notified().await;
+            sockets.stop();
+        }
+    };
     let accepted = Arc::clone(&connections);
     let public = builder
         .workers(workers)
@@ -493,6 +503,7 @@ async fn serve(parts: Parts, started: oneshot::Sender<[ServerHandle; 2]>) -> io:
         settings: Arc::clone(&app.settings),
     };
     jobs.extend(delivery::start(&app, courier));
+    jobs.push(actix_web::rt::spawn(goodbye));
     jobs.push(actix_web::rt::spawn(connections.watch()));
     jobs.push(actix_web::rt::spawn(rules.follow(app)));
     // The caller may have gone; then its end of the servers is dropped, which stops them.

@@ -11,7 +11,7 @@ use handoff_policies::Place;
 use handoff_store::StoreConfig;
 use secrecy::ExposeSecret;
 
-use crate::config::{AddressRange, Clients, Config, Limits, Sessions, Subscriptions, Timeouts};
+use crate::config::{AddressRange, Clients, Config, Limits, Sessions, Subscriptions, Timeouts, WebSockets};
 
 /// The key of every demo: replicas of one share it, and what is secret there is a toy.
 const DEMO_KEY: &str = "ZGVtbyBkZW1vIGRlbW8gZGVtbyBkZW1vIGRlbW8gZGU=";
@@ -65,6 +65,8 @@ pub struct Options {
     pub sessions: Sessions,
     /// The way out to subscribers.
     pub subscriptions: Subscriptions,
+    /// How many web sockets there may be.
+    pub websockets: WebSockets,
     /// The clock; the system's where `None`.
     pub clock: Option<Arc<dyn Clock>>,
     /// The source of ids and secrets; the system's where `None`.
@@ -109,6 +111,7 @@ impl Options {
                 plain_loopback: true,
                 ..Subscriptions::default()
             },
+            websockets: WebSockets::default(),
             clock: None,
             entropy: None,
         }
@@ -137,6 +140,7 @@ impl Options {
             clients: config.clients,
             sessions: config.sessions,
             subscriptions: config.subscriptions.clone(),
+            websockets: config.websockets,
             clock: None,
             entropy: None,
         }

@@ -7,6 +7,7 @@
 mod actors;
 mod audit;
 mod binaries;
+mod bindings;
 mod config;
 mod dialect;
 mod documents;

@@ -305,6 +305,17 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    /// What each binding token is for, under its SHA-256.
+    binding_tokens (tenant, digest) {
+        tenant -> Text,
+        digest -> Binary,
+        creator -> Text,
+        subscriptions -> Text,
+        expires_at -> BigInt,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(subscriptions, subscription_counts, subscription_courses);
 
 diesel::table! {

@@ -18,7 +18,7 @@ pub use outbound::{
     EndpointError, LONGEST_URL, Outbound, OutboundAnswer, OutboundMethod, OutboundRequest, SendError,
 };
 pub use store::*;
-pub use subscriptions::{Attention, Due, Pending, ReadSubscriptions, TxSubscriptions, Vault};
+pub use subscriptions::{Attention, Counted, Due, Pending, ReadSubscriptions, TxSubscriptions, Vault};
 pub use work::{Reading, Verdict, Work, WorkError, read, watch, write};
 
 use std::future::Future;

@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 
 use super::store::{SearchIndex, StoreError};
+use crate::binding::Binding;
+use crate::document::Sha256;
 use crate::ids::{SubscriptionId, TenantId};
 use crate::outbox::TopicEvent;
 use crate::subscription::{Course, NumberedEvent, Subscription};
@@ -27,6 +29,17 @@ pub struct Due {
     pub tenant: TenantId,
     /// Which.
     pub id: SubscriptionId,
+}
+
+/// How far a subscription has come, for who waits for its events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counted {
+    /// Which.
+    pub which: Due,
+    /// How many events it has counted.
+    pub events: i64,
+    /// Its version.
+    pub version: i64,
 }
 
 /// How a subscription stands, for who delivers to it.
@@ -79,6 +92,9 @@ pub trait ReadSubscriptions {
     /// Subscriptions of a tenant that have failed since some time, or are in error with events that were not delivered;
     /// longest failing first, at most `limit`.
     fn undelivered(&mut self, tenant: &TenantId, limit: u32) -> Result<Vec<Attention>, StoreError>;
+
+    /// How far each of these subscriptions has come; of those that exist, in any order.
+    fn counted(&mut self, which: &[Due]) -> Result<Vec<Counted>, StoreError>;
 
     /// Whether the outbox holds events that no subscription was given yet.
     fn has_pending(&mut self) -> Result<bool, StoreError>;
@@ -158,6 +174,29 @@ pub trait TxSubscriptions {
 
     /// These events of the outbox have been given to whom they concern.
     fn settle_pending(&mut self, pending: &[Pending]) -> Result<(), StoreError>;
+
+    /// Keeps what a binding token is for, under its digest.
+    fn keep_binding(
+        &mut self,
+        tenant: &TenantId,
+        digest: &Sha256,
+        binding: &Binding,
+    ) -> Result<(), StoreError>;
+
+    /// What a binding token is for, also where it is too old; it is gone after that.
+    fn take_binding(&mut self, tenant: &TenantId, digest: &Sha256) -> Result<Option<Binding>, StoreError>;
+
+    /// Forgets binding tokens of all tenants that are good no more; answers how many.
+    fn forget_bindings(&mut self, now: Timestamp) -> Result<usize, StoreError>;
+
+    /// Writes down up to which event a subscription was told over a connection of its subscriber. It never goes back.
+    fn told_until(
+        &mut self,
+        tenant: &TenantId,
+        id: &SubscriptionId,
+        until: i64,
+        now: Timestamp,
+    ) -> Result<(), StoreError>;
 
     /// Forgets what happened in a tenant before `before`, oldest first, at most `limit`; answers how many events of
     /// subscriptions that were.

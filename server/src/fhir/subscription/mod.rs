@@ -1,6 +1,7 @@
-//! The operations on Subscriptions: `$status`, `$events` (Subscriptions R5 Backport 1.1.0).
+//! The operations on Subscriptions: `$status`, `$events`, `$get-ws-binding-token` (Subscriptions R5 Backport 1.1.0).
 
 mod asked;
+mod binding;
 mod profile;
 
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -48,6 +49,18 @@ pub fn routes(cfg: &mut web::ServiceConfig) {
         web::resource("/Subscription/{id}/$events")
             .route(web::get().to(events))
             .route(web::post().to(events))
+            .default_service(web::to(not_allowed)),
+    );
+    cfg.service(
+        web::resource("/Subscription/$get-ws-binding-token")
+            .route(web::get().to(binding::token_for_many))
+            .route(web::post().to(binding::token_for_many))
+            .default_service(web::to(not_allowed)),
+    );
+    cfg.service(
+        web::resource("/Subscription/{id}/$get-ws-binding-token")
+            .route(web::get().to(binding::token_for_one))
+            .route(web::post().to(binding::token_for_one))
             .default_service(web::to(not_allowed)),
     );
 }

@@ -92,6 +92,19 @@ impl Connection {
         Box::new(Handle(Arc::clone(self)))
     }
 
+    /// Hands everything on that comes from here on: the request under way makes another protocol of it.
+    pub fn upgrade(&self) {
+        let reader = self.progress().upgrade();
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
+    /// For how long the client has taken nothing of what waits for it.
+    pub fn blocked_for(&self, now: Instant) -> Option<Duration> {
+        self.progress().blocked_for(now)
+    }
+
     /// Breaks it with a reset, so that what waits in the send buffer is dropped too.
     fn break_off(&self, ended: Ended) {
         self.end_as(ended);

@@ -117,6 +117,8 @@ pub enum Due {
     Nothing,
     /// So many bytes.
     Bytes(u64),
+    /// Whatever comes until the connection ends: it was upgraded, and speaks another protocol.
+    Frames,
     /// Chunks, whose end the HTTP server finds.
     Chunks {
         /// Whether it is given the time to look at what it has before it gets more.
@@ -135,6 +137,7 @@ impl Due {
         match self {
             Self::Nothing | Self::Bytes(0) => None,
             Self::Bytes(left) => Some(Leave::Body(usize::try_from(*left).unwrap_or(usize::MAX))),
+            Self::Frames => Some(Leave::Body(Self::PIECE)),
             Self::Chunks { rests: true } => {
                 *self = Self::CHUNKS;
                 Some(Leave::Later)
@@ -145,7 +148,7 @@ impl Due {
 
     fn came(&mut self, count: usize) {
         match self {
-            Self::Nothing => {}
+            Self::Nothing | Self::Frames => {}
             Self::Bytes(left) => *left = left.saturating_sub(count as u64),
             Self::Chunks { rests } => *rests = true,
         }
@@ -167,6 +170,8 @@ enum Phase {
     },
     /// A request is being answered.
     Serving { due: Due },
+    /// It was upgraded, and all is said: nothing more is read.
+    Over,
     /// The request was answered, and its body nobody read.
     Draining { since: Instant, due: Due, bytes: usize },
 }
@@ -195,6 +200,8 @@ pub enum Leave {
     Later,
     /// After the present request.
     Parked,
+    /// Nothing, ever: it is as if the client had closed its side.
+    End,
     /// Never: the head is larger than heads may be.
     TooLarge,
 }
@@ -259,6 +266,18 @@ impl Progress {
         self.reader.take()
     }
 
+    /// The request under way makes another protocol of it. Answers whom to wake.
+    pub fn upgrade(&mut self) -> Option<Waker> {
+        self.phase = Phase::Serving { due: Due::Frames };
+        self.reader.take()
+    }
+
+    /// For how long the client has taken nothing of what waits for it.
+    pub fn blocked_for(&self, now: Instant) -> Option<Duration> {
+        let blocked = self.blocked?;
+        Some(now.saturating_duration_since(blocked.since))
+    }
+
     /// The request's body was read to its end.
     pub fn body_read(&mut self) {
         if let Phase::Serving { due } = &mut self.phase {
@@ -286,6 +305,7 @@ impl Progress {
                 due,
                 bytes: 0,
             },
+            Phase::Serving { due: Due::Frames } => Phase::Over,
             _ => Phase::waiting(now, true),
         };
         self.reader.take()
@@ -314,6 +334,7 @@ impl Progress {
                 left => Some(Leave::Head(left)),
             },
             Phase::Serving { due } => due.leave(),
+            Phase::Over => Some(Leave::End),
             // Where a body that nobody wants has no end in sight, its connection is not worth waiting for it.
             Phase::Draining { bytes, .. } if *bytes >= patience.max_header => None,
             Phase::Draining { since, due, .. } => match due.leave() {
@@ -353,7 +374,7 @@ impl Progress {
     /// Bytes of a body came.
     pub fn body(&mut self, count: usize) {
         match &mut self.phase {
-            Phase::Waiting { .. } => {}
+            Phase::Waiting { .. } | Phase::Over => {}
             Phase::Serving { due } => due.came(count),
             Phase::Draining { due, bytes, .. } => {
                 // Of a stated length no more is handed on than that.
@@ -430,7 +451,12 @@ impl Progress {
     pub fn look(&mut self, patience: &Patience, now: Instant) -> Look {
         let past = |since: Instant, limit: Duration| now.saturating_duration_since(since) > limit;
         if let Some(blocked) = self.blocked {
-            if past(blocked.since, patience.idle) {
+            // Who speaks another protocol is told so in that first, and may still take it.
+            let grace = match self.phase {
+                Phase::Serving { due: Due::Frames } | Phase::Over => patience.disconnect,
+                _ => Duration::ZERO,
+            };
+            if past(blocked.since, patience.idle.saturating_add(grace)) {
                 return Look::end(Ended::Stalled);
             }
             if self.is_too_slow(patience, blocked, now) {
@@ -461,7 +487,7 @@ impl Progress {
                 _ => None,
             },
             Phase::Draining { since, .. } if past(since, patience.disconnect) => Some(Ended::UnreadBody),
-            Phase::Serving { .. } | Phase::Draining { .. } => None,
+            Phase::Serving { .. } | Phase::Over | Phase::Draining { .. } => None,
         };
         Look { end, wake: None }
     }

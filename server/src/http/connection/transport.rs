@@ -163,6 +163,7 @@ impl AsyncRead for Transport {
             Leave::Head(most) => this.read_head(cx, buffer, most),
             Leave::Body(most) => this.read_body(cx, buffer, most),
             Leave::Parked => this.look_ahead(cx),
+            Leave::End => Poll::Ready(Ok(())),
             Leave::Later => {
                 cx.waker().wake_by_ref();
                 Poll::Pending

@@ -2,15 +2,17 @@
 
 use std::collections::HashMap;
 
+use handoff_domain::binding::Binding;
+use handoff_domain::document::Sha256;
 use handoff_domain::outbox::TopicEvent;
 use handoff_domain::ports::{
-    Attention, Due, Pending, ReadSubscriptions, SearchIndex, StoreError, TxSubscriptions,
+    Attention, Counted, Due, Pending, ReadSubscriptions, SearchIndex, StoreError, TxSubscriptions,
 };
 use handoff_domain::subscription::{Course, NumberedEvent, Subscription};
 use handoff_domain::{SubscriptionId, TenantId, Timestamp};
 
 use super::{Reader, Unit};
-use crate::{subscription_events as events, subscriptions};
+use crate::{bindings, subscription_events as events, subscriptions};
 
 reads! { ReadSubscriptions for Reader<'_>, Unit<'_>:
     subscription(tenant: &TenantId, id: &SubscriptionId) -> Option<Attention>
@@ -22,6 +24,7 @@ reads! { ReadSubscriptions for Reader<'_>, Unit<'_>:
         = subscriptions::due, of ["subscription_counts", "subscription_courses"];
     undelivered(tenant: &TenantId, limit: u32) -> Vec<Attention>
         = subscriptions::undelivered, of ["subscriptions", "subscription_counts", "subscription_courses"];
+    counted(which: &[Due]) -> Vec<Counted> = bindings::counted, of ["subscription_counts", "subscriptions"];
     has_pending() -> bool = events::has_pending, of ["outbox"];
 }
 
@@ -108,6 +111,33 @@ impl TxSubscriptions for Unit<'_> {
 
     fn settle_pending(&mut self, pending: &[Pending]) -> Result<(), StoreError> {
         self.attempt(|unit| events::settle(unit, pending))
+    }
+
+    fn keep_binding(
+        &mut self,
+        tenant: &TenantId,
+        digest: &Sha256,
+        binding: &Binding,
+    ) -> Result<(), StoreError> {
+        self.attempt(|unit| bindings::keep(unit, tenant, digest, binding))
+    }
+
+    fn take_binding(&mut self, tenant: &TenantId, digest: &Sha256) -> Result<Option<Binding>, StoreError> {
+        self.attempt(|unit| bindings::take(unit, tenant, digest))
+    }
+
+    fn forget_bindings(&mut self, now: Timestamp) -> Result<usize, StoreError> {
+        self.attempt(|unit| bindings::forget(unit, now))
+    }
+
+    fn told_until(
+        &mut self,
+        tenant: &TenantId,
+        id: &SubscriptionId,
+        until: i64,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.attempt(|unit| bindings::told(unit, tenant, id, until, now))
     }
 
     fn forget_events(

@@ -1,0 +1,250 @@
+//! What a subscriber is told over a connection of its own: the events after those it was told, by its rights at that
+//! moment. Each is on record before it leaves, as there is nobody who would ask for it again. Knows no connection.
+
+use handoff_domain::ids::TenantId;
+use handoff_domain::ports::Due;
+use handoff_domain::reason::Reason;
+use handoff_domain::subscription::{Course, Route, Subscription, SubscriptionSecrets, SubscriptionStatus};
+
+use super::deliveries::{MOST_IN_ONE, Notice, Sending};
+use super::subscriber::{Telling, Told};
+use super::{App, AppError, Cuts};
+use crate::telemetry::notifications as metrics;
+
+/// Bytes of resources from which on no further event is put into a notification.
+const MUCH: usize = 1 << 20;
+
+/// What there is for a connection.
+#[derive(Debug)]
+pub enum Heard {
+    /// Nothing new for now, of the subscription as it stands.
+    Nothing(Box<Subscription>),
+    /// Events, recorded as told.
+    Events(Box<News>),
+    /// Nothing more, ever.
+    Over(Box<Over>),
+}
+
+/// Events of a subscription.
+#[derive(Debug)]
+pub struct News {
+    /// The subscription as it stands.
+    pub subscription: Subscription,
+    /// What may be told of them.
+    pub told: Vec<Told>,
+    /// The number of the last one, told or withheld.
+    pub until: i64,
+}
+
+/// A subscription that is told nothing more.
+#[derive(Debug)]
+pub struct Over {
+    /// The subscription, where there is one.
+    pub subscription: Option<Subscription>,
+    /// The status to be told.
+    pub status: SubscriptionStatus,
+    /// How many events it has counted.
+    pub events: i64,
+    /// Why, for the subscriber.
+    pub why: &'static str,
+}
+
+enum Look {
+    Nothing(Box<Subscription>),
+    Events(Box<Subscription>, (i64, i64), Telling),
+    Over(Box<Over>, Option<(i64, i64)>, Vec<i64>),
+}
+
+impl App {
+    /// What a subscription has after event `told`, at most `most` events of it.
+    pub async fn hear(&self, which: &Due, told: i64, most: u32) -> Result<Heard, AppError> {
+        let (app, due) = (self.clone(), which.clone());
+        let now = self.clock.now();
+        let most = i64::from(most.clamp(1, MOST_IN_ONE));
+        let look = self
+            .read(move |read| {
+                let over = |subscription: Option<Subscription>, status, events, why| {
+                    let over = Over {
+                        subscription,
+                        status,
+                        events,
+                        why,
+                    };
+                    Look::Over(Box::new(over), None, Vec::new())
+                };
+                let Some(found) = read.subscription(&due.tenant, &due.id)? else {
+                    return Ok(over(None, SubscriptionStatus::Off, told, "there is no such subscription"));
+                };
+                let (subscription, events) = (found.subscription, found.events);
+                let status = subscription.status;
+                if subscription.deleted {
+                    let why = "the subscription was deleted";
+                    return Ok(over(Some(subscription), SubscriptionStatus::Off, events, why));
+                }
+                if status == SubscriptionStatus::Off || subscription.end.is_some_and(|end| end <= now) {
+                    let why = "the subscription has ended";
+                    return Ok(over(Some(subscription), SubscriptionStatus::Off, events, why));
+                }
+                if subscription.channel.route != Route::WebSocket {
+                    let why = "the subscription has another channel by now";
+                    return Ok(over(Some(subscription), status, events, why));
+                }
+                let listener = app.listener(&due.tenant, &subscription, None)?;
+                let from = told.saturating_add(1);
+                let until = told.saturating_add(most).min(events);
+                let listener = match listener {
+                    Ok(listener) => listener,
+                    Err(_) => {
+                        // What it would have been told now is withheld.
+                        let until = told.saturating_add(i64::from(MOST_IN_ONE)).min(events);
+                        let lost = read.events(&due.tenant, &due.id, from, until, MOST_IN_ONE)?;
+                        let lost: Vec<i64> = lost.iter().map(|event| event.number).collect();
+                        let over = Over {
+                            subscription: Some(subscription),
+                            status: SubscriptionStatus::Error,
+                            events: told,
+                            why: "the subscriber has no right to it any more",
+                        };
+                        let range = (!lost.is_empty()).then_some((from, until));
+                        return Ok(Look::Over(Box::new(over), range, lost));
+                    }
+                };
+                if status != SubscriptionStatus::Active || events <= told {
+                    return Ok(Look::Nothing(Box::new(subscription)));
+                }
+                let events = read.events(&due.tenant, &due.id, from, until, MOST_IN_ONE)?;
+                let telling = listener.tell(read, events)?;
+                let (telling, until) = not_too_much(telling, until);
+                Ok(Look::Events(Box::new(subscription), (from, until), telling))
+            })
+            .await?;
+        match look {
+            Look::Nothing(subscription) => Ok(Heard::Nothing(subscription)),
+            Look::Over(over, None, _) => Ok(Heard::Over(over)),
+            Look::Over(over, Some(range), withheld) => {
+                if let Some(subscription) = over.subscription.clone() {
+                    let telling = Telling {
+                        told: Vec::new(),
+                        withheld,
+                    };
+                    self.record_told(&which.tenant, subscription, range, telling).await?;
+                }
+                Ok(Heard::Over(over))
+            }
+            Look::Events(subscription, range, telling) => {
+                let told = self
+                    .record_told(&which.tenant, Subscription::clone(&subscription), range, telling)
+                    .await?;
+                if let Some(last) = told.last() {
+                    metrics::notification_delay(self.clock.now().since(last.event.at));
+                }
+                Ok(Heard::Events(Box::new(News {
+                    subscription: *subscription,
+                    told,
+                    until: range.1,
+                })))
+            }
+        }
+    }
+
+    /// Writes down what is told and what is withheld, and how far that is, in one transaction.
+    async fn record_told(
+        &self,
+        tenant: &TenantId,
+        subscription: Subscription,
+        range: (i64, i64),
+        telling: Telling,
+    ) -> Result<Vec<Told>, AppError> {
+        if telling.told.is_empty() && telling.withheld.is_empty() {
+            // None of it is kept any more.
+            return Ok(telling.told);
+        }
+        let id = subscription.id.clone();
+        let notice = Notice {
+            tenant: tenant.clone(),
+            subscription,
+            secrets: SubscriptionSecrets::default(),
+            sending: Sending::Events,
+            told: telling.told,
+            withheld: telling.withheld,
+            range,
+            course: Course::default(),
+        };
+        let rows = self.taken(&notice)?.into_rows();
+        let of = tenant.clone();
+        let now = self.clock.now();
+        self.write(tenant, move |tx| {
+            for row in &rows {
+                tx.record(&of, row.clone());
+            }
+            tx.told_until(&of, &id, range.1, now)?;
+            Ok(((), Cuts::none()))
+        })
+        .await?;
+        Ok(notice.told)
+    }
+
+    /// Why a subscriber is told nothing more, where that is so, without a look into the database.
+    pub fn refuses(&self, which: &Due, subscription: &Subscription) -> Result<Option<Reason>, AppError> {
+        Ok(self.listener(&which.tenant, subscription, None)?.err())
+    }
+}
+
+/// As many of the events as a notification should hold, at least one; and up to which number that is.
+fn not_too_much(telling: Telling, until: i64) -> (Telling, i64) {
+    let Telling { mut told, mut withheld } = telling;
+    let mut bytes = 0_usize;
+    let fits = told
+        .iter()
+        .take_while(|one| {
+            let before = bytes;
+            bytes = bytes.saturating_add(one.body.len());
+            before < MUCH
+        })
+        .count();
+    let Some(first_left) = told.get(fits).map(|one| one.number) else {
+        return (Telling { told, withheld }, until);
+    };
+    told.truncate(fits);
+    withheld.retain(|number| *number < first_left);
+    (Telling { told, withheld }, first_left.saturating_sub(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use handoff_domain::outbox::{Topic, TopicEvent};
+    use handoff_domain::time::Timestamp;
+
+    use super::*;
+
+    fn told(number: i64, bytes: usize) -> Told {
+        Told {
+            number,
+            event: TopicEvent {
+                topic: Topic::TaskStatusChanged,
+                focus: "Task/1".to_owned(),
+                version: 1,
+                change: "ready".to_owned(),
+                grant: None,
+                correlation: "c".to_owned(),
+                at: Timestamp(0),
+            },
+            body: vec![0; bytes],
+        }
+    }
+
+    #[test]
+    fn a_notification_holds_at_least_one_event_and_no_more_than_it_should() {
+        let numbers = |told: &[Told]| told.iter().map(|one| one.number).collect::<Vec<_>>();
+        let telling = |sizes: &[usize], withheld: &[i64]| Telling {
+            told: (1..).zip(sizes).map(|(number, size)| told(number * 2, *size)).collect(),
+            withheld: withheld.to_vec(),
+        };
+        let (all, until) = not_too_much(telling(&[10, 10, 10], &[1, 3, 5, 7]), 7);
+        assert_eq!((numbers(&all.told), all.withheld, until), (vec![2, 4, 6], vec![1, 3, 5, 7], 7));
+        let (some, until) = not_too_much(telling(&[MUCH, 10, 10], &[1, 3, 5, 7]), 7);
+        assert_eq!((numbers(&some.told), some.withheld, until), (vec![2], vec![1, 3], 3));
+        let (none, until) = not_too_much(telling(&[], &[1]), 1);
+        assert_eq!((none.told.len(), none.withheld, until), (0, vec![1], 1));
+    }
+}

@@ -18,6 +18,7 @@ pub mod scene;
 pub mod slow;
 pub mod subscriber;
 pub mod visitor;
+pub mod websocket;
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};

@@ -39,3 +39,4 @@ mod subscription_checklist;
 mod subscriptions;
 mod task_life;
 mod task_table;
+mod websockets;

@@ -432,8 +432,10 @@ impl Course {
     pub fn due(&self, subscription: &Subscription, now: Timestamp) -> Option<Timestamp> {
         let heartbeat = || {
             // A connection of the subscriber's own is kept alive by whoever serves it.
-            let beats = subscription.channel.heartbeat.filter(|_| subscription.channel.is_pushed());
-            let period = Span::seconds(i64::from(beats?));
+            if !subscription.channel.is_pushed() {
+                return None;
+            }
+            let period = Span::seconds(i64::from(subscription.channel.heartbeat?));
             Some(self.last_sent.unwrap_or(now).plus(period))
         };
         let next = match subscription.status {

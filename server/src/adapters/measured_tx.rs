@@ -12,8 +12,8 @@ use handoff_domain::ids::{
 };
 use handoff_domain::outbox::TopicEvent;
 use handoff_domain::ports::{
-    Attention, AuditSearch, Counted, Due, Found, Held, Kind, Loose, Pending, Read, ReadSubscriptions, RecordedRow,
-    Search, SearchIndex, StoreError, Tx, TxSubscriptions, Version,
+    Attention, AuditSearch, Counted, Due, Found, Held, Kind, Loose, Pending, Read, ReadSubscriptions,
+    RecordedRow, Search, SearchIndex, StoreError, Tx, TxSubscriptions, Version,
 };
 use handoff_domain::reason::Reason;
 use handoff_domain::redemption::Redemption;

@@ -111,7 +111,8 @@ impl App {
                         continue;
                     };
                     let subscription = &found.subscription;
-                    let still = can_be_heard(subscription).is_ok() && subscription.created_by == binding.creator;
+                    let still =
+                        can_be_heard(subscription).is_ok() && subscription.created_by == binding.creator;
                     if !still || app.listener(&tenant, subscription, None)?.is_err() {
                         continue;
                     }
@@ -177,8 +178,13 @@ impl App {
                 tenant: tenant.clone(),
                 id: bound.subscription.id.clone(),
             };
-            if let Next::Again = self.next_notice(&which, None).await? {
-                bound.subscription.status = SubscriptionStatus::Active;
+            // Who came by meanwhile has done it; either way it is read again.
+            while let Next::Again = self.next_notice(&which, None).await? {}
+            let now = self
+                .read(move |read| Ok(read.subscription(&which.tenant, &which.id)?))
+                .await?;
+            if let Some(now) = now {
+                bound.subscription = now.subscription;
             }
         }
         Ok(all)

@@ -118,7 +118,12 @@ impl Ear {
     pub fn ring(&self, which: &[Due]) {
         let waiting = self.waiting();
         for one in which {
-            for bell in waiting.bound.get(one).into_iter().flat_map(|known| known.bells.values()) {
+            for bell in waiting
+                .bound
+                .get(one)
+                .into_iter()
+                .flat_map(|known| known.bells.values())
+            {
                 bell.rings(one);
             }
         }
@@ -165,7 +170,10 @@ pub async fn follow_counts(app: App) {
             Err(error) if !failing => {
                 failing = true;
                 let cause = error.cause.as_deref().unwrap_or(error.reason.as_str());
-                tracing::error!(cause, "what subscribers wait for can't be looked at, and will be again");
+                tracing::error!(
+                    cause,
+                    "what subscribers wait for can't be looked at, and will be again"
+                );
             }
             Err(_) => {}
         }

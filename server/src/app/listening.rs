@@ -2,7 +2,7 @@
 //! moment. Each is on record before it leaves, as there is nobody who would ask for it again. Knows no connection.
 
 use handoff_domain::ids::TenantId;
-use handoff_domain::ports::Due;
+use handoff_domain::ports::{Due, Read};
 use handoff_domain::reason::Reason;
 use handoff_domain::subscription::{Course, Route, Subscription, SubscriptionSecrets, SubscriptionStatus};
 
@@ -52,82 +52,24 @@ pub struct Over {
 enum Look {
     Nothing(Box<Subscription>),
     Events(Box<Subscription>, (i64, i64), Telling),
-    Over(Box<Over>, Option<(i64, i64)>, Vec<i64>),
+    Over(Box<Over>, Option<((i64, i64), Vec<i64>)>),
 }
 
 impl App {
     /// What a subscription has after event `told`, at most `most` events of it.
     pub async fn hear(&self, which: &Due, told: i64, most: u32) -> Result<Heard, AppError> {
         let (app, due) = (self.clone(), which.clone());
-        let now = self.clock.now();
-        let most = i64::from(most.clamp(1, MOST_IN_ONE));
-        let look = self
-            .read(move |read| {
-                let over = |subscription: Option<Subscription>, status, events, why| {
-                    let over = Over {
-                        subscription,
-                        status,
-                        events,
-                        why,
-                    };
-                    Look::Over(Box::new(over), None, Vec::new())
-                };
-                let Some(found) = read.subscription(&due.tenant, &due.id)? else {
-                    return Ok(over(None, SubscriptionStatus::Off, told, "there is no such subscription"));
-                };
-                let (subscription, events) = (found.subscription, found.events);
-                let status = subscription.status;
-                if subscription.deleted {
-                    let why = "the subscription was deleted";
-                    return Ok(over(Some(subscription), SubscriptionStatus::Off, events, why));
-                }
-                if status == SubscriptionStatus::Off || subscription.end.is_some_and(|end| end <= now) {
-                    let why = "the subscription has ended";
-                    return Ok(over(Some(subscription), SubscriptionStatus::Off, events, why));
-                }
-                if subscription.channel.route != Route::WebSocket {
-                    let why = "the subscription has another channel by now";
-                    return Ok(over(Some(subscription), status, events, why));
-                }
-                let listener = app.listener(&due.tenant, &subscription, None)?;
-                let from = told.saturating_add(1);
-                let until = told.saturating_add(most).min(events);
-                let listener = match listener {
-                    Ok(listener) => listener,
-                    Err(_) => {
-                        // What it would have been told now is withheld.
-                        let until = told.saturating_add(i64::from(MOST_IN_ONE)).min(events);
-                        let lost = read.events(&due.tenant, &due.id, from, until, MOST_IN_ONE)?;
-                        let lost: Vec<i64> = lost.iter().map(|event| event.number).collect();
-                        let over = Over {
-                            subscription: Some(subscription),
-                            status: SubscriptionStatus::Error,
-                            events: told,
-                            why: "the subscriber has no right to it any more",
-                        };
-                        let range = (!lost.is_empty()).then_some((from, until));
-                        return Ok(Look::Over(Box::new(over), range, lost));
-                    }
-                };
-                if status != SubscriptionStatus::Active || events <= told {
-                    return Ok(Look::Nothing(Box::new(subscription)));
-                }
-                let events = read.events(&due.tenant, &due.id, from, until, MOST_IN_ONE)?;
-                let telling = listener.tell(read, events)?;
-                let (telling, until) = not_too_much(telling, until);
-                Ok(Look::Events(Box::new(subscription), (from, until), telling))
-            })
-            .await?;
+        let look = self.read(move |read| app.look(read, &due, told, most)).await?;
         match look {
             Look::Nothing(subscription) => Ok(Heard::Nothing(subscription)),
-            Look::Over(over, None, _) => Ok(Heard::Over(over)),
-            Look::Over(over, Some(range), withheld) => {
-                if let Some(subscription) = over.subscription.clone() {
+            Look::Over(over, lost) => {
+                if let Some(((range, withheld), subscription)) = lost.zip(over.subscription.clone()) {
                     let telling = Telling {
                         told: Vec::new(),
                         withheld,
                     };
-                    self.record_told(&which.tenant, subscription, range, telling).await?;
+                    self.record_told(&which.tenant, subscription, range, telling)
+                        .await?;
                 }
                 Ok(Heard::Over(over))
             }
@@ -145,6 +87,65 @@ impl App {
                 })))
             }
         }
+    }
+
+    /// What there is by now, and what of it the subscriber has a right to.
+    fn look(&self, read: &mut dyn Read, which: &Due, told: i64, most: u32) -> Result<Look, AppError> {
+        let Some(found) = read.subscription(&which.tenant, &which.id)? else {
+            let over = Over {
+                subscription: None,
+                status: SubscriptionStatus::Off,
+                events: told,
+                why: "there is no such subscription",
+            };
+            return Ok(Look::Over(Box::new(over), None));
+        };
+        let (subscription, events) = (found.subscription, found.events);
+        let has_ended = subscription.end.is_some_and(|end| end <= self.clock.now());
+        let over = if subscription.deleted {
+            Some((SubscriptionStatus::Off, "the subscription was deleted"))
+        } else if has_ended || subscription.status == SubscriptionStatus::Off {
+            Some((SubscriptionStatus::Off, "the subscription has ended"))
+        } else if subscription.channel.route != Route::WebSocket {
+            Some((subscription.status, "the subscription has another channel by now"))
+        } else {
+            None
+        };
+        if let Some((status, why)) = over {
+            let over = Over {
+                subscription: Some(subscription),
+                status,
+                events,
+                why,
+            };
+            return Ok(Look::Over(Box::new(over), None));
+        }
+        let mut next = |most: u32| {
+            let from = told.saturating_add(1);
+            let until = told.saturating_add(i64::from(most)).min(events);
+            let found = read.events(&which.tenant, &which.id, from, until, MOST_IN_ONE)?;
+            Ok::<_, AppError>(((from, until), found))
+        };
+        let Ok(listener) = self.listener(&which.tenant, &subscription, None)? else {
+            // What it would have been told now is withheld.
+            let (range, lost) = next(MOST_IN_ONE)?;
+            let lost: Vec<i64> = lost.iter().map(|event| event.number).collect();
+            let over = Over {
+                subscription: Some(subscription),
+                status: SubscriptionStatus::Error,
+                events: told,
+                why: "the subscriber has no right to it any more",
+            };
+            let lost = (!lost.is_empty()).then_some((range, lost));
+            return Ok(Look::Over(Box::new(over), lost));
+        };
+        if subscription.status != SubscriptionStatus::Active || events <= told {
+            return Ok(Look::Nothing(Box::new(subscription)));
+        }
+        let ((from, until), found) = next(most.clamp(1, MOST_IN_ONE))?;
+        let telling = listener.tell(read, found)?;
+        let (telling, until) = not_too_much(telling, until);
+        Ok(Look::Events(Box::new(subscription), (from, until), telling))
     }
 
     /// Writes down what is told and what is withheld, and how far that is, in one transaction.
@@ -192,7 +193,10 @@ impl App {
 
 /// As many of the events as a notification should hold, at least one; and up to which number that is.
 fn not_too_much(telling: Telling, until: i64) -> (Telling, i64) {
-    let Telling { mut told, mut withheld } = telling;
+    let Telling {
+        mut told,
+        mut withheld,
+    } = telling;
     let mut bytes = 0_usize;
     let fits = told
         .iter()
@@ -237,13 +241,22 @@ mod tests {
     fn a_notification_holds_at_least_one_event_and_no_more_than_it_should() {
         let numbers = |told: &[Told]| told.iter().map(|one| one.number).collect::<Vec<_>>();
         let telling = |sizes: &[usize], withheld: &[i64]| Telling {
-            told: (1..).zip(sizes).map(|(number, size)| told(number * 2, *size)).collect(),
+            told: (1..)
+                .zip(sizes)
+                .map(|(number, size)| told(number * 2, *size))
+                .collect(),
             withheld: withheld.to_vec(),
         };
         let (all, until) = not_too_much(telling(&[10, 10, 10], &[1, 3, 5, 7]), 7);
-        assert_eq!((numbers(&all.told), all.withheld, until), (vec![2, 4, 6], vec![1, 3, 5, 7], 7));
+        assert_eq!(
+            (numbers(&all.told), all.withheld, until),
+            (vec![2, 4, 6], vec![1, 3, 5, 7], 7)
+        );
         let (some, until) = not_too_much(telling(&[MUCH, 10, 10], &[1, 3, 5, 7]), 7);
-        assert_eq!((numbers(&some.told), some.withheld, until), (vec![2], vec![1, 3], 3));
+        assert_eq!(
+            (numbers(&some.told), some.withheld, until),
+            (vec![2], vec![1, 3], 3)
+        );
         let (none, until) = not_too_much(telling(&[], &[1]), 1);
         assert_eq!((none.told.len(), none.withheld, until), (0, vec![1], 1));
     }

@@ -13,6 +13,8 @@
 mod audit;
 #[path = "store/binaries.rs"]
 mod binaries;
+#[path = "store/bindings.rs"]
+mod bindings;
 #[path = "store/engine.rs"]
 mod engine;
 #[path = "store/grants.rs"]

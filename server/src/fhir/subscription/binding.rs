@@ -44,7 +44,9 @@ pub(super) async fn token_for_many(
         let pairs = asked(&state, &request, payload, &["id"]).await?;
         let ids: Vec<&str> = pairs.iter().flat_map(|(_, value)| value.split(',')).collect();
         if ids.is_empty() {
-            return Err(AppError::bad("name the subscriptions that are to be heard, each by an `id`"));
+            return Err(AppError::bad(
+                "name the subscriptions that are to be heard, each by an `id`",
+            ));
         }
         token(&state, &caller, &ids).await
     };

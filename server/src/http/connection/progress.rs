@@ -137,12 +137,11 @@ impl Due {
         match self {
             Self::Nothing | Self::Bytes(0) => None,
             Self::Bytes(left) => Some(Leave::Body(usize::try_from(*left).unwrap_or(usize::MAX))),
-            Self::Frames => Some(Leave::Body(Self::PIECE)),
             Self::Chunks { rests: true } => {
                 *self = Self::CHUNKS;
                 Some(Leave::Later)
             }
-            Self::Chunks { rests: false } => Some(Leave::Body(Self::PIECE)),
+            Self::Frames | Self::Chunks { rests: false } => Some(Leave::Body(Self::PIECE)),
         }
     }
 

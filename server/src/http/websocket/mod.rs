@@ -49,11 +49,7 @@ pub fn address(fhir_base: &str) -> String {
     format!("ws{rest}{PATH}")
 }
 
-async fn open(
-    state: web::Data<HttpState>,
-    request: HttpRequest,
-    payload: web::Payload,
-) -> HttpResponse {
+async fn open(state: web::Data<HttpState>, request: HttpRequest, payload: web::Payload) -> HttpResponse {
     let (context, guest, place) = match admitted(&state, &request).await {
         Ok(admitted) => admitted,
         Err(Refused::ByProtocol(text)) => return not_upgraded(&state, &request, text),
@@ -75,7 +71,11 @@ async fn open(
     };
     let incoming = Incoming::new(payload.into_inner());
     actix_web::rt::spawn(socket::serve(socket, place, incoming, out, ending));
-    let mut response = with_correlation(&state, &request, HttpResponse::build(StatusCode::SWITCHING_PROTOCOLS));
+    let mut response = with_correlation(
+        &state,
+        &request,
+        HttpResponse::build(StatusCode::SWITCHING_PROTOCOLS),
+    );
     response.upgrade("websocket");
     if let Some(key) = request.headers().get(header::SEC_WEBSOCKET_KEY) {
         response.insert_header((header::SEC_WEBSOCKET_ACCEPT, &hash_key(key.as_bytes())[..]));
@@ -121,7 +121,7 @@ async fn admitted(
     let place = state
         .sockets
         .enter(address_of(state, request))
-        .map_err(|why| no_place(why))?;
+        .map_err(no_place)?;
     Ok((context, guest, place))
 }
 
@@ -153,7 +153,10 @@ fn not_upgraded(state: &HttpState, request: &HttpRequest, text: &'static str) ->
     *response.status_mut() = StatusCode::UPGRADE_REQUIRED;
     let headers = response.headers_mut();
     headers.insert(header::UPGRADE, header::HeaderValue::from_static("websocket"));
-    headers.insert(header::SEC_WEBSOCKET_VERSION, header::HeaderValue::from_static("13"));
+    headers.insert(
+        header::SEC_WEBSOCKET_VERSION,
+        header::HeaderValue::from_static("13"),
+    );
     response
 }
 
@@ -176,7 +179,13 @@ mod tests {
 
     #[test]
     fn the_address_is_that_of_the_base_in_the_scheme_of_web_sockets() {
-        assert_eq!(address("https://h.example/fhir/"), "wss://h.example/fhir/websocket");
-        assert_eq!(address("http://127.0.0.1:80/t/b/fhir/"), "ws://127.0.0.1:80/t/b/fhir/websocket");
+        assert_eq!(
+            address("https://h.example/fhir/"),
+            "wss://h.example/fhir/websocket"
+        );
+        assert_eq!(
+            address("http://127.0.0.1:80/t/b/fhir/"),
+            "ws://127.0.0.1:80/t/b/fhir/websocket"
+        );
     }
 }

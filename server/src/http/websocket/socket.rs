@@ -129,7 +129,8 @@ pub(super) async fn serve(
         End::Closed(code, _, why) => {
             ending.say(frames::close(code, &why));
             // Its answer, or its end; what it says instead is not listened to.
-            let farewell = async { while !matches!(incoming.next().await, None | Some(Err(_) | Ok(Came::Close))) {} };
+            let farewell =
+                async { while !matches!(incoming.next().await, None | Some(Err(_) | Ok(Came::Close))) {} };
             let _answered = timeout(socket.farewell, farewell).await;
         }
     }
@@ -183,7 +184,10 @@ async fn listen(socket: &Socket, desk: &Desk<'_>, place: &mut Place, incoming: &
             Some(Ok(Came::Text(text))) => {
                 if messages.over(limits.messages_per_minute) {
                     let most = limits.messages_per_minute;
-                    return End::policy("too-many-messages", format!("more than {most} messages in a minute"));
+                    return End::policy(
+                        "too-many-messages",
+                        format!("more than {most} messages in a minute"),
+                    );
                 }
                 if let Err(end) = obey(socket, desk, place, &text).await {
                     return end;
@@ -207,7 +211,10 @@ async fn listen(socket: &Socket, desk: &Desk<'_>, place: &mut Place, incoming: &
 fn look_after(socket: &Socket, desk: &Desk<'_>, alive: Instant) -> Option<End> {
     let limits = socket.state.sockets.limits();
     let now = Instant::now();
-    let blocked = socket.connection.as_ref().and_then(|connection| connection.blocked_for(now));
+    let blocked = socket
+        .connection
+        .as_ref()
+        .and_then(|connection| connection.blocked_for(now));
     if blocked.is_some_and(|blocked| blocked >= socket.patience) {
         return Some(End::slow());
     }
@@ -232,7 +239,10 @@ fn no_longer(socket: &Socket) -> Option<End> {
     };
     let app = &socket.state.app;
     if app.clock.now() >= guest.until {
-        return Some(End::policy("token-expired", "the access token has expired; connect with a fresh one"));
+        return Some(End::policy(
+            "token-expired",
+            "the access token has expired; connect with a fresh one",
+        ));
     }
     let standing = app.standing.of(guest.caller.tenant());
     standing.on_caller(&guest.caller.principal).map(|reason| {
@@ -249,7 +259,8 @@ async fn obey(socket: &Socket, desk: &Desk<'_>, place: &mut Place, text: &str) -
         "bind" => bind(socket, desk, place, rest).await,
         "bind-with-token" => bind_with_token(socket, desk, place, rest).await,
         _ => {
-            desk.say("error: messages are `bind ID` and `bind-with-token TOKEN`").await?;
+            desk.say("error: messages are `bind ID` and `bind-with-token TOKEN`")
+                .await?;
             Ok(())
         }
     }

@@ -131,7 +131,10 @@ impl<'s> Desk<'s> {
     pub(super) fn room_for(&self, ids: &[&SubscriptionId]) -> Result<(), End> {
         let most = self.socket.state.sockets.limits().max_subscriptions;
         let heeded = self.heeded.borrow();
-        let new = ids.iter().filter(|id| !heeded.contains_key(&self.due(id))).count();
+        let new = ids
+            .iter()
+            .filter(|id| !heeded.contains_key(&self.due(id)))
+            .count();
         if heeded.len().saturating_add(new) > most {
             let why = format!("a web socket hears at most {most} subscriptions; open another one");
             return Err(End::policy("too-many-subscriptions", why));
@@ -147,7 +150,8 @@ impl<'s> Desk<'s> {
             Style::Pings => self.say(&format!("bound {}", subscription.id)).await?,
             Style::Bundles => {
                 let kind = NoticeKind::Handshake;
-                self.send_bundle(&subscription, subscription.status, kind, events, &[], None).await?;
+                self.send_bundle(&subscription, subscription.status, kind, events, &[], None)
+                    .await?;
             }
         }
         self.was_bound.set(true);
@@ -212,7 +216,8 @@ impl<'s> Desk<'s> {
                 }
                 Ok(Heard::Events(news)) => {
                     if !news.told.is_empty() {
-                        self.send_events(style, &news.subscription, &news.told, news.until).await?;
+                        self.send_events(style, &news.subscription, &news.told, news.until)
+                            .await?;
                         metrics::notification_sent(true);
                     }
                     let now = self.app().clock.now();
@@ -227,7 +232,10 @@ impl<'s> Desk<'s> {
                 Ok(Heard::Over(over)) => return self.end(which, style, &over).await,
                 Err(error) => {
                     let cause = error.cause.as_deref().unwrap_or(error.reason.as_str());
-                    tracing::error!(cause, "what a web socket should tell can't be read or recorded, and will be again");
+                    tracing::error!(
+                        cause,
+                        "what a web socket should tell can't be read or recorded, and will be again"
+                    );
                     sleep(PAUSE).await;
                     break;
                 }
@@ -267,7 +275,11 @@ impl<'s> Desk<'s> {
             self.send_bundle(subscription, over.status, kind, over.events, &[], None)
                 .await?;
         }
-        if self.heeded.borrow().is_empty() { Err(end) } else { Ok(()) }
+        if self.heeded.borrow().is_empty() {
+            Err(end)
+        } else {
+            Ok(())
+        }
     }
 
     /// Sends the heartbeats that are due.
@@ -278,7 +290,11 @@ impl<'s> Desk<'s> {
             .borrow()
             .iter()
             .filter(|(_, one)| {
-                let period = one.subscription.channel.heartbeat.map(|period| Span::seconds(i64::from(period)));
+                let period = one
+                    .subscription
+                    .channel
+                    .heartbeat
+                    .map(|period| Span::seconds(i64::from(period)));
                 one.style == Style::Bundles
                     && one.subscription.status == SubscriptionStatus::Active
                     && period.is_some_and(|period| one.last_sent.plus(period) <= now)
@@ -287,7 +303,8 @@ impl<'s> Desk<'s> {
             .collect();
         for (which, subscription, told) in due {
             let kind = NoticeKind::Heartbeat;
-            self.send_bundle(&subscription, subscription.status, kind, told, &[], None).await?;
+            self.send_bundle(&subscription, subscription.status, kind, told, &[], None)
+                .await?;
             if let Some(one) = self.heeded.borrow_mut().get_mut(&which) {
                 one.last_sent = now;
             }

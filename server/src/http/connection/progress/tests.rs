@@ -247,3 +247,33 @@ fn more_of_an_answer_waits_until_the_client_has_taken_what_waits() {
     assert!(case.progress.may_fill(Waker::noop()));
     assert!(case.progress.wrote(1, at).is_none(), "once");
 }
+
+#[test]
+fn what_was_upgraded_is_handed_on_as_it_comes_and_ends_with_its_answer() {
+    let mut case = Case::opened();
+    case.progress.begin(Due::Nothing);
+    let waker = Waker::noop();
+    assert_eq!(case.progress.may_read(&patience(), waker), Leave::Parked);
+    assert!(case.progress.upgrade().is_some(), "who waits is woken");
+    for _ in 0..3 {
+        assert_eq!(case.progress.may_read(&patience(), waker), Leave::Body(Due::PIECE));
+        case.progress.body(Due::PIECE);
+    }
+    assert_eq!(case.ended(100_000), None);
+    assert_eq!(case.progress.idle_since(), None, "its place is not another's");
+    let at = case.at(0);
+    case.progress.answered(at);
+    assert_eq!(case.progress.may_read(&patience(), waker), Leave::End);
+}
+
+#[test]
+fn what_was_upgraded_has_a_while_longer_to_take_what_it_is_told_last() {
+    let mut case = Case::opened();
+    case.progress.begin(Due::Nothing);
+    case.progress.upgrade();
+    let at = case.at(0);
+    case.progress.waits(at, Waker::noop());
+    assert_eq!(case.progress.blocked_for(case.at(7)), Some(Duration::from_secs(7)));
+    assert_eq!(case.ended(34), None);
+    assert_eq!(case.ended(36), Some(Ended::Stalled));
+}

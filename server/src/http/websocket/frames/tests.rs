@@ -15,7 +15,11 @@ fn frame(first: u8, data: &[u8]) -> Vec<u8> {
     }
     let mask = [1, 2, 3, 4];
     bytes.extend(mask);
-    bytes.extend(data.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    bytes.extend(
+        data.iter()
+            .zip(mask.iter().cycle())
+            .map(|(byte, mask)| byte ^ mask),
+    );
     bytes
 }
 
@@ -87,7 +91,10 @@ async fn what_is_too_long_is_noticed_before_all_of_it_is_here() {
 async fn what_is_no_text_is_refused() {
     assert_eq!(all(&frame(0x82, b"bind 1"), 100).await, [Err(Offence::NotText)]);
     assert_eq!(all(&frame(0x02, b"bind 1"), 100).await, [Err(Offence::NotText)]);
-    assert_eq!(all(&frame(0x81, &[0xff, 0xfe]), 100).await, [Err(Offence::NotUtf8)]);
+    assert_eq!(
+        all(&frame(0x81, &[0xff, 0xfe]), 100).await,
+        [Err(Offence::NotUtf8)]
+    );
     for bad in [
         // Not masked, reserved bits, an unknown code, a part of nothing, a long ping, a close with half a code.
         b"\x81\x01x".to_vec(),
@@ -105,12 +112,19 @@ async fn what_is_no_text_is_refused() {
 async fn the_last_word_comes_behind_everything_else_and_then_the_end() {
     let (out, ending, mut body) = outgoing(Duration::from_millis(20));
     out.send(text("one"), None).await.unwrap();
-    assert_eq!(out.send(text("two"), None).await, Err(Unsent::Slow), "nobody takes it");
+    assert_eq!(
+        out.send(text("two"), None).await,
+        Err(Unsent::Slow),
+        "nobody takes it"
+    );
     out.offer(ping());
     ending.say(close(CloseCode::Again, "slow"));
     drop(out);
     assert_eq!(body.next().await.unwrap().unwrap(), text("one"));
-    assert_eq!(body.next().await.unwrap().unwrap(), close(CloseCode::Again, "slow"));
+    assert_eq!(
+        body.next().await.unwrap().unwrap(),
+        close(CloseCode::Again, "slow")
+    );
     drop(ending);
     assert!(body.next().await.is_none());
 }

@@ -24,7 +24,11 @@ fn every_move(endpoint: &str, channel: &[(&str, u32)]) -> Value {
     let extensions: Vec<Value> = channel
         .iter()
         .map(|(name, value)| {
-            let kind = if *name == "backport-max-count" { "valuePositiveInt" } else { "valueUnsignedInt" };
+            let kind = if *name == "backport-max-count" {
+                "valuePositiveInt"
+            } else {
+                "valueUnsignedInt"
+            };
             json!({"url": format!("{BACKPORT}/{name}"), kind: value})
         })
         .collect();
@@ -75,18 +79,27 @@ impl Scene {
 
     /// How the subscription stands.
     async fn stands(&self) -> Attention {
-        let (tenant, id) = (TenantId::default_tenant(), SubscriptionId::parse(self.id.as_str()).unwrap());
+        let (tenant, id) = (
+            TenantId::default_tenant(),
+            SubscriptionId::parse(self.id.as_str()).unwrap(),
+        );
         let app = &self.app.server.app;
         let found = app.read(move |read| Ok(read.subscription(&tenant, &id)?)).await;
         found.expect("the database answers").expect("the subscription")
     }
 
     async fn becomes(&self, status: SubscriptionStatus) {
-        eventually("it has another status", async || self.stands().await.subscription.status == status).await;
+        eventually("it has another status", async || {
+            self.stands().await.subscription.status == status
+        })
+        .await;
     }
 
     async fn counts(&self, events: i64) {
-        eventually("events are counted", async || self.stands().await.events >= events).await;
+        eventually("events are counted", async || {
+            self.stands().await.events >= events
+        })
+        .await;
     }
 
     /// Moves the Task on as its owner, so often.
@@ -95,7 +108,11 @@ impl Scene {
         let path = format!("/fhir/Task/{}", self.referral.task);
         for _ in 0..times {
             let mut task = ehr.get(&path).await.expect(200).json();
-            let next = if task["status"] == "in-progress" { "on-hold" } else { "in-progress" };
+            let next = if task["status"] == "in-progress" {
+                "on-hold"
+            } else {
+                "in-progress"
+            };
             task["status"] = json!(next);
             lane.put(&path, &task).await.expect(200);
         }
@@ -107,9 +124,7 @@ impl Scene {
     }
 
     async fn until(&self, enough: impl Fn(&[Received]) -> bool) -> Vec<Received> {
-        self.subscriber
-            .until(SOON, |all| enough(&events_of(all)))
-            .await;
+        self.subscriber.until(SOON, |all| enough(&events_of(all))).await;
         self.notices()
     }
 
@@ -138,12 +153,20 @@ fn events_of(all: &[Received]) -> Vec<Received> {
 }
 
 fn numbers(notices: &[Received]) -> Vec<i64> {
-    notices.iter().flat_map(Received::events).map(|(number, _)| number).collect()
+    notices
+        .iter()
+        .flat_map(Received::events)
+        .map(|(number, _)| number)
+        .collect()
 }
 
 /// The numbers of what was taken.
 fn taken(notices: &[Received]) -> Vec<i64> {
-    let taken: Vec<Received> = notices.iter().filter(|one| one.answered == Some(200)).cloned().collect();
+    let taken: Vec<Received> = notices
+        .iter()
+        .filter(|one| one.answered == Some(200))
+        .cloned()
+        .collect();
     numbers(&taken)
 }
 
@@ -412,12 +435,18 @@ async fn withheld(scene: &Scene, number: i64) {
     let tried = scene.notices().len();
     scene.subscriber.behave(|_| Reply::status(200));
     scene.app.clock.advance(Span::seconds(61));
-    eventually("it is passed over", async || scene.stands().await.course.delivered == number).await;
+    eventually("it is passed over", async || {
+        scene.stands().await.course.delivered == number
+    })
+    .await;
     assert_eq!(scene.notices().len(), tried, "nothing of it is sent");
     let failures = scene.failures().await;
     let found = failures.iter().find(|row| row["withheld"] == number.to_string());
     let row = found.unwrap_or_else(|| panic!("{failures:#?}"));
-    assert_eq!((&row["subscription"], &row["outcome"]), (&json!(scene.id), &json!("4")));
+    assert_eq!(
+        (&row["subscription"], &row["outcome"]),
+        (&json!(scene.id), &json!("4"))
+    );
 }
 
 /// Later events come again, numbered on from where it was.
@@ -439,7 +468,10 @@ impl Pair {
     async fn place_task(&self) {
         let document = document(&self.ehr, b"%PDF-1.4 a letter").await;
         self.ehr
-            .post("/fhir/Task", &task("accepted", &document.id, Some("Practitioner/lane")))
+            .post(
+                "/fhir/Task",
+                &task("accepted", &document.id, Some("Practitioner/lane")),
+            )
             .await
             .expect(201);
     }
@@ -451,7 +483,9 @@ impl Pair {
             .until(SOON, |all| events_of(all).len() >= MANY * events)
             .await;
         let last = events_of(&all).split_off(MANY * (events - 1));
-        last.iter().filter_map(|one| one.parameter("subscription")).collect()
+        last.iter()
+            .filter_map(|one| one.parameter("subscription"))
+            .collect()
     }
 }
 
@@ -472,7 +506,10 @@ async fn two_replicas_share_the_subscribers_and_one_takes_over_when_the_other_st
     }
     pair.subscriber.until(SOON, |all| all.len() >= MANY).await;
     let active = async || {
-        let found = interface.get("/fhir/Subscription?status=active&_summary=count").await.expect(200);
+        let found = interface
+            .get("/fhir/Subscription?status=active&_summary=count")
+            .await
+            .expect(200);
         found.json()["total"] == MANY
     };
     eventually("all are active", active).await;
@@ -492,7 +529,10 @@ async fn two_replicas_share_the_subscribers_and_one_takes_over_when_the_other_st
     let from = pair.everybody_has(1).await;
     let bases = [&pair.app.server.base_url, &other.server.base_url];
     for base in bases {
-        assert!(from.iter().any(|url| url.starts_with(base.as_str())), "{base}: {from:?}");
+        assert!(
+            from.iter().any(|url| url.starts_with(base.as_str())),
+            "{base}: {from:?}"
+        );
     }
     let kept = other.server.base_url.clone();
     let began = Instant::now();

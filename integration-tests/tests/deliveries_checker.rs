@@ -32,7 +32,11 @@ fn truth() -> Truth {
     let mut truth = Truth::default();
     truth.tasks.insert(
         "a".to_owned(),
-        vec![change(1, "accepted", 1), change(2, "on-hold", 3), change(4, "accepted", 4)],
+        vec![
+            change(1, "accepted", 1),
+            change(2, "on-hold", 3),
+            change(4, "accepted", 4),
+        ],
     );
     truth.tasks.insert("b".to_owned(), vec![change(1, "accepted", 2)]);
     truth
@@ -123,7 +127,9 @@ fn numbers_that_come_in_another_order_are_found() {
 #[test]
 fn changes_of_a_task_in_another_order_are_found() {
     let mut arrivals = sent();
-    let [first, second] = &mut arrivals[2].told[..] else { panic!() };
+    let [first, second] = &mut arrivals[2].told[..] else {
+        panic!()
+    };
     std::mem::swap(first, second);
     (first.number, second.number) = (3, 4);
     assert_eq!(judge(&ASKED, &arrivals).0, [Rule::Order]);
@@ -195,8 +201,20 @@ fn what_the_store_has_wrong_is_found() {
     assert_eq!(judged(whole, &[1, 2, 3, 4]), []);
     assert_eq!(judged(whole, &[1, 2, 4]), [Rule::Audit]);
     assert_eq!(judged(whole, &[1, 2, 3, 4, 5]), [Rule::Audit]);
-    assert_eq!(judged(Course { events: 5, ..whole }, &[1, 2, 3, 4]), [Rule::Counts]);
-    assert_eq!(judged(Course { delivered: 3, ..whole }, &[1, 2, 3, 4]), [Rule::Counts]);
+    assert_eq!(
+        judged(Course { events: 5, ..whole }, &[1, 2, 3, 4]),
+        [Rule::Counts]
+    );
+    assert_eq!(
+        judged(
+            Course {
+                delivered: 3,
+                ..whole
+            },
+            &[1, 2, 3, 4]
+        ),
+        [Rule::Counts]
+    );
 }
 
 #[test]

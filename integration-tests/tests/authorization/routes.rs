@@ -277,7 +277,11 @@ fn grants() -> Vec<Route> {
 
 /// A Subscription to Tasks, with an endpoint of which nothing but its name is known.
 pub fn subscription_of(status: &str, id: Option<&str>) -> Value {
-    let mut subscription = topic("task-status-changed", "id-only", "https://subscriber.example/hook");
+    let mut subscription = topic(
+        "task-status-changed",
+        "id-only",
+        "https://subscriber.example/hook",
+    );
     subscription["status"] = json!(status);
     subscription["channel"]
         .as_object_mut()

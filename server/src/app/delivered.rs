@@ -35,6 +35,11 @@ impl Taken {
     pub const fn is_plain(&self) -> bool {
         self.plain
     }
+
+    /// What the audit says of it.
+    pub(super) fn into_rows(self) -> Vec<AuditRow> {
+        self.rows
+    }
 }
 
 impl App {

@@ -68,11 +68,6 @@ impl Notice {
             && self.subscription.channel.max_count > 1
             && self.course.trying != Some(self.range.1)
     }
-
-    /// What the audit says of it.
-    pub(super) fn into_rows(self) -> Vec<AuditRow> {
-        self.rows
-    }
 }
 
 impl App {

@@ -168,6 +168,7 @@ impl App {
             sending: Sending::Events,
             told: telling.told,
             withheld: telling.withheld,
+            counted: range.1,
             range,
             course: Course::default(),
         };

@@ -137,7 +137,11 @@ fn sees(scope: &Scope, subscription: &Subscription) -> bool {
 }
 
 /// The Subscription, or the same 404 whether it is unknown or not for this caller.
-pub(super) fn visible(read: &mut dyn Read, scope: &Scope, id: &SubscriptionId) -> Result<Attention, AppError> {
+pub(super) fn visible(
+    read: &mut dyn Read,
+    scope: &Scope,
+    id: &SubscriptionId,
+) -> Result<Attention, AppError> {
     let found = read
         .subscription(scope.tenant(), id)?
         .filter(|found| sees(scope, &found.subscription))

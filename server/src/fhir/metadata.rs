@@ -52,8 +52,7 @@ const OPERATION_STATUS: &str =
 const OPERATION_EVENTS: &str =
     "http://hl7.org/fhir/uv/subscriptions-backport/OperationDefinition/backport-subscription-events";
 
-const OPERATION_BINDING_TOKEN: &str =
-    "http://hl7.org/fhir/uv/subscriptions-backport/OperationDefinition/backport-subscription-get-ws-binding-token";
+const OPERATION_BINDING_TOKEN: &str = "http://hl7.org/fhir/uv/subscriptions-backport/OperationDefinition/backport-subscription-get-ws-binding-token";
 /// Where web sockets are opened (an extension of base R4).
 const WEBSOCKET_EXTENSION: &str = "http://hl7.org/fhir/StructureDefinition/capabilitystatement-websocket";
 
@@ -343,7 +342,10 @@ mod tests {
             let path = rest.split('"').next().unwrap();
             let url = format!("https://handoff.example/fhir/{path}");
             let is_topic = url.strip_prefix(TOPIC).and_then(topic_kind).is_some();
-            assert!(is_topic || artifacts().iter().any(|artifact| artifact.url == url), "{url}");
+            assert!(
+                is_topic || artifacts().iter().any(|artifact| artifact.url == url),
+                "{url}"
+            );
             found += 1;
         }
         assert!(found >= 8, "{found}");

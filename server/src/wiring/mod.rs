@@ -46,8 +46,8 @@ use crate::http::HttpState;
 use crate::http::attempts::Attempts;
 use crate::http::connection::{Connections, http_service, serving};
 use crate::http::room::Room;
-use crate::http::websocket::Sockets;
 use crate::http::scopes::caps_of;
+use crate::http::websocket::Sockets;
 use crate::telemetry::access;
 use crate::{admin, http};
 

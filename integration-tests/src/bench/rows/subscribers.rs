@@ -81,15 +81,36 @@ fn rows(well: &mut Delays, troubled: &mut Delays) -> Vec<Row> {
     let (before, after) = (millis(well.others.p99()), millis(troubled.others.p99()));
     let change = (after / before.max(f64::EPSILON) - 1.0) * 100.0;
     vec![
-        Row::new("subscribers-p50", "commit → subscriber at 100/s, 5 of 1,000 subscriptions, p50", p50, "ms", Budget::AtMost(20.0))
-            .detail(detail.clone())
-            .with("longest_ms", millis(well.all.longest())),
-        Row::new("subscribers-p99", "commit → subscriber at 100/s, 5 of 1,000 subscriptions, p99", p99, "ms", Budget::AtMost(100.0))
-            .detail(detail),
-        Row::new("subscribers-hang", "the same while one of the 5 hangs, change of the others' p99", change, "%", Budget::AtMost(10.0))
-            .detail(format!("from {before:.1} ms to {after:.1} ms, p50 {:.1} ms", millis(troubled.others.p50())))
-            .with("before_ms", before)
-            .with("after_ms", after),
+        Row::new(
+            "subscribers-p50",
+            "commit → subscriber at 100/s, 5 of 1,000 subscriptions, p50",
+            p50,
+            "ms",
+            Budget::AtMost(20.0),
+        )
+        .detail(detail.clone())
+        .with("longest_ms", millis(well.all.longest())),
+        Row::new(
+            "subscribers-p99",
+            "commit → subscriber at 100/s, 5 of 1,000 subscriptions, p99",
+            p99,
+            "ms",
+            Budget::AtMost(100.0),
+        )
+        .detail(detail),
+        Row::new(
+            "subscribers-hang",
+            "the same while one of the 5 hangs, change of the others' p99",
+            change,
+            "%",
+            Budget::AtMost(10.0),
+        )
+        .detail(format!(
+            "from {before:.1} ms to {after:.1} ms, p50 {:.1} ms",
+            millis(troubled.others.p50())
+        ))
+        .with("before_ms", before)
+        .with("after_ms", after),
     ]
 }
 
@@ -117,7 +138,13 @@ async fn subscribe(stage: &Stage, sink: &Sink, groups: usize, database: &Databas
                     ]},
                 },
             });
-            requests.push(with_token(&stage.target, &token, "POST", "/fhir/Subscription", &body));
+            requests.push(with_token(
+                &stage.target,
+                &token,
+                "POST",
+                "/fhir/Subscription",
+                &body,
+            ));
         }
     }
     let all = requests.len();
@@ -131,7 +158,10 @@ async fn subscribe(stage: &Stage, sink: &Sink, groups: usize, database: &Databas
             return Ok(());
         }
         if Instant::now() > deadline {
-            return Err(Failure::new(format!("{} of {all} subscriptions became active", active.trim())));
+            return Err(Failure::new(format!(
+                "{} of {all} subscriptions became active",
+                active.trim()
+            )));
         }
         sleep(Duration::from_millis(50)).await;
     }

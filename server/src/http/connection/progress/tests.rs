@@ -256,7 +256,10 @@ fn what_was_upgraded_is_handed_on_as_it_comes_and_ends_with_its_answer() {
     assert_eq!(case.progress.may_read(&patience(), waker), Leave::Parked);
     assert!(case.progress.upgrade().is_some(), "who waits is woken");
     for _ in 0..3 {
-        assert_eq!(case.progress.may_read(&patience(), waker), Leave::Body(Due::PIECE));
+        assert_eq!(
+            case.progress.may_read(&patience(), waker),
+            Leave::Body(Due::PIECE)
+        );
         case.progress.body(Due::PIECE);
     }
     assert_eq!(case.ended(100_000), None);
@@ -273,7 +276,10 @@ fn what_was_upgraded_has_a_while_longer_to_take_what_it_is_told_last() {
     case.progress.upgrade();
     let at = case.at(0);
     case.progress.waits(at, Waker::noop());
-    assert_eq!(case.progress.blocked_for(case.at(7)), Some(Duration::from_secs(7)));
+    assert_eq!(
+        case.progress.blocked_for(case.at(7)),
+        Some(Duration::from_secs(7))
+    );
     assert_eq!(case.ended(34), None);
     assert_eq!(case.ended(36), Some(Ended::Stalled));
 }

@@ -108,6 +108,10 @@ events! {
     AdminAction = "admin-action",
     /// Rules were loaded or replaced.
     PolicyChanged = "policy-changed",
+    /// A source told of something, and it was taken in.
+    NoticeReceived = "notice-received",
+    /// What a source told took effect, was old, or was laid aside.
+    NoticeApplied = "notice-applied",
 }
 
 impl Event {

@@ -124,7 +124,7 @@ impl Scene<'_> {
             return Stands::PastDue;
         }
         if let Some(grantee) = grant.grantee() {
-            if let Some(reason) = self.standing.on_actor(grantee) {
+            if let Some(reason) = self.standing.on_holder(task, grantee) {
                 return Stands::Ended(reason);
             }
             if !task.facts.holders().contains(grantee) {
@@ -281,7 +281,7 @@ fn mint(
         return;
     }
     for holder in holders {
-        if let Some(reason) = scene.standing.on_actor(&holder) {
+        if let Some(reason) = scene.standing.on_holder(scene.task, &holder) {
             plan.refused.push((document.id.clone(), Some(holder), reason));
             continue;
         }
@@ -409,7 +409,7 @@ pub fn issue(
     if !scene.task.facts.holders().contains(&asked.grantee) {
         return Err(because(Reason::NotGrantee));
     }
-    if let Some(reason) = scene.standing.on_actor(&asked.grantee) {
+    if let Some(reason) = scene.standing.on_holder(scene.task, &asked.grantee) {
         return Err(because(reason));
     }
     let theirs: Vec<&Grant> = scene

@@ -96,7 +96,9 @@ impl Gate<'_> {
             return Err(Reason::DocumentWithheld);
         }
         let blocked = self.standing.on_release(self.task, document);
-        match blocked.or_else(|| self.standing.on_caller(self.caller)) {
+        let caller = || self.standing.on_caller(self.caller);
+        let holder = || self.standing.on_holder(self.task, &self.caller.actor);
+        match blocked.or_else(caller).or_else(holder) {
             Some(reason) => Err(reason),
             None => Ok(()),
         }

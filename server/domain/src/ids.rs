@@ -80,6 +80,10 @@ id_types! {
     BlockId,
     /// Logical id of a Subscription.
     SubscriptionId,
+    /// Another server that tells us what changed there, by the name in our URLs.
+    SourceId,
+    /// One thing that a source told us.
+    NoticeId,
     /// One request's id, from the caller's first word to the last byte and audit row.
     CorrelationId,
 }

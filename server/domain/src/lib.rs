@@ -9,9 +9,11 @@ pub mod binding;
 pub mod break_glass;
 pub mod document;
 pub mod effects;
+pub mod facts;
 pub mod gate;
 pub mod grant;
 pub mod ids;
+pub mod inbox;
 pub mod moves;
 pub mod outbox;
 pub mod ports;
@@ -19,6 +21,7 @@ pub mod reason;
 pub mod redemption;
 pub mod scopes;
 pub mod session;
+pub mod source;
 pub mod standing;
 pub mod subscription;
 pub mod task;
@@ -26,8 +29,8 @@ pub mod time;
 pub mod workflow;
 
 pub use ids::{
-    ActorRef, BinaryId, BlockId, CorrelationId, DocumentId, GrantId, Handle, RedemptionId, SubscriptionId,
-    TaskId, TenantId,
+    ActorRef, BinaryId, BlockId, CorrelationId, DocumentId, GrantId, Handle, NoticeId, RedemptionId, SourceId,
+    SubscriptionId, TaskId, TenantId,
 };
 pub use reason::Reason;
 pub use time::{Span, Timestamp};

@@ -2,11 +2,13 @@
 //! Tasks do meanwhile.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use thiserror::Error;
 
 use crate::access::Principal;
 use crate::document::Document;
+use crate::facts::Facts;
 use crate::ids::{ActorRef, BlockId, DocumentId, TaskId, is_fhir_id};
 use crate::reason::Reason;
 use crate::task::Task;
@@ -163,14 +165,14 @@ pub struct StreamFacts {
     pub patients: Vec<String>,
 }
 
-/// All blocks of a tenant that stand.
+/// All blocks of a tenant that stand, and the facts that stand in the way of releases as blocks do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Standing(BTreeSet<Target>);
+pub struct Standing(BTreeSet<Target>, Arc<Facts>);
 
 impl Standing {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.is_empty() && self.1.is_empty()
     }
 
     /// What is blocked.
@@ -178,9 +180,20 @@ impl Standing {
         self.0.iter()
     }
 
+    /// What sources told.
+    pub fn facts(&self) -> &Facts {
+        &self.1
+    }
+
+    /// The same blocks with these facts.
+    #[must_use]
+    pub fn knowing(self, facts: Arc<Facts>) -> Self {
+        Self(self.0, facts)
+    }
+
     /// Why nothing of this document is released under this Task, to anybody.
     pub fn on_release(&self, task: &Task, document: &Document) -> Option<Reason> {
-        if self.0.is_empty() {
+        if self.is_empty() {
             return None;
         }
         let patients = [task.facts.subject.as_deref(), document.facts.subject.as_deref()];
@@ -191,18 +204,39 @@ impl Standing {
             Target::Patient(patient) => patients.into_iter().flatten().any(|about| is_of(about, patient)),
             Target::Actor(_) | Target::Client(_) | Target::Issuer(_) => false,
         };
-        self.0.iter().any(stops).then_some(Reason::Emergency)
+        let told = || {
+            patients
+                .into_iter()
+                .flatten()
+                .find_map(|about| self.1.on_patient(about))
+        };
+        self.0
+            .iter()
+            .any(stops)
+            .then_some(Reason::Emergency)
+            .or_else(told)
     }
 
     /// Why nothing is released to this actor.
     pub fn on_actor(&self, actor: &ActorRef) -> Option<Reason> {
         let stops = |target: &Target| matches!(target, Target::Actor(blocked) if blocked == actor);
-        self.0.iter().any(stops).then_some(Reason::ActorRevoked)
+        let blocked = self.0.iter().any(stops).then_some(Reason::ActorRevoked);
+        blocked.or_else(|| self.1.on_actor(actor))
+    }
+
+    /// Why nothing is released to this actor under this Task: as [`Self::on_actor`], or because the actor is of the
+    /// Task's team no more.
+    pub fn on_holder(&self, task: &Task, actor: &ActorRef) -> Option<Reason> {
+        if self.is_empty() {
+            return None;
+        }
+        self.on_actor(actor)
+            .or_else(|| self.1.on_member(actor, &task.facts.teams()))
     }
 
     /// Why nothing is done for this caller.
     pub fn on_caller(&self, caller: &Principal) -> Option<Reason> {
-        if self.0.is_empty() {
+        if self.is_empty() {
             return None;
         }
         let stops = |target: &Target| match target {
@@ -229,12 +263,13 @@ impl Standing {
         };
         self.on_actor(&of.actor)
             .or_else(|| self.0.iter().any(stops).then_some(Reason::Emergency))
+            .or_else(|| of.patients.iter().find_map(|about| self.1.on_patient(about)))
     }
 }
 
 impl FromIterator<Target> for Standing {
     fn from_iter<I: IntoIterator<Item = Target>>(targets: I) -> Self {
-        Self(targets.into_iter().collect())
+        Self(targets.into_iter().collect(), Arc::default())
     }
 }
 

@@ -28,7 +28,7 @@ pub mod search_values;
 
 pub use binary::{Binary, binary};
 pub use bundle::{Bundle, Entry, Request, bundle};
-pub use facts::{document_facts, task_facts};
+pub use facts::{clinical_sayings, document_facts, task_facts};
 pub use issue::{Issue, IssueType, Severity};
 pub use links::LinkKind;
 pub use parameters::{Content, Parameter, parameters};

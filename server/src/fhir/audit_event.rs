@@ -81,7 +81,9 @@ const fn shape(event: Event) -> Shape {
         | Event::RedemptionAuthorized
         | Event::RedemptionDenied
         | Event::RedemptionResumed
-        | Event::SubscriptionBound => security("E"),
+        | Event::SubscriptionBound
+        | Event::NoticeReceived
+        | Event::NoticeApplied => security("E"),
         // Bytes have left, all or some of them: an export, and a disclosure.
         Event::RedemptionCompleted
         | Event::RedemptionInterrupted

@@ -3,6 +3,7 @@
 
 mod blob;
 mod headers;
+mod inbound;
 mod ledger;
 mod matching;
 mod outbound;
@@ -12,6 +13,7 @@ mod work;
 
 pub use blob::{BlobError, BlobPin, BlobStore, ByteStream, Uploaded};
 pub use headers::{HeaderError, LONGEST_HEADER_NAME, LONGEST_HEADER_VALUE, check_header, check_sent_header};
+pub use inbound::{NoticeSearch, ReadInbound, TxInbound};
 pub use ledger::{AuditSearch, RecordedRow};
 pub use matching::{Subject, bare};
 pub use outbound::{

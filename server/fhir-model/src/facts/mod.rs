@@ -1,11 +1,13 @@
 //! What the rules need to know of a resource, as the domain's own types. Decides nothing.
 
+mod clinical;
 mod document;
 mod task;
 
 use handoff_domain::task::Code;
 use serde_json::Value;
 
+pub use clinical::clinical_sayings;
 pub use document::document_facts;
 pub use task::task_facts;
 

@@ -1,23 +1,26 @@
 //! A transaction that remembers which audit rows it was given, so that they can be counted once it commits.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use handoff_domain::audit::{AuditRow, Event, Outcome};
 use handoff_domain::binding::Binding;
 use handoff_domain::document::{Document, Sha256, StoredBinary};
+use handoff_domain::facts::Fact;
 use handoff_domain::grant::Grant;
 use handoff_domain::ids::{
-    ActorRef, BinaryId, BlockId, CorrelationId, DocumentId, GrantId, Handle, RedemptionId, SubscriptionId,
-    TaskId, TenantId,
+    ActorRef, BinaryId, BlockId, CorrelationId, DocumentId, GrantId, Handle, NoticeId, RedemptionId,
+    SourceId, SubscriptionId, TaskId, TenantId,
 };
+use handoff_domain::inbox::{FeedSubscription, Mirror, Notice};
 use handoff_domain::outbox::TopicEvent;
 use handoff_domain::ports::{
-    Attention, AuditSearch, Counted, Due, Found, Held, Kind, Loose, Pending, Read, ReadSubscriptions,
-    RecordedRow, Search, SearchIndex, StoreError, Tx, TxSubscriptions, Version,
+    Attention, AuditSearch, Counted, Due, Found, Held, Kind, Loose, NoticeSearch, Pending, Read, ReadInbound,
+    ReadSubscriptions, RecordedRow, Search, SearchIndex, StoreError, Tx, TxInbound, TxSubscriptions, Version,
 };
 use handoff_domain::reason::Reason;
 use handoff_domain::redemption::Redemption;
 use handoff_domain::session::{Session, Sessions};
+use handoff_domain::source::Source;
 use handoff_domain::standing::{Block, Standing, Target};
 use handoff_domain::subscription::{Course, NumberedEvent, Subscription};
 use handoff_domain::task::Task;
@@ -86,6 +89,41 @@ impl Read for MeasuredTx<'_> {
         fn abandoned(&mut self, silence: Span, now: Timestamp, limit: u32) -> Result<Vec<Loose>, StoreError>;
         fn held_by(&mut self, process: &str, now: Timestamp) -> Result<Vec<Held>, StoreError>;
         fn halted_at(&mut self, process: &str) -> Result<Vec<Held>, StoreError>;
+    }
+}
+
+impl ReadInbound for MeasuredTx<'_> {
+    handed_on! {
+        fn source(&mut self, tenant: &TenantId, id: &SourceId) -> Result<Option<Source>, StoreError>;
+        fn sources(&mut self, tenant: Option<&TenantId>) -> Result<Vec<(TenantId, Source)>, StoreError>;
+        fn feed_subscriptions(&mut self, tenant: &TenantId, source: &SourceId) -> Result<Vec<FeedSubscription>, StoreError>;
+        fn notice(&mut self, tenant: &TenantId, id: &NoticeId) -> Result<Option<Notice>, StoreError>;
+        fn notices(&mut self, tenant: &TenantId, search: &NoticeSearch) -> Result<Vec<Notice>, StoreError>;
+        fn waiting_notices(&mut self, now: Timestamp, limit: u32) -> Result<Vec<(TenantId, NoticeId)>, StoreError>;
+        fn backlog(&mut self, tenant: &TenantId, source: &SourceId) -> Result<(u64, u64), StoreError>;
+        fn inbox_depth(&mut self) -> Result<BTreeMap<String, u64>, StoreError>;
+        fn mirror(&mut self, tenant: &TenantId, source: &SourceId, theirs: &str) -> Result<Option<Mirror>, StoreError>;
+        fn facts_about(&mut self, tenant: &TenantId, subjects: &[String]) -> Result<Vec<Fact>, StoreError>;
+        fn facts_changed(&mut self, since: Option<Timestamp>) -> Result<Vec<(TenantId, Fact)>, StoreError>;
+    }
+}
+
+impl TxInbound for MeasuredTx<'_> {
+    handed_on! {
+        fn insert_source(&mut self, tenant: &TenantId, source: &Source) -> Result<(), StoreError>;
+        fn lock_source(&mut self, tenant: &TenantId, id: &SourceId) -> Result<Option<Source>, StoreError>;
+        fn update_source(&mut self, tenant: &TenantId, source: &Source) -> Result<(), StoreError>;
+        fn remove_source(&mut self, tenant: &TenantId, id: &SourceId) -> Result<bool, StoreError>;
+        fn put_feed_subscription(&mut self, tenant: &TenantId, subscription: &FeedSubscription) -> Result<(), StoreError>;
+        fn insert_notice(&mut self, tenant: &TenantId, notice: &Notice) -> Result<(), StoreError>;
+        fn lock_notice(&mut self, tenant: &TenantId, id: &NoticeId) -> Result<Option<Notice>, StoreError>;
+        fn update_notice(&mut self, tenant: &TenantId, notice: &Notice) -> Result<(), StoreError>;
+        fn forget_notices(&mut self, until: Timestamp) -> Result<usize, StoreError>;
+        fn lock_mirror(&mut self, tenant: &TenantId, source: &SourceId, theirs: &str) -> Result<Option<Mirror>, StoreError>;
+        fn put_mirror(&mut self, tenant: &TenantId, mirror: &Mirror) -> Result<(), StoreError>;
+        fn awaiting(&mut self, tenant: &TenantId, source: &SourceId, theirs: &str, limit: u32) -> Result<Vec<Mirror>, StoreError>;
+        fn facts_of(&mut self, tenant: &TenantId, source: &SourceId, resource: &str) -> Result<Vec<Fact>, StoreError>;
+        fn put_fact(&mut self, tenant: &TenantId, fact: &Fact, now: Timestamp) -> Result<(), StoreError>;
     }
 }
 

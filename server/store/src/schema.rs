@@ -360,6 +360,90 @@ diesel::table! {
 }
 
 diesel::table! {
+    /// Other servers that tell us what changed there.
+    sources (tenant, id) {
+        tenant -> Text,
+        id -> Text,
+        settings -> Text,
+        added_at -> BigInt,
+        place -> BigInt,
+        heard_at -> Nullable<BigInt>,
+        asked_to -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    /// Their subscriptions that tell us.
+    feed_subscriptions (tenant, source, reference) {
+        tenant -> Text,
+        source -> Text,
+        reference -> Text,
+        status -> Text,
+        last_event -> BigInt,
+        missing -> Text,
+        heard_at -> BigInt,
+        heartbeat -> Nullable<BigInt>,
+        revision -> BigInt,
+    }
+}
+
+diesel::table! {
+    /// What they told, by resource and event.
+    notices (tenant, id) {
+        tenant -> Text,
+        id -> Text,
+        source -> Text,
+        place -> BigInt,
+        subscription -> Nullable<Text>,
+        event -> Nullable<BigInt>,
+        part -> Nullable<BigInt>,
+        about -> Nullable<Text>,
+        source_updated -> Nullable<BigInt>,
+        source_version -> Nullable<Text>,
+        body -> Binary,
+        received_at -> BigInt,
+        correlation -> Text,
+        state -> Text,
+        state_at -> BigInt,
+        detail -> Nullable<Text>,
+        outcome -> Nullable<Text>,
+        tries -> BigInt,
+        revision -> BigInt,
+    }
+}
+
+diesel::table! {
+    /// Which of their resources is which of ours, and the version that came last.
+    mirrors (tenant, source, theirs) {
+        tenant -> Text,
+        source -> Text,
+        theirs -> Text,
+        ours -> Nullable<Text>,
+        source_updated -> Nullable<BigInt>,
+        source_version -> Nullable<Text>,
+        notice -> Text,
+        place -> BigInt,
+        awaits -> Nullable<Text>,
+        revision -> BigInt,
+    }
+}
+
+diesel::table! {
+    /// What follows from them for releases.
+    clinical_facts (tenant, source, resource, kind, subject, team) {
+        tenant -> Text,
+        source -> Text,
+        resource -> Text,
+        kind -> Text,
+        subject -> Text,
+        team -> Text,
+        at -> BigInt,
+        stands -> Bool,
+        changed_at -> BigInt,
+    }
+}
+
+diesel::table! {
     /// Which processes live. Belongs to no tenant.
     processes (name) {
         name -> Text,

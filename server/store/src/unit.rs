@@ -298,6 +298,7 @@ reads! { Read for Reader<'_>, Unit<'_>:
         halted_at(process: &str) -> Vec<Held> = redemptions::halted_at, of ["redemptions"];
 }
 
+mod inbound;
 mod subscriptions;
 
 impl Tx for Unit<'_> {

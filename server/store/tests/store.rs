@@ -19,6 +19,8 @@ mod bindings;
 mod engine;
 #[path = "store/grants.rs"]
 mod grants;
+#[path = "store/inbound.rs"]
+mod inbound;
 #[path = "store/processes.rs"]
 mod processes;
 #[path = "store/redemptions.rs"]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::BoxFuture;
+use super::inbound::{ReadInbound, TxInbound};
 use super::ledger::{AuditSearch, RecordedRow};
 use super::subscriptions::{ReadSubscriptions, TxSubscriptions};
 use super::work::{Reading, Work};
@@ -222,7 +223,7 @@ pub struct Found {
 }
 
 /// Reads that need no transaction with a write.
-pub trait Read: ReadSubscriptions {
+pub trait Read: ReadInbound + ReadSubscriptions {
     /// The Task.
     fn task(&mut self, tenant: &TenantId, id: &TaskId) -> Result<Option<Task>, StoreError>;
 
@@ -395,7 +396,7 @@ pub struct Held {
 
 /// One transaction. Reads inside see its own writes; `lock_…` reads also keep others from changing the row.
 /// Locks are taken in the order Tasks, documents, grants, each ascending by id.
-pub trait Tx: Read + TxSubscriptions {
+pub trait Tx: Read + TxInbound + TxSubscriptions {
     /// The Tasks, locked, ascending by id; those that exist.
     fn lock_tasks(&mut self, tenant: &TenantId, ids: &[TaskId]) -> Result<Vec<Task>, StoreError>;
 

@@ -11,5 +11,6 @@ pub mod delivery;
 pub mod demo;
 pub mod fhir;
 pub mod http;
+pub mod notifications;
 pub mod telemetry;
 pub mod wiring;

@@ -6,6 +6,7 @@ mod entropy;
 mod measured_store;
 mod measured_tx;
 mod sealed;
+pub mod secret_place;
 
 pub use clock::SystemClock;
 pub use entropy::OsEntropy;

@@ -50,12 +50,12 @@ impl App {
     }
 
     /// Takes the inline data of a document in, then runs `work` in the transaction that also records that content.
-    async fn with_content(
+    pub(super) async fn with_content<T: Send + Sync + 'static>(
         &self,
         caller: &Caller,
         mut resource: Resource,
-        mut work: impl FnMut(&mut dyn Tx, &Scope, &Resource) -> Result<(Stored, Cuts), AppError> + Send + 'static,
-    ) -> Result<Stored, AppError> {
+        mut work: impl FnMut(&mut dyn Tx, &Scope, &Resource) -> Result<(T, Cuts), AppError> + Send + 'static,
+    ) -> Result<T, AppError> {
         let (app, caller) = (self.clone(), caller.clone());
         self.to_the_end(async move {
             let scope = app.scope(&caller);

@@ -2,6 +2,7 @@
 //! rows and its outbox rows. Knows no HTTP and no database; reaches both only through the domain's ports.
 
 pub mod admission;
+pub mod apply;
 pub mod attachments;
 pub mod audit_read;
 pub mod binaries;
@@ -23,14 +24,18 @@ pub mod fan_out;
 pub mod finish;
 pub mod fresh_link;
 pub mod grants;
+pub mod inbox;
 pub mod json_edit;
 pub mod links;
 pub mod listening;
+pub mod outcome;
+pub mod quarantine;
 pub mod read;
 pub mod redeem;
 mod redemption_scene;
 pub mod server_tasks;
 pub mod sessions;
+pub mod sources;
 pub mod standing;
 pub mod streams;
 pub mod subscriber;
@@ -40,6 +45,7 @@ mod subscription_secrets;
 pub mod subscriptions;
 pub mod task_family;
 pub mod tasks;
+mod told;
 pub mod watch;
 
 use std::collections::BTreeMap;

@@ -22,7 +22,7 @@ use super::effects::about_grant;
 use super::error::Busy;
 use super::redeem::{Continue, Decided, Leave, strong_etag};
 use super::streams::Streams;
-use super::{AppError, Class, Scope};
+use super::{AppError, Class, Scope, told};
 
 /// Everything that decides, read under lock.
 pub(super) struct Scene {
@@ -68,13 +68,14 @@ impl Scene {
         relation.through_task = super::tasks::sees(scope, &task);
         // Who placed a Task can never fetch under it, whatever other roles they have.
         let policy_allows = !relation.creator && may_fetch(scope, relation, &task, document.as_ref());
+        let told = told::about(tx, scope.tenant(), &task, document.as_ref(), me)?;
         Ok(Self {
             task,
             document,
             grant,
             binary,
             policy_allows,
-            standing: tx.standing(scope.tenant())?,
+            standing: tx.standing(scope.tenant())?.knowing(told),
         })
     }
 

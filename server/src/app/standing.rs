@@ -14,13 +14,14 @@ use handoff_domain::ports::{self, Store, Tx};
 use handoff_domain::reason::Reason;
 use handoff_domain::scopes::Interaction;
 use handoff_domain::standing::{Block, Standing, Target, is_note};
-use handoff_domain::time::Span;
+use handoff_domain::time::{Span, Timestamp};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use super::caps::Reach;
 use super::expiry::settle_one;
 use super::finish::server_itself;
+use super::told::ToldFacts;
 use super::{App, AppError, Caller, Class, Cuts, Scope};
 
 /// The most blocks that stand in a tenant.
@@ -49,6 +50,9 @@ pub struct KnownBlocks {
 struct Pace {
     changed: Option<Instant>,
     swept: Option<Instant>,
+    /// What operators have blocked, as it was last read.
+    blocks: HashMap<TenantId, Standing>,
+    told: ToldFacts,
 }
 
 impl KnownBlocks {
@@ -58,18 +62,36 @@ impl KnownBlocks {
     }
 
     /// Sees what the store holds now.
-    async fn look(&self, store: &dyn Store) -> Result<Arc<ByTenant>, AppError> {
+    async fn look(&self, store: &dyn Store, now: Timestamp) -> Result<Arc<ByTenant>, AppError> {
         let mut pace = self.looking.lock().await;
-        let found = ports::watch(store, |read| Ok::<_, AppError>(read.standing_everywhere()?)).await?;
-        let now: ByTenant = found
-            .into_iter()
-            .map(|(tenant, blocks)| (tenant, Arc::new(blocks)))
-            .collect();
-        if **self.blocked.load() != now {
+        let since = pace.told.since();
+        let (blocks, facts) = ports::watch(store, move |read| {
+            Ok::<_, AppError>((read.standing_everywhere()?, read.facts_changed(since)?))
+        })
+        .await?;
+        let news = pace.told.learn(facts, now);
+        if pace.blocks != blocks {
             pace.changed = Some(Instant::now());
-            self.blocked.store(Arc::new(now));
+            pace.blocks = blocks;
+        } else if !news {
+            return Ok(self.blocked.load_full());
         }
+        let mut seen: ByTenant = HashMap::new();
+        for (tenant, facts) in pace.told.by_tenant() {
+            let blocks = pace.blocks.get(tenant).cloned().unwrap_or_default();
+            seen.insert(tenant.clone(), Arc::new(blocks.knowing(Arc::clone(facts))));
+        }
+        for (tenant, blocks) in &pace.blocks {
+            let plain = || Arc::new(blocks.clone());
+            seen.entry(tenant.clone()).or_insert_with(plain);
+        }
+        self.blocked.store(Arc::new(seen));
         Ok(self.blocked.load_full())
+    }
+
+    /// Of what facts that were told lately something may still be open.
+    async fn told_lately(&self) -> Vec<(TenantId, Target)> {
+        self.looking.lock().await.told.lately(AFTER_CHANGE)
     }
 
     /// Everything that is blocked, where it is time to sweep it.
@@ -168,7 +190,7 @@ impl App {
     }
 
     /// Looks at what has just changed; the watch does where that fails.
-    async fn see_change(&self) {
+    pub(super) async fn see_change(&self) {
         if let Err(error) = self.look_at_blocks().await {
             tracing::error!(cause = ?error.cause, "a change of blocks is not seen yet");
         }
@@ -176,7 +198,7 @@ impl App {
 
     /// Brings what this process has in sight to what the store holds, and stops the streams that are blocked.
     pub async fn look_at_blocks(&self) -> Result<(), AppError> {
-        let blocked = self.standing.look(self.store.as_ref()).await?;
+        let blocked = self.standing.look(self.store.as_ref(), self.clock.now()).await?;
         if !blocked.is_empty() {
             for entry in self.streams.all() {
                 entry.cut_if_blocked(blocked.get(entry.tenant()).map(Arc::as_ref));
@@ -188,9 +210,11 @@ impl App {
 
 /// Takes back what was issued of anything blocked by whoever did not know of it yet. One process at a time.
 pub async fn sweep(app: &App) -> Result<(), AppError> {
-    let Some(blocked) = app.standing.to_sweep().await else {
+    let told = app.standing.told_lately().await;
+    let blocked = app.standing.to_sweep().await;
+    if told.is_empty() && blocked.is_none() {
         return Ok(());
-    };
+    }
     if !app
         .store
         .lease("standing-blocks", &app.settings.process, TURN)
@@ -198,7 +222,10 @@ pub async fn sweep(app: &App) -> Result<(), AppError> {
     {
         return Ok(());
     }
-    for (tenant, standing) in blocked.iter() {
+    for (tenant, target) in &told {
+        take_back(app, tenant, target).await?;
+    }
+    for (tenant, standing) in blocked.iter().flat_map(|blocked| blocked.iter()) {
         for target in standing.targets() {
             take_back(app, tenant, target).await?;
         }
@@ -243,7 +270,7 @@ pub fn lift(
 }
 
 /// Operators may, with a token whose scopes are not confined to a part of the Tasks.
-fn may_administer(scope: &Scope) -> Result<(), AppError> {
+pub(super) fn may_administer(scope: &Scope) -> Result<(), AppError> {
     if !matches!(scope.demand("Task", Interaction::Update)?, Reach::All) {
         let row = scope.row(Event::AdminAction, Outcome::Denied, Reason::InsufficientScope);
         return Err(scope.beyond_scope("Task", Interaction::Update).recorded(row));
@@ -269,7 +296,7 @@ fn while_blocked(scope: &Scope, reason: Reason) -> AppError {
     AppError::forbidden(reason).recorded(row)
 }
 
-fn administers(scope: &Scope) -> AuditRow {
+pub(super) fn administers(scope: &Scope) -> AuditRow {
     scope.row(Event::AdminAction, Outcome::Success, Reason::Permitted)
 }
 
@@ -308,7 +335,7 @@ pub fn about_block(row: AuditRow, block: &Block, act: Act) -> AuditRow {
 }
 
 /// Settles every Task of which something is open although it is blocked. Answers how many.
-async fn take_back(app: &App, tenant: &TenantId, target: &Target) -> Result<usize, AppError> {
+pub(super) async fn take_back(app: &App, tenant: &TenantId, target: &Target) -> Result<usize, AppError> {
     let mut count: usize = 0;
     let mut after: Option<TaskId> = None;
     loop {

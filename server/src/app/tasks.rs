@@ -434,11 +434,16 @@ fn check_mover(tx: &mut dyn Tx, scope: &Scope, before: &Task, facts: &TaskFacts)
     })
 }
 
-/// Whether the person was in one of the caller's teams when last seen.
+/// Whether the person was in one of the caller's teams when last seen, or a source places them there.
 fn shares_team(tx: &mut dyn Tx, scope: &Scope, target: &handoff_domain::ActorRef) -> Result<bool, AppError> {
     let since = Timestamp(scope.now().0.saturating_sub(TEAM_FACT_AGE.0));
+    let facts = scope.standing.facts();
+    let told = facts.teams_of(target);
     let theirs = tx.teams_of(scope.tenant(), target, since)?;
-    Ok(theirs.iter().any(|t| scope.caller.principal.teams.contains(t)))
+    Ok(theirs.into_iter().chain(told).any(|team| {
+        scope.caller.principal.teams.contains(&team)
+            && facts.on_member(target, &BTreeSet::from([team])).is_none()
+    }))
 }
 
 /// The documents whose reference takes effect: those that had it, and those that the caller may release.

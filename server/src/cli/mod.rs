@@ -1,4 +1,4 @@
-//! The command line: `serve`, `demo`, `migrate`, `config`, `policy`, `revoke`. Exit code 0 is done, 1 failed, 2 a wrong command line.
+//! The command line: `serve`, `demo`, `migrate`, `config`, `policy`, `revoke`, `sources`. Exit code 0 is done, 1 failed, 2 a wrong command line.
 //! Knows how to speak to people; what it starts is put together elsewhere.
 
 mod config;
@@ -7,6 +7,7 @@ mod migrate;
 mod policy;
 mod revoke;
 mod serve;
+mod sources;
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -72,6 +73,12 @@ enum Command {
         after_help = "Examples:\n  handoff revoke --config handoff.toml --actor Practitioner/7 --reason \"badge stolen\"\n  handoff revoke --config handoff.toml --all-tenants --all --reason \"incident 4711\"\n  handoff revoke --config handoff.toml --list\n  handoff revoke --config handoff.toml --lift 018f2c"
     )]
     Revoke(revoke::RevokeFlags),
+    /// Say which other servers may send notifications
+    #[command(
+        subcommand,
+        after_help = "Example: handoff sources add ehr --config handoff.toml --acts-as Organization/clinic --mint-secret"
+    )]
+    Sources(sources::SourcesCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -131,6 +138,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Config(ConfigCommand::Show(file)) => config::show(&file),
         Command::Policy(command) => policy::run(&command),
         Command::Revoke(flags) => revoke::run(&flags),
+        Command::Sources(command) => sources::run(&command),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,16 +5,14 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use handoff_domain::reason::Reason;
-use handoff_fhir_model::outcome::{Details, outcome};
-use handoff_fhir_model::{Issue, IssueType};
 use handoff_fhir_profiles::canonical::REASON_SYSTEM;
-use handoff_fhir_profiles::terminology;
 use handoff_identity::Alg;
 use serde_json::json;
 
 use super::HttpState;
 use super::request::{correlation_of, tenant_of};
 use crate::app::error::Challenge;
+pub use crate::app::outcome::operation_outcome;
 use crate::app::{AppError, Class};
 
 /// FHIR JSON.
@@ -52,48 +50,6 @@ pub const fn status_of(class: Class) -> StatusCode {
         Class::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Class::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
-}
-
-const fn issue_type(error: &AppError) -> IssueType {
-    match error.class {
-        Class::Invalid => match error.reason {
-            Reason::NotSupported => IssueType::NotSupported,
-            _ => IssueType::Invalid,
-        },
-        Class::Unprocessable => IssueType::BusinessRule,
-        Class::Unauthenticated => IssueType::Login,
-        Class::Forbidden => IssueType::Forbidden,
-        Class::NotFound => IssueType::NotFound,
-        Class::Gone => IssueType::Deleted,
-        Class::Conflict | Class::PreconditionFailed => IssueType::Conflict,
-        Class::TooLarge => IssueType::TooLong,
-        Class::NotAcceptable
-        | Class::UnsupportedMediaType
-        | Class::MethodNotAllowed
-        | Class::RangeNotSatisfiable { .. } => IssueType::NotSupported,
-        Class::RateLimited { .. } => IssueType::Throttled,
-        Class::NoRoom => IssueType::NoStore,
-        Class::Unavailable => IssueType::Transient,
-        Class::Internal => IssueType::Exception,
-    }
-}
-
-/// A failure as an OperationOutcome.
-pub fn operation_outcome(error: &AppError, correlation: &str) -> Vec<u8> {
-    let general;
-    let issues = if error.issues.is_empty() {
-        general = [Issue::general(issue_type(error), error.text.as_str())];
-        general.as_slice()
-    } else {
-        error.issues.as_slice()
-    };
-    let code = error.reason.as_str();
-    let display = terminology::concept(REASON_SYSTEM, code).map(|c| c.display);
-    let details = Details {
-        coding: Some((REASON_SYSTEM, code, display)),
-        diagnostics: Some(correlation),
-    };
-    outcome(issues, details).to_string().into_bytes()
 }
 
 /// A nonce for the next DPoP proof (RFC 9449 section 9).

@@ -20,7 +20,7 @@
 //!
 //! A process counts what it sees itself: of several replicas each grants as much.
 
-mod buckets;
+pub(crate) mod buckets;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};

@@ -11,6 +11,7 @@ pub mod cors;
 pub mod dead_letters;
 pub mod discovery;
 pub mod pages;
+pub mod quarantine;
 pub mod redemptions;
 pub mod request;
 pub mod revocations;
@@ -60,6 +61,8 @@ pub struct HttpState {
     pub attempts: Arc<attempts::Attempts>,
     /// When each actor's teams were last written down, so that it is not done at every request.
     pub seen: Arc<request::Seen>,
+    /// What is remembered of sources that send notifications.
+    pub senders: Arc<crate::notifications::Senders>,
     /// Refused callers lately, so that a flood of them does not fill the audit.
     pub refusals: Arc<request::Refusals>,
 }
@@ -83,5 +86,8 @@ fn routes(cfg: &mut web::ServiceConfig, origins: &[String]) {
     // For operators' own tools, for no app.
     cfg.configure(revocations::routes);
     cfg.configure(dead_letters::routes);
+    cfg.configure(quarantine::routes);
+    // For other servers.
+    cfg.configure(crate::notifications::routes);
     cfg.configure(|cfg| crate::fhir::routes(cfg, origins));
 }

@@ -18,6 +18,9 @@ const EXPIRY_EVERY: Duration = Duration::from_millis(200);
 const BLOCKS_EVERY: Duration = Duration::from_millis(500);
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
+/// What a source tells is applied at once; this is for what could not be.
+const INBOX_EVERY: Duration = Duration::from_secs(1);
+const FORGET_EVERY: Duration = Duration::from_hours(1);
 const SESSIONS_EVERY: Duration = Duration::from_mins(5);
 const BINDINGS_EVERY: Duration = Duration::from_mins(5);
 const FORGET_EVERY: Duration = Duration::from_mins(30);
@@ -47,6 +50,12 @@ pub(super) fn start(app: &App, tenants: &BTreeSet<TenantId>) -> Vec<JoinHandle<(
         }),
         every("standing-blocks", BLOCKS_EVERY, app, async |app| {
             app::standing::sweep(app).await.map_err(|error| explain(&error))
+        }),
+        every("inbox", INBOX_EVERY, app, async |app| {
+            app::apply::run_once(app).await.map_err(|error| explain(&error))
+        }),
+        every("inbox-forget", FORGET_EVERY, app, async |app| {
+            app::inbox::forget_old(app).await.map_err(|error| explain(&error))
         }),
         every("sessions", SESSIONS_EVERY, app, async |app| {
             app::sessions::forget_old(app)

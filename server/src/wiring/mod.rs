@@ -21,14 +21,16 @@ use actix_web::middleware::from_fn;
 use actix_web::rt::System;
 use actix_web::{App as HttpApp, HttpServer};
 use handoff_domain::access::{Principal, Role};
-use handoff_domain::ids::{ActorRef, TenantId};
+use handoff_domain::ids::{ActorRef, SourceId, TenantId};
 use handoff_domain::ports::{self, BlobError, Clock, Entropy, Outbound, Store, StoreError};
+use handoff_domain::source as feed;
 use handoff_domain::time::{Span, Timestamp};
 use handoff_fhir_profiles::terminology;
 use handoff_identity::dev_issuer::{DevIssuer, Realm};
 use handoff_identity::{IssuerConfig, IssuerConfigError, SignIn, TokenValidator};
 use handoff_policies::{CompileError, SourceError};
 use handoff_store::StoreConfig;
+use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -38,7 +40,7 @@ use crate::app::sessions::SessionTimes;
 use crate::app::streams::Streams;
 use crate::app::subscriber::Standings;
 use crate::app::subscriptions::SubscriptionSettings;
-use crate::app::{App, InForce, Settings};
+use crate::app::{App, AppError, InForce, Settings, sources};
 use crate::config::{AddressRange, Sessions, Subscriptions, Timeouts};
 use crate::delivery::{self, Courier};
 use crate::demo::DevIssuers;
@@ -83,6 +85,9 @@ pub enum StartError {
     /// What operators have blocked can't be read.
     #[error("the standing blocks can't be read: {0}")]
     Blocks(String),
+    /// The demo's source can't be stored.
+    #[error("the demo's source can't be stored: {0}")]
+    Sources(String),
     /// The audit can't be written.
     #[error("the audit can't be written: {0}")]
     Audit(String),
@@ -190,6 +195,9 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     }
     if matches!(options.identity, Identity::Demo { .. }) {
         introduce_cast(store.as_ref(), clock.now()).await?;
+        introduce_feed(store.as_ref(), clock.now())
+            .await
+            .map_err(|error| StartError::Sources(jobs::explain(&error)))?;
     }
 
     let background = Background::start().map_err(|error| StartError::Threads(error.to_string()))?;
@@ -239,6 +247,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
             attempts: Arc::new(Attempts::new(&clients)),
             seen: Arc::default(),
             refusals: Arc::default(),
+            senders: Arc::default(),
         },
         background,
         dev,
@@ -396,6 +405,25 @@ async fn introduce_cast(store: &dyn Store, now: Timestamp) -> Result<(), StoreEr
         Ok::<(), StoreError>(())
     })
     .await
+}
+
+/// Stores the demo's source `ehr-feed`, which acts as `ehr`.
+async fn introduce_feed(store: &dyn Store, now: Timestamp) -> Result<(), AppError> {
+    let named = |error: handoff_domain::ids::IdError| AppError::bad(error.to_string());
+    let settings = feed::Settings {
+        base: None,
+        acts_as: ActorRef::parse("Organization/referring-clinic").map_err(named)?,
+        topics: BTreeSet::new(),
+        types: feed::FeedType::ALL.iter().copied().collect(),
+        trust: feed::Trust::AsSent,
+        content: feed::ContentRule::Keep,
+        proof: feed::Proof::Bearer {
+            sha256: Sha256::digest("demo").into(),
+        },
+        credentials: None,
+    };
+    let id = SourceId::parse("ehr-feed").map_err(named)?;
+    sources::preset(store, TenantId::default_tenant(), id, settings, now).await
 }
 
 /// What the server's own thread needs.

@@ -16,7 +16,7 @@ const MOST_PER_SHARD: usize = 3125;
 type Owed<K> = HashMap<K, Timestamp>;
 
 /// Failures by key.
-pub(super) struct Buckets<K> {
+pub(crate) struct Buckets<K> {
     /// In which one failure is worked off; `None` where nothing is counted.
     pace: Option<Span>,
     /// What may be left to work off, before one more is too much.
@@ -28,7 +28,7 @@ pub(super) struct Buckets<K> {
 
 impl<K: Eq + Hash> Buckets<K> {
     /// `per_minute` failures of a key, all at once or one by one; 0 is no limit.
-    pub(super) fn new(per_minute: usize) -> Self {
+    pub(crate) fn new(per_minute: usize) -> Self {
         let number = i64::try_from(per_minute).unwrap_or(i64::MAX);
         let pace = MINUTE.0.checked_div(number).map(|pace| pace.max(1));
         let but_one = number.saturating_sub(1);
@@ -41,12 +41,12 @@ impl<K: Eq + Hash> Buckets<K> {
     }
 
     /// How long it is until `key` may fail again, where it may not now.
-    pub(super) fn over(&self, key: &K, now: Timestamp) -> Option<Span> {
+    pub(crate) fn over(&self, key: &K, now: Timestamp) -> Option<Span> {
         self.longer_than(self.most, key, now)
     }
 
     /// How long it is until everything that `key` failed at is worked off, where something is left.
-    pub(super) fn owes(&self, key: &K, now: Timestamp) -> Option<Span> {
+    pub(crate) fn owes(&self, key: &K, now: Timestamp) -> Option<Span> {
         self.longer_than(Span(0), key, now)
     }
 
@@ -58,7 +58,7 @@ impl<K: Eq + Hash> Buckets<K> {
     }
 
     /// Counts a failure.
-    pub(super) fn count(&self, key: K, now: Timestamp) {
+    pub(crate) fn count(&self, key: K, now: Timestamp) {
         let Some(pace) = self.pace else { return };
         let Some(mut shard) = self.shard(&key) else { return };
         let before = match shard.get(&key) {

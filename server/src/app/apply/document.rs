@@ -1,0 +1,248 @@
+//! A DocumentReference that came to be or changed at a source: mirrored like a POST or PUT of the placer. Its content is
+//! governed here where it came along; an address at the source is kept as one, and nothing of it is ever released.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use handoff_domain::audit::About;
+use handoff_domain::ids::{BinaryId, DocumentId, TaskId};
+use handoff_domain::inbox::{Mirror, SourceVersion};
+use handoff_domain::ports::{Kind, Tx};
+use handoff_domain::source::Source;
+use handoff_fhir_model::Resource;
+use serde_json::{Value, json};
+
+use super::references::{localise, rename};
+use super::{Applying, Held, hold, mirrored, settle, settle_old};
+use crate::app::documents;
+use crate::app::tasks::{self, Expected};
+use crate::app::{App, AppError, Cuts, Scope, json_edit};
+
+/// The most Tasks that wait for one document.
+const MOST_AWAITING: u32 = 100;
+
+/// What became of the document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Became {
+    /// Nothing more is to be done.
+    Settled,
+    /// It is mirrored as this, `DocumentReference/1`; Tasks may have waited for it.
+    Mirrored(String),
+}
+
+/// Applies a notice about a document.
+pub(super) async fn apply(
+    app: &App,
+    applying: &Applying,
+    resource: Resource,
+    version: SourceVersion,
+) -> Result<(), AppError> {
+    let became = mirror(app, applying, resource, version.clone()).await?;
+    let Became::Mirrored(ours) = became else {
+        return Ok(());
+    };
+    release_awaiting(app, applying, &ours).await?;
+    let scope = app.scope(&applying.caller);
+    let (of, tenant) = (applying.clone(), applying.caller.tenant().clone());
+    app.write(&tenant, move |tx| {
+        if let Held::Open(notice, _) = hold(tx, &of, &version)? {
+            let about = About {
+                document: Some(ours.clone()),
+                ..About::default()
+            };
+            settle(tx, &scope, notice, Some(ours.clone()), about)?;
+        }
+        Ok(((), Cuts::none()))
+    })
+    .await
+}
+
+/// Stores the document. The notice is settled later, so that what follows is done again where this process dies.
+async fn mirror(
+    app: &App,
+    applying: &Applying,
+    resource: Resource,
+    version: SourceVersion,
+) -> Result<Became, AppError> {
+    let new = documents::new_document_id(&app.scope(&applying.caller))?;
+    let of = applying.clone();
+    // Content is not taken in for what is not to be applied.
+    let (ahead, at) = (of.clone(), version.clone());
+    let scope = app.scope(&applying.caller);
+    let answer: Arc<Mutex<Option<Became>>> = Arc::default();
+    let found = Arc::clone(&answer);
+    let tenant = applying.caller.tenant().clone();
+    let open = app
+        .write(&tenant, move |tx| {
+            let became = match hold(tx, &ahead, &at)? {
+                Held::Settled => Some(Became::Settled),
+                Held::Old(notice) => {
+                    settle_old(tx, &scope, notice)?;
+                    Some(Became::Settled)
+                }
+                Held::Open(notice, Some(before)) if before.notice == notice.id => {
+                    before.ours.map(Became::Mirrored)
+                }
+                Held::Open(..) => None,
+            };
+            let open = became.is_none();
+            *found.lock().unwrap_or_else(PoisonError::into_inner) = became;
+            Ok((open, Cuts::none()))
+        })
+        .await?;
+    if !open && let Some(became) = answer.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        return Ok(became);
+    }
+    app.with_content(&applying.caller, resource, move |tx, scope, resource| {
+        scope.begin_another();
+        let Held::Open(notice, before) = hold(tx, &of, &version)? else {
+            return Ok((Became::Settled, Cuts::none()));
+        };
+        let mut local = localise(tx, scope, &of.source, resource.clone())?;
+        let ours = match before.as_ref().and_then(|mirror| mirror.ours.clone()) {
+            Some(ours) => Some(ours),
+            None => adopted(tx, scope, resource.id())?,
+        };
+        let known = ours
+            .as_deref()
+            .and_then(|ours| ours.strip_prefix("DocumentReference/"))
+            .and_then(|id| DocumentId::parse(id).ok());
+        keep_addresses(tx, scope, &of.source, known.as_ref(), &mut local.resource)?;
+        let (stored, cuts) = match &known {
+            Some(id) => documents::update(tx, scope, id, &local.resource, Expected::Existing)?,
+            None => documents::create(tx, scope, &new, &local.resource)?,
+        };
+        let reference = format!("DocumentReference/{}", stored.id);
+        let mirror: Mirror = mirrored(&notice, before, Some(reference.clone()), Vec::new());
+        tx.put_mirror(scope.tenant(), &mirror)?;
+        Ok((Became::Mirrored(reference), cuts))
+    })
+    .await
+}
+
+/// A document of the placer's own that the source speaks of by our id.
+fn adopted(tx: &mut dyn Tx, scope: &Scope, id: Option<&str>) -> Result<Option<String>, AppError> {
+    let Some(id) = id.and_then(|id| DocumentId::parse(id).ok()) else {
+        return Ok(None);
+    };
+    let found = tx.document(scope.tenant(), &id)?;
+    let own =
+        found.filter(|document| !document.deleted && document.created_by == scope.caller.principal.actor);
+    Ok(own.map(|document| format!("DocumentReference/{}", document.id)))
+}
+
+/// Addresses of content at the source are written in full: a `Binary/1` there is not one of ours.
+fn keep_addresses(
+    tx: &mut dyn Tx,
+    scope: &Scope,
+    source: &Source,
+    document: Option<&DocumentId>,
+    resource: &mut Resource,
+) -> Result<(), AppError> {
+    let Some(base) = source.settings.base.as_deref() else {
+        return Ok(());
+    };
+    let contents = resource
+        .value_mut()
+        .get_mut("content")
+        .and_then(Value::as_array_mut);
+    for content in contents.into_iter().flatten() {
+        let Some(attachment) = content.get_mut("attachment").and_then(Value::as_object_mut) else {
+            continue;
+        };
+        let Some(url) = attachment.get("url").and_then(Value::as_str) else {
+            continue;
+        };
+        let Some(id) = source.local(url).strip_prefix("Binary/").map(str::to_owned) else {
+            continue;
+        };
+        let ours = match BinaryId::parse(id.as_str()) {
+            Ok(binary) => tx.binary(scope.tenant(), &binary)?,
+            Err(_) => None,
+        };
+        let is_ours = ours.is_some_and(|binary| match &binary.document {
+            Some(owner) => Some(owner) == document,
+            None => binary.uploaded_by == scope.caller.principal.actor,
+        });
+        let address = if is_ours {
+            format!("Binary/{id}")
+        } else {
+            format!("{base}/Binary/{id}")
+        };
+        attachment.insert("url".to_owned(), json!(address));
+    }
+    Ok(())
+}
+
+/// Tasks that came before a document they name are given it now.
+async fn release_awaiting(app: &App, applying: &Applying, ours: &str) -> Result<(), AppError> {
+    let theirs = applying.notice.matter.reference().unwrap_or_default().to_owned();
+    let (tenant, source, awaited) = (
+        applying.caller.tenant().clone(),
+        applying.source.id.clone(),
+        theirs.clone(),
+    );
+    let waiting: Vec<Mirror> = app
+        .write(&tenant.clone(), move |tx| {
+            let found = tx.awaiting(&tenant, &source, &awaited, MOST_AWAITING)?;
+            Ok((found, Cuts::none()))
+        })
+        .await?;
+    for task in waiting {
+        let (scope, theirs, ours) = (app.scope(&applying.caller), theirs.clone(), ours.to_owned());
+        let tenant = applying.caller.tenant().clone();
+        let given = app
+            .write(&tenant, move |tx| give(tx, &scope, &task, &theirs, &ours))
+            .await;
+        match given {
+            // The Task was moved on by whoever may: it is theirs to name the document.
+            Err(error) if error.is_refusal() => {
+                tracing::warn!(reason = %error.reason, "a Task could not be given a document that came after it");
+            }
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// Gives one Task the document.
+fn give(
+    tx: &mut dyn Tx,
+    scope: &Scope,
+    awaiting: &Mirror,
+    theirs: &str,
+    ours: &str,
+) -> Result<((), Cuts), AppError> {
+    let none = ((), Cuts::none());
+    let Some(mirror) = tx.lock_mirror(scope.tenant(), &awaiting.source, &awaiting.theirs)? else {
+        return Ok(none);
+    };
+    let id = mirror
+        .ours
+        .as_deref()
+        .and_then(|ours| ours.strip_prefix("Task/"))
+        .and_then(|id| TaskId::parse(id).ok());
+    let (Some(id), true) = (id, mirror.awaits.iter().any(|one| one == theirs)) else {
+        return Ok(none);
+    };
+    let after = Mirror {
+        awaits: mirror
+            .awaits
+            .iter()
+            .filter(|one| *one != theirs)
+            .cloned()
+            .collect(),
+        revision: mirror.revision.saturating_add(1),
+        ..mirror
+    };
+    tx.put_mirror(scope.tenant(), &after)?;
+    let Some(stored) = tx
+        .current(scope.tenant(), Kind::Task, id.as_str())?
+        .filter(|v| !v.body.is_empty())
+    else {
+        return Ok(none);
+    };
+    let mut resource = json_edit::open(&stored.body)?;
+    rename(&mut resource, theirs, ours);
+    let (_, cuts) = tasks::update(tx, scope, &id, &resource, Expected::Version(stored.version))?;
+    Ok(((), cuts))
+}

@@ -1,0 +1,242 @@
+//! Taking in what a source tells: each event once, durably, before anybody is answered. Nothing is applied here.
+
+use handoff_domain::audit::{Event, Outcome};
+use handoff_domain::ids::{NoticeId, SourceId};
+use handoff_domain::inbox::{FeedSubscription, Matter, Notice, NoticeState, Numbered, SourceVersion};
+use handoff_domain::ports::Tx;
+use handoff_domain::reason::Reason;
+use handoff_domain::source::Source;
+use handoff_domain::time::{Span, Timestamp};
+
+use super::{App, AppError, Caller, Class, Cuts, Scope};
+
+/// The most subscriptions of a source.
+const MOST_SUBSCRIPTIONS: usize = 100;
+/// The most notices of a source that wait.
+const MOST_WAITING: u64 = 20_000;
+/// How far a source's clock may be ahead of ours.
+const AHEAD: Span = Span::hours(1);
+/// How long what is settled is remembered.
+const REMEMBERED: Span = Span::hours(30 * 24);
+
+/// What one request told.
+#[derive(Debug, Clone, Default)]
+pub struct Told {
+    /// By which subscription, where it was one of the Backport IG.
+    pub heard: Option<Heard>,
+    /// What of, in the order in which it is to be applied.
+    pub items: Vec<Item>,
+}
+
+/// What a notification says of its subscription.
+#[derive(Debug, Clone)]
+pub struct Heard {
+    /// The subscription, as the source names it.
+    pub reference: String,
+    /// Its status.
+    pub status: String,
+    /// Its topic, where it is named.
+    pub topic: Option<String>,
+    /// How many events it has counted, where that is said.
+    pub counted: Option<i64>,
+}
+
+/// One resource that was told of.
+#[derive(Clone)]
+pub struct Item {
+    /// The number of the event, and which of its resources.
+    pub numbered: Option<(i64, i64)>,
+    /// What it is about.
+    pub matter: Matter,
+    /// Which version.
+    pub version: SourceVersion,
+    /// The resource, where it was sent.
+    pub body: Vec<u8>,
+}
+
+/// Prints nothing that may be about a patient.
+impl std::fmt::Debug for Item {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Item")
+            .field("numbered", &self.numbered)
+            .finish_non_exhaustive()
+    }
+}
+
+impl App {
+    /// Takes in what a source told; answers the notices that are to be applied. Committed when this returns.
+    pub async fn take_in(
+        &self,
+        caller: &Caller,
+        source: SourceId,
+        told: Told,
+    ) -> Result<Vec<NoticeId>, AppError> {
+        let scope = self.scope(caller);
+        self.write(caller.tenant(), move |tx| {
+            take_in(tx, &scope, &source, &told).map(|ids| (ids, Cuts::none()))
+        })
+        .await
+    }
+}
+
+fn take_in(tx: &mut dyn Tx, scope: &Scope, id: &SourceId, told: &Told) -> Result<Vec<NoticeId>, AppError> {
+    let tenant = scope.tenant().clone();
+    // One request of a source at a time: two with the same event must not both find it new.
+    let Some(mut source) = tx.lock_source(&tenant, id)? else {
+        return Err(AppError::not_found());
+    };
+    let now = scope.now();
+    let mut known = match &told.heard {
+        Some(heard) => Some(subscription(tx, scope, &source, heard, now)?),
+        None => None,
+    };
+    let (waiting, asking) = tx.backlog(&tenant, id)?;
+    if waiting >= MOST_WAITING {
+        return Err(AppError::new(
+            Class::RateLimited { seconds: 60 },
+            Reason::RateLimited,
+            "too much of what this source told waits to be applied; try again later",
+        ));
+    }
+    let mut asks = asking > 0;
+    let (mut taken, mut repeated) = (Vec::new(), 0_u32);
+    let mut fresh: Option<(i64, bool)> = None;
+    for item in &told.items {
+        let numbered = match (&mut known, item.numbered) {
+            (Some(known), Some((event, part))) => {
+                // All resources of an event are new, or none.
+                let new = match fresh {
+                    Some((of, new)) if of == event => new,
+                    _ => !known.is_repeated(event),
+                };
+                fresh = Some((event, new));
+                if !new {
+                    repeated = repeated.saturating_add(1);
+                    continue;
+                }
+                Some(Numbered {
+                    subscription: known.reference.clone(),
+                    event,
+                    part,
+                })
+            }
+            _ => None,
+        };
+        if item.matter == Matter::Changes {
+            // The source is asked once for everything that changed, however often it says so.
+            if asks {
+                continue;
+            }
+            asks = true;
+        }
+        let notice = notice(scope, &mut source, numbered, item)?;
+        tx.insert_notice(&tenant, &notice)?;
+        taken.push(notice.id);
+    }
+    if let (Some(known), Some(heard)) = (&mut known, &told.heard) {
+        if let Some(counted) = heard.counted {
+            known.counted(counted);
+        }
+        known.status.clone_from(&heard.status);
+        known.heard_at = now;
+        if !known.missing.is_empty() && source.settings.base.is_some() && !asks {
+            let ask = Item {
+                numbered: None,
+                matter: Matter::Changes,
+                version: SourceVersion::default(),
+                body: Vec::new(),
+            };
+            let notice = notice(scope, &mut source, None, &ask)?;
+            tx.insert_notice(&tenant, &notice)?;
+            taken.push(notice.id);
+        }
+        tx.put_feed_subscription(&tenant, known)?;
+    }
+    source.feed.heard_at = Some(now);
+    tx.update_source(&tenant, &source)?;
+    let row = scope
+        .row(Event::NoticeReceived, Outcome::Success, Reason::Permitted)
+        .detail("source", id.as_str())
+        .detail("taken", taken.len().to_string())
+        .detail("repeated", repeated.to_string());
+    tx.record(&tenant, row);
+    Ok(taken)
+}
+
+/// What is known of the subscription that a source speaks of.
+fn subscription(
+    tx: &mut dyn Tx,
+    scope: &Scope,
+    source: &Source,
+    heard: &Heard,
+    now: Timestamp,
+) -> Result<FeedSubscription, AppError> {
+    if !source.settings.may_tell_of(heard.topic.as_deref()) {
+        let row = scope
+            .row(Event::NoticeReceived, Outcome::Denied, Reason::PolicyDenied)
+            .detail("source", source.id.as_str());
+        let text = "this source may not tell of that topic; an operator sets which";
+        return Err(AppError::new(Class::Forbidden, Reason::PolicyDenied, text).recorded(row));
+    }
+    let known = tx.feed_subscriptions(scope.tenant(), &source.id)?;
+    if let Some(known) = known.iter().find(|known| known.reference == heard.reference) {
+        return Ok(known.clone());
+    }
+    if known.len() >= MOST_SUBSCRIPTIONS {
+        return Err(AppError::new(
+            Class::Unprocessable,
+            Reason::TooLarge,
+            format!("{MOST_SUBSCRIPTIONS} subscriptions of this source are known already"),
+        ));
+    }
+    Ok(FeedSubscription::new(
+        source.id.clone(),
+        heard.reference.clone(),
+        now,
+    ))
+}
+
+fn notice(
+    scope: &Scope,
+    source: &mut Source,
+    numbered: Option<Numbered>,
+    item: &Item,
+) -> Result<Notice, AppError> {
+    source.feed.place = source.feed.place.saturating_add(1);
+    let ahead = item
+        .version
+        .updated
+        .is_some_and(|at| at > scope.now().plus(AHEAD));
+    let version = SourceVersion {
+        // An instant that has not come yet would stand above every later version.
+        updated: item.version.updated.filter(|_| !ahead),
+        version: item.version.version.clone(),
+    };
+    Ok(Notice {
+        id: NoticeId::parse(scope.ordered_id()).map_err(|e| AppError::bad(e.to_string()))?,
+        source: source.id.clone(),
+        place: source.feed.place,
+        numbered,
+        matter: item.matter.clone(),
+        version,
+        body: item.body.clone(),
+        received_at: scope.now(),
+        correlation: scope.caller.context.correlation.clone(),
+        state: NoticeState::Waiting { due: scope.now() },
+        tries: 0,
+        revision: 1,
+    })
+}
+
+/// Forgets what was settled long ago. Whether an event was taken in is known without it.
+pub async fn forget_old(app: &App) -> Result<(), AppError> {
+    let until = app.clock.now().plus(Span(-REMEMBERED.0));
+    let forgotten: usize = handoff_domain::ports::write(app.store.as_ref(), move |tx| {
+        Ok::<_, AppError>(tx.forget_notices(until)?)
+    })
+    .await?;
+    if forgotten > 0 {
+        tracing::info!(forgotten, "notices of long ago are forgotten");
+    }
+    Ok(())
+}

@@ -1,0 +1,269 @@
+//! The forms of a notification: a history Bundle of the Subscriptions Backport IG for R4, an empty body, and a resource.
+//! Says what was told; holds nothing against anything that is stored.
+
+use std::collections::HashMap;
+
+use handoff_domain::inbox::{MOST_EVENTS, Matter, SourceVersion, split_reference};
+use handoff_domain::reason::Reason;
+use handoff_domain::source::{FeedType, Source};
+use handoff_fhir_model::{Issue, IssueType, Parameter, Resource, bundle, parameters};
+
+use crate::app::apply::{shorten, version_of};
+use crate::app::inbox::{Heard, Item, Told};
+use crate::app::{AppError, Class};
+
+/// The longest reference to a subscription or a resource.
+const LONGEST_REFERENCE: usize = 300;
+/// The most resources of the context of one event.
+const MOST_CONTEXT: usize = 50;
+
+/// An empty body: something changed.
+pub(super) fn of_empty() -> Told {
+    Told {
+        heard: None,
+        items: vec![Item {
+            numbered: None,
+            matter: Matter::Changes,
+            version: SourceVersion::default(),
+            body: Vec::new(),
+        }],
+    }
+}
+
+/// A resource, sent as an update of this type and id.
+pub(super) fn of_resource(kind: &str, id: &str, resource: &Resource) -> Result<Told, AppError> {
+    if resource.type_name() != kind {
+        return Err(wrong(
+            "resourceType",
+            "the resource's type must be that of the URL",
+        ));
+    }
+    if resource.id() != Some(id) {
+        return Err(wrong(
+            &format!("{}.id", resource.type_name()),
+            "the resource's `id` must be that of the URL",
+        ));
+    }
+    if FeedType::parse(kind).is_none() {
+        return Err(AppError::new(
+            Class::Unprocessable,
+            Reason::NotSupported,
+            "resources of that type mean nothing here",
+        ));
+    }
+    Ok(Told {
+        heard: None,
+        items: vec![Item {
+            numbered: None,
+            matter: Matter::Resource(format!("{kind}/{id}")),
+            version: version_of(resource.value()),
+            body: resource.to_json(),
+        }],
+    })
+}
+
+/// A notification Bundle.
+pub(super) fn of_bundle(source: &Source, resource: Resource, most: usize) -> Result<Told, AppError> {
+    let sent = bundle(resource).map_err(AppError::invalid)?;
+    if sent.kind != "history" {
+        return Err(wrong(
+            "Bundle.type",
+            "a notification is a Bundle of type `history`",
+        ));
+    }
+    if sent.entries.len() > most {
+        return Err(AppError::new(
+            Class::TooLarge,
+            Reason::TooLarge,
+            format!("a Bundle has at most {most} entries"),
+        ));
+    }
+    let mut entries = sent.entries.into_iter();
+    let status = entries
+        .next()
+        .and_then(|entry| entry.resource)
+        .filter(|resource| resource.type_name() == "Parameters")
+        .ok_or_else(|| {
+            wrong(
+                "Bundle.entry[0].resource",
+                "the first entry of a notification is its status, a Parameters resource",
+            )
+        })?;
+    let status = parameters(&status).map_err(AppError::invalid)?;
+    let source = &based(source, &status);
+    let mut carried: HashMap<String, Resource> = HashMap::new();
+    for entry in entries {
+        let Some(mut resource) = entry.resource else {
+            continue;
+        };
+        let Some(id) = resource.id() else { continue };
+        let key = format!("{}/{id}", resource.type_name());
+        shorten(source, &mut resource);
+        carried.insert(key, resource);
+    }
+    of_status(source, &status, &carried, most)
+}
+
+/// The source with its base. Where none is configured it is that by which it names its own subscription: references are
+/// written in full or not, as a server likes, and give no right either way.
+fn based(source: &Source, status: &[Parameter]) -> Source {
+    let mut source = source.clone();
+    if source.settings.base.is_none() {
+        let reference = status
+            .iter()
+            .find(|parameter| parameter.name == "subscription")
+            .and_then(Parameter::reference)
+            .unwrap_or_default();
+        source.settings.base = reference
+            .rfind("/Subscription/")
+            .and_then(|end| reference.get(..end))
+            .filter(|base| base.starts_with("https://") || base.starts_with("http://"))
+            .map(str::to_owned);
+    }
+    source
+}
+
+fn of_status(
+    source: &Source,
+    status: &[Parameter],
+    carried: &HashMap<String, Resource>,
+    most: usize,
+) -> Result<Told, AppError> {
+    let named = |name: &str| status.iter().find(|parameter| parameter.name == name);
+    let reference = named("subscription")
+        .and_then(Parameter::reference)
+        .ok_or_else(|| missing("subscription"))?;
+    let reference = source.local(reference).to_owned();
+    if reference.is_empty() || reference.len() > LONGEST_REFERENCE {
+        return Err(missing("subscription"));
+    }
+    let word = |name: &str| named(name).and_then(Parameter::text).ok_or_else(|| missing(name));
+    let kind = word("type")?;
+    let counted = match named("events-since-subscription-start") {
+        Some(parameter) => Some(count(parameter).ok_or_else(|| missing("events-since-subscription-start"))?),
+        None => None,
+    };
+    let heard = Heard {
+        reference,
+        status: match word("status")? {
+            status @ ("requested" | "active" | "error" | "off") => status.to_owned(),
+            _ => return Err(missing("status")),
+        },
+        topic: named("topic").and_then(Parameter::text).map(str::to_owned),
+        counted,
+    };
+    let events: Vec<&Parameter> = status
+        .iter()
+        .filter(|parameter| parameter.name == "notification-event")
+        .collect();
+    if events.len() > most {
+        return Err(AppError::new(
+            Class::TooLarge,
+            Reason::TooLarge,
+            format!("a notification tells of at most {most} events"),
+        ));
+    }
+    let mut items = Vec::new();
+    match kind {
+        "event-notification" => {
+            if events.is_empty() {
+                return Err(missing("notification-event"));
+            }
+            for event in events {
+                items.extend(of_event(source, event, carried)?);
+            }
+        }
+        // They tell that the subscription lives, and how many events there were.
+        "handshake" | "heartbeat" => {}
+        _ => {
+            return Err(wrong(
+                "Bundle.entry[0].resource",
+                "`type` is `handshake`, `heartbeat` or `event-notification` here",
+            ));
+        }
+    }
+    Ok(Told {
+        heard: Some(heard),
+        items,
+    })
+}
+
+/// The resources of one event, in the order in which they are to be applied.
+fn of_event(
+    source: &Source,
+    event: &Parameter,
+    carried: &HashMap<String, Resource>,
+) -> Result<Vec<Item>, AppError> {
+    let parts = event.parts();
+    let number = parts
+        .iter()
+        .find(|part| part.name == "event-number")
+        .and_then(count)
+        .filter(|number| *number > 0)
+        .ok_or_else(|| missing("event-number"))?;
+    let focus = parts
+        .iter()
+        .find(|part| part.name == "focus")
+        .and_then(Parameter::reference);
+    let Some(focus) = focus else {
+        return Ok(vec![Item {
+            numbered: Some((number, 0)),
+            matter: Matter::Changes,
+            version: SourceVersion::default(),
+            body: Vec::new(),
+        }]);
+    };
+    let context = parts
+        .iter()
+        .filter(|part| part.name == "additional-context")
+        .filter_map(Parameter::reference)
+        // Of what surrounds the focus only what means something here, and came along.
+        .filter(|reference| {
+            let local = source.local(reference);
+            type_of(local).is_some() && carried.contains_key(local)
+        })
+        .take(MOST_CONTEXT);
+    let mut items = Vec::new();
+    for (part, reference) in (0..).zip(std::iter::once(focus).chain(context)) {
+        let local = source.local(reference);
+        if local.is_empty() || local.len() > LONGEST_REFERENCE || local.contains(char::is_whitespace) {
+            return Err(missing("focus"));
+        }
+        let resource = carried.get(local);
+        items.push(Item {
+            numbered: Some((number, part)),
+            matter: Matter::Resource(local.to_owned()),
+            version: resource
+                .map(|resource| version_of(resource.value()))
+                .unwrap_or_default(),
+            body: resource.map(Resource::to_json).unwrap_or_default(),
+        });
+    }
+    items.sort_by_key(|item| item.matter.reference().and_then(type_of));
+    Ok(items)
+}
+
+fn type_of(reference: &str) -> Option<FeedType> {
+    split_reference(reference).and_then(|(kind, _)| FeedType::parse(kind))
+}
+
+/// A number, which R4 has as text and later versions as a number.
+fn count(parameter: &Parameter) -> Option<i64> {
+    let number = match parameter.text() {
+        Some(text) if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok(),
+        Some(_) => None,
+        None => parameter.whole_number(),
+    };
+    number.filter(|number| (0..=MOST_EVENTS).contains(number))
+}
+
+fn missing(name: &str) -> AppError {
+    wrong(
+        "Bundle.entry[0].resource",
+        &format!("the parameter `{name}` of the status is missing or not as it must be"),
+    )
+}
+
+fn wrong(expression: &str, text: &str) -> AppError {
+    AppError::invalid(vec![Issue::at(IssueType::Invalid, expression, text)])
+}

@@ -24,6 +24,7 @@ mod grants;
 mod handoff_page;
 mod logs;
 mod no_way_around;
+mod notifications;
 mod odd_requests;
 mod policies;
 mod races;

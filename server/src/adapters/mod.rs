@@ -7,8 +7,10 @@ mod measured_store;
 mod measured_tx;
 mod sealed;
 pub mod secret_place;
+mod source_server;
 
 pub use clock::SystemClock;
 pub use entropy::OsEntropy;
 pub use measured_store::MeasuredStore;
 pub use sealed::{SealedVault, VaultKey};
+pub use source_server::SourcesOverHttp;

@@ -21,6 +21,7 @@ pub mod effects;
 pub mod error;
 pub mod expiry;
 pub mod fan_out;
+pub mod feed_watch;
 pub mod finish;
 pub mod fresh_link;
 pub mod grants;
@@ -38,6 +39,7 @@ pub mod sessions;
 pub mod sources;
 pub mod standing;
 pub mod streams;
+pub mod subscribe;
 pub mod subscriber;
 pub mod subscription_events;
 pub mod subscription_form;
@@ -61,7 +63,7 @@ use handoff_domain::document::Document;
 use handoff_domain::grant::Grant;
 use handoff_domain::ids::{DocumentId, GrantId, Handle, TaskId, TenantId};
 use handoff_domain::outbox::{Topic, TopicEvent};
-use handoff_domain::ports::{self, BlobStore, Clock, Entropy, Outbound, Read, Store, Tx, Vault};
+use handoff_domain::ports::{self, BlobStore, Clock, Entropy, Outbound, Read, SourceServer, Store, Tx, Vault};
 use handoff_domain::reason::Reason;
 use handoff_domain::standing::Standing;
 use handoff_domain::task::Task;
@@ -148,6 +150,8 @@ pub struct App {
     pub store: Arc<dyn Store>,
     /// The content store.
     pub blobs: Arc<dyn BlobStore>,
+    /// The way to servers that send us notifications.
+    pub sources: Arc<dyn SourceServer>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// The source of ids and secrets.

@@ -13,17 +13,16 @@ use handoff_domain::ports::{Kind, Read, SearchIndex, Tx};
 use handoff_domain::reason::Reason;
 use handoff_domain::scopes::Interaction;
 use handoff_domain::task::{MAX_TASK_DEPTH, Task, TaskFacts, TaskStatus, check_move};
-use handoff_domain::time::{Span, Timestamp};
+use handoff_domain::time::Timestamp;
 use handoff_fhir_model::{Issue, IssueType, Resource, search_index, task_facts};
 
 use super::caps::Reach;
 use super::effects::{Loaded, about_task, load, settle};
+use super::told::shares_team;
 use super::{App, AppError, Caller, Class, Cuts, Scope, Stored, break_glass, json_edit, task_family};
 
 /// How many Tasks a Task may be part of on one level.
 const MAX_FAMILY: usize = 64;
-/// How long a validated token counts as a fact about its person's teams.
-const TEAM_FACT_AGE: Span = Span::hours(24);
 
 /// What the caller said about the version that it means to change.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -432,18 +431,6 @@ fn check_mover(tx: &mut dyn Tx, scope: &Scope, before: &Task, facts: &TaskFacts)
             .detail("to", facts.status.as_str());
         AppError::new(Class::Forbidden, refused.reason, refused.text).recorded(row)
     })
-}
-
-/// Whether the person was in one of the caller's teams when last seen, or a source places them there.
-fn shares_team(tx: &mut dyn Tx, scope: &Scope, target: &handoff_domain::ActorRef) -> Result<bool, AppError> {
-    let since = Timestamp(scope.now().0.saturating_sub(TEAM_FACT_AGE.0));
-    let facts = scope.standing.facts();
-    let told = facts.teams_of(target);
-    let theirs = tx.teams_of(scope.tenant(), target, since)?;
-    Ok(theirs.into_iter().chain(told).any(|team| {
-        scope.caller.principal.teams.contains(&team)
-            && facts.on_member(target, &BTreeSet::from([team])).is_none()
-    }))
 }
 
 /// The documents whose reference takes effect: those that had it, and those that the caller may release.

@@ -14,10 +14,12 @@ use handoff_domain::task::Task;
 use handoff_domain::time::{Span, Timestamp};
 use tokio::time::Instant;
 
-use super::AppError;
+use super::{AppError, Scope};
 
 /// A change is stamped before it is committed, by whichever process's clock: so far back it is looked for again.
 const OVERLAP: Span = Span::minutes(2);
+/// How long a validated token counts as a fact about its person's teams.
+const TEAM_FACT_AGE: Span = Span::hours(24);
 /// The most that are followed by the sweep at a time; beyond that the gate alone holds.
 const MOST_LATELY: usize = 10_000;
 
@@ -105,4 +107,16 @@ pub(super) fn about(
     subjects.dedup();
     let facts = tx.facts_about(tenant, &subjects)?;
     Ok(Arc::new(facts.into_iter().collect()))
+}
+
+/// Whether the person was in one of the caller's teams when last seen, or a source places them there.
+pub(super) fn shares_team(tx: &mut dyn Tx, scope: &Scope, target: &ActorRef) -> Result<bool, AppError> {
+    let since = Timestamp(scope.now().0.saturating_sub(TEAM_FACT_AGE.0));
+    let facts = scope.standing.facts();
+    let told = facts.teams_of(target);
+    let theirs = tx.teams_of(scope.tenant(), target, since)?;
+    Ok(theirs.into_iter().chain(told).any(|team| {
+        scope.caller.principal.teams.contains(&team)
+            && facts.on_member(target, &BTreeSet::from([team])).is_none()
+    }))
 }

@@ -14,16 +14,18 @@ use handoff_domain::ids::{ActorRef, CorrelationId, SourceId, TenantId};
 use handoff_domain::ports::{self, Clock, Entropy, Store};
 use handoff_domain::reason::Reason;
 use handoff_domain::source::{
-    ContentRule, Credentials, FeedType, Proof, SecretPlace, Settings, Source, Trust,
+    ContentRule, Credentials, Feed, FeedType, Proof, SecretPlace, Settings, Source, Trust,
 };
+use handoff_outbound::{Guarded, Rules};
 use handoff_store::StoreConfig;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest as _, Sha256};
 
 use super::{ConfigFile, Failed, block_on, say};
-use crate::adapters::{OsEntropy, SystemClock, secret_place};
+use crate::adapters::{OsEntropy, SourcesOverHttp, SystemClock, secret_place};
+use crate::app::subscribe::subscribe;
 use crate::app::{AppError, sources};
-use crate::config::Config;
+use crate::config::{Config, is_loopback};
 use crate::notifications::is_signing_key;
 
 /// The shortest shared secret that is taken, in bytes.
@@ -129,6 +131,9 @@ pub(crate) struct AddFlags {
         requires = "client_id"
     )]
     scope: String,
+    /// Create the Subscriptions at the source too, one for each `--topic`, and watch over them
+    #[arg(long, requires = "base", requires = "topic")]
+    subscribe: bool,
     /// Change the one of that name
     #[arg(long)]
     replace: bool,
@@ -178,8 +183,9 @@ fn add(flags: &AddFlags) -> Result<(), Failed> {
     let config = flags.file.load()?;
     let (tenant, store) = open(&config, &flags.tenant)?;
     block_on(async {
-        let (proof, minted) = proof(flags, &entropy).await?;
+        let (proof, minted, shared) = proof(flags, &entropy).await?;
         let settings = settings(proof)?;
+        let made = settings.clone();
         let store = handoff_store::open(&store).await?;
         let row = row(&entropy, &tenant)?;
         let (of, name, replace) = (tenant.clone(), id.clone(), flags.replace);
@@ -191,15 +197,51 @@ fn add(flags: &AddFlags) -> Result<(), Failed> {
             "tenant {tenant}: source {id} may send notifications to {}/notifications/{id}",
             base_of(&config, &tenant)
         ))?;
-        match minted {
-            Some(minted) => say(&format!(
+        if let Some(minted) = minted {
+            say(&format!(
                 "{}, which is not shown again:\n{}",
                 minted.what,
                 minted.secret.expose_secret()
-            )),
-            None => Ok(()),
+            ))?;
         }
+        if flags.subscribe {
+            let endpoint = format!("{}/notifications/{id}", base_of(&config, &tenant));
+            let source = Source {
+                id: id.clone(),
+                settings: made,
+                added_at: SystemClock.now(),
+                feed: Feed::default(),
+            };
+            let server = way_out(&config)?;
+            let made = subscribe(
+                store.as_ref(),
+                &server,
+                &tenant,
+                &source,
+                &endpoint,
+                shared.as_ref(),
+                SystemClock.now(),
+            );
+            for reference in made.await.map_err(told)? {
+                say(&format!("the source has {reference}"))?;
+            }
+        }
+        Ok(())
     })
+}
+
+/// The client for other servers. A server that is itself on loopback may have sources there.
+fn way_out(config: &Config) -> Result<SourcesOverHttp, Failed> {
+    let here = url::Url::parse(&config.server.public_url).is_ok_and(|url| is_loopback(&url));
+    let rules = Rules {
+        plain_loopback: here,
+        ..Rules::default()
+    };
+    Ok(SourcesOverHttp::new(
+        Arc::new(Guarded::new(&rules)?),
+        Arc::new(SystemClock),
+        Arc::new(OsEntropy::new()),
+    ))
 }
 
 fn base_of(config: &Config, tenant: &TenantId) -> String {
@@ -265,7 +307,10 @@ fn absolute(file: &Path) -> String {
         .into_owned()
 }
 
-async fn proof(flags: &AddFlags, entropy: &OsEntropy) -> Result<(Proof, Option<Minted>), Failed> {
+/// How it proves itself, what an operator is told of that, and the secret that it will send where that is known here.
+type Proved = (Proof, Option<Minted>, Option<SecretString>);
+
+async fn proof(flags: &AddFlags, entropy: &OsEntropy) -> Result<Proved, Failed> {
     let mut bytes = [0; 32];
     entropy.fill(&mut bytes);
     if flags.mint_secret {
@@ -274,7 +319,7 @@ async fn proof(flags: &AddFlags, entropy: &OsEntropy) -> Result<(Proof, Option<M
             what: "Its shared secret",
             secret: secret.clone(),
         };
-        return Ok((bearer(&secret), Some(minted)));
+        return Ok((bearer(&secret), Some(minted), Some(secret)));
     }
     let shared = match (&flags.secret_file, &flags.secret_env) {
         (Some(file), _) => Some(("--secret-file", SecretPlace::File(absolute(file)))),
@@ -290,11 +335,11 @@ async fn proof(flags: &AddFlags, entropy: &OsEntropy) -> Result<(Proof, Option<M
                 "{flag}: a shared secret has at least {SHORTEST_SECRET} characters; `--mint-secret` makes one"
             )));
         }
-        return Ok((bearer(&secret), None));
+        return Ok((bearer(&secret), None, Some(secret)));
     }
     if let Some(name) = &flags.signing_key_env {
         let key = SecretPlace::Environment(name.clone());
-        return Ok((Proof::Signature { key }, None));
+        return Ok((Proof::Signature { key }, None, None));
     }
     let Some(file) = &flags.signing_key_file else {
         return Err(Failed("say how the source proves itself".to_owned()));
@@ -323,7 +368,7 @@ async fn proof(flags: &AddFlags, entropy: &OsEntropy) -> Result<(Proof, Option<M
             secret: SecretString::from(key),
         })
     };
-    Ok((Proof::Signature { key: place }, minted))
+    Ok((Proof::Signature { key: place }, minted, None))
 }
 
 fn bearer(secret: &SecretString) -> Proof {

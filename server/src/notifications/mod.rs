@@ -10,7 +10,6 @@ use handoff_domain::audit::Context;
 use handoff_domain::ids::{SourceId, TenantId};
 use handoff_domain::reason::Reason;
 use handoff_domain::source::Source;
-use handoff_domain::time::Timestamp;
 use handoff_fhir_model::outcome::{Details, outcome};
 use handoff_fhir_model::{ParseOptions, parse};
 use serde::Deserialize;
@@ -247,11 +246,4 @@ fn digest(parts: [&[u8]; 3]) -> [u8; 32] {
         hash.update(part);
     }
     hash.finalize().into()
-}
-
-/// How far the instant of a signature may be from ours.
-const fn is_near(at: Timestamp, now: Timestamp) -> bool {
-    const TOLERANCE: i64 = 5 * 60 * 1_000_000;
-    let apart = now.0.saturating_sub(at.0);
-    -TOLERANCE <= apart && apart <= TOLERANCE
 }

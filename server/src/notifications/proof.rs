@@ -1,26 +1,26 @@
 //! How a source proves itself: its shared secret as a Bearer token, or a signature of what it sends (Standard Webhooks 1.0).
 //! Takes the same time whether there is such a source or not, as far as that can be.
 
+use std::time::Duration;
+
 use actix_web::HttpRequest;
 use actix_web::http::header;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use handoff_domain::ids::TenantId;
 use handoff_domain::reason::Reason;
 use handoff_domain::source::{Proof, Source};
 use handoff_domain::time::Timestamp;
-use ring::hmac;
+use handoff_outbound::signing::{SignedHeaders, SigningSecret, verify};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest as _, Sha256};
 
-use super::{digest, is_near};
+use super::digest;
 use crate::adapters::secret_place;
 use crate::app::{AppError, Class};
 
 /// The longest secret and the longest id of a message.
 const LONGEST: usize = 1000;
-/// The most signatures of one message: more than one while a key is changed.
-const MOST_SIGNATURES: usize = 8;
+/// How far the instant of a signature may be from ours.
+const TOLERANCE: Duration = Duration::from_mins(5);
 
 /// What a request proves itself by.
 pub(super) enum Presented {
@@ -96,52 +96,32 @@ pub(super) async fn is_signed(
     body: &[u8],
     now: Timestamp,
 ) -> Result<bool, AppError> {
-    let at = signature.timestamp.parse::<i64>().ok();
-    let near = at.is_some_and(|at| is_near(Timestamp(at.saturating_mul(1_000_000)), now));
-    let (key, known) = match source.map(|source| &source.settings.proof) {
+    let (secret, known) = match source.map(|source| &source.settings.proof) {
         Some(Proof::Signature { key }) => {
-            let text = secret_place::read(key).await.map_err(|cause| {
-                let text = "the key of this source can't be read here; tell the operator";
-                AppError::new(Class::Unavailable, Reason::StorageUnavailable, text).because(cause)
-            })?;
-            (signing_key(text.expose_secret()), true)
+            let text = secret_place::read(key).await.map_err(unusable)?;
+            let secret = SigningSecret::parse(text.expose_secret().trim());
+            (secret.map_err(|error| unusable(error.to_string()))?, true)
         }
-        _ => (Some(hmac::Key::new(hmac::HMAC_SHA256, &[0; 32])), false),
+        // Nobody's: it is looked at all the same, and does not count.
+        _ => (SigningSecret::new([0; 32]), false),
     };
-    let Some(key) = key else {
-        let text = "the key of this source can't be used here; tell the operator";
-        return Err(AppError::new(
-            Class::Unavailable,
-            Reason::StorageUnavailable,
-            text,
-        ));
+    let headers = SignedHeaders {
+        id: &signature.id,
+        timestamp: &signature.timestamp,
+        signature: &signature.signatures,
     };
-    let mut signed = format!("{}.{}.", signature.id, signature.timestamp).into_bytes();
-    signed.extend_from_slice(body);
-    let mut good = false;
-    for one in signature.signatures.split(' ').take(MOST_SIGNATURES) {
-        let tag = one
-            .strip_prefix("v1,")
-            .and_then(|text| STANDARD.decode(text).ok());
-        good |= tag.is_some_and(|tag| hmac::verify(&key, &signed, &tag).is_ok());
-    }
-    Ok(good && known && near)
+    let good = verify(&[secret], headers, body, now.0.div_euclid(1_000_000), TOLERANCE).is_ok();
+    Ok(good && known)
+}
+
+fn unusable(cause: String) -> AppError {
+    let text = "the key of this source can't be used here; tell the operator";
+    AppError::new(Class::Unavailable, Reason::StorageUnavailable, text).because(cause)
 }
 
 /// Whether a text is a key of signatures.
 pub fn is_signing_key(text: &str) -> bool {
-    signing_key(text).is_some()
-}
-
-/// The key of a secret as it is written down: `whsec_` and base64, or base64 alone; 24 to 64 bytes.
-fn signing_key(text: &str) -> Option<hmac::Key> {
-    let text = text.trim();
-    let bytes = STANDARD
-        .decode(text.strip_prefix("whsec_").unwrap_or(text))
-        .ok()?;
-    (24..=64)
-        .contains(&bytes.len())
-        .then(|| hmac::Key::new(hmac::HMAC_SHA256, &bytes))
+    SigningSecret::parse(text.trim()).is_ok()
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-use crate::adapters::{MeasuredStore, OsEntropy, SealedVault, SystemClock};
+use crate::adapters::{MeasuredStore, OsEntropy, SealedVault, SourcesOverHttp, SystemClock};
 use crate::app::caps::Caps;
 use crate::app::sessions::SessionTimes;
 use crate::app::streams::Streams;
@@ -94,8 +94,8 @@ pub enum StartError {
     /// The issuers can't be used.
     #[error("the issuers can't be used: {0}")]
     Issuers(#[from] IssuerConfigError),
-    /// The way out to subscribers can't be opened.
-    #[error("the way out to subscribers can't be opened: {0}")]
+    /// The way to other servers can't be opened.
+    #[error("the way to other servers can't be opened: {0}")]
     Outbound(String),
     /// The development issuer can't be made.
     #[error("the development issuer can't be made: {0}")]
@@ -208,6 +208,11 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         store,
         background: background.handle().clone(),
         blobs,
+        sources: Arc::new(SourcesOverHttp::new(
+            Arc::clone(&outbound),
+            Arc::clone(&clock),
+            Arc::clone(&entropy),
+        )),
         clock,
         rules: Arc::new(InForce::new(rules)),
         streams: Arc::new(Streams::default()),

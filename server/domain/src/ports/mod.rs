@@ -7,6 +7,7 @@ mod inbound;
 mod ledger;
 mod matching;
 mod outbound;
+mod source_server;
 mod store;
 mod subscriptions;
 mod work;
@@ -19,6 +20,7 @@ pub use matching::{Subject, bare};
 pub use outbound::{
     EndpointError, LONGEST_URL, Outbound, OutboundAnswer, OutboundMethod, OutboundRequest, SendError,
 };
+pub use source_server::{SourceAct, SourceAnswer, SourceError, SourceRequest, SourceServer};
 pub use store::*;
 pub use subscriptions::{Attention, Counted, Due, Pending, ReadSubscriptions, TxSubscriptions, Vault};
 pub use work::{Reading, Verdict, Work, WorkError, read, watch, write};

@@ -7,12 +7,12 @@ use handoff_domain::audit::About;
 use handoff_domain::ids::{BinaryId, DocumentId, TaskId};
 use handoff_domain::inbox::{Mirror, SourceVersion};
 use handoff_domain::ports::{Kind, Tx};
-use handoff_domain::source::Source;
+use handoff_domain::source::{ContentRule, Source};
 use handoff_fhir_model::Resource;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::references::{localise, rename};
-use super::{Applying, Held, hold, mirrored, settle, settle_old};
+use super::{Applying, Held, ask, hold, mirrored, settle, settle_old};
 use crate::app::documents;
 use crate::app::tasks::{self, Expected};
 use crate::app::{App, AppError, Cuts, Scope, json_edit};
@@ -92,6 +92,10 @@ async fn mirror(
     if !open && let Some(became) = answer.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return Ok(became);
     }
+    let mut resource = resource;
+    if applying.source.settings.content == ContentRule::Fetch {
+        fetch_content(app, applying, &mut resource).await?;
+    }
     app.with_content(&applying.caller, resource, move |tx, scope, resource| {
         scope.begin_another();
         let Held::Open(notice, before) = hold(tx, &of, &version)? else {
@@ -117,6 +121,51 @@ async fn mirror(
         Ok((Became::Mirrored(reference), cuts))
     })
     .await
+}
+
+/// Puts content that lies at the source into the document, as if it had come along.
+async fn fetch_content(app: &App, applying: &Applying, resource: &mut Resource) -> Result<(), AppError> {
+    for i in 0.. {
+        let Some(attachment) = attachment_mut(resource, i) else {
+            return Ok(());
+        };
+        let Some(url) = attachment.and_then(|one| one.get("url")).and_then(Value::as_str) else {
+            continue;
+        };
+        let path = applying.source.local(url).to_owned();
+        let Some(id) = path.strip_prefix("Binary/").map(str::to_owned) else {
+            continue;
+        };
+        if path == url && is_uploaded(app, applying, &id).await? {
+            continue;
+        }
+        let (content_type, data) = ask::content(app, &applying.source, &path).await?;
+        if let Some(Some(attachment)) = attachment_mut(resource, i) {
+            attachment.remove("url");
+            attachment.insert("data".to_owned(), json!(data));
+            if !attachment.contains_key("contentType") {
+                attachment.insert("contentType".to_owned(), json!(content_type));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The attachment of the `i`th content, where there are so many.
+fn attachment_mut(resource: &mut Resource, i: usize) -> Option<Option<&mut Map<String, Value>>> {
+    let contents = resource.value_mut().get_mut("content")?.as_array_mut()?;
+    let content = contents.get_mut(i)?;
+    Some(content.get_mut("attachment").and_then(Value::as_object_mut))
+}
+
+/// Whether it is content that the placer uploaded here.
+async fn is_uploaded(app: &App, applying: &Applying, id: &str) -> Result<bool, AppError> {
+    let Ok(id) = BinaryId::parse(id) else {
+        return Ok(false);
+    };
+    let tenant = applying.caller.tenant().clone();
+    let found = app.read(move |read| Ok(read.binary(&tenant, &id)?)).await?;
+    Ok(found.is_some_and(|binary| binary.uploaded_by == applying.caller.principal.actor))
 }
 
 /// A document of the placer's own that the source speaks of by our id.

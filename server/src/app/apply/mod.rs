@@ -1,6 +1,7 @@
 //! Applying what sources told: right after it was taken in, and again by a job until it is settled. Each notice is a use
 //! case of its own, by the placer that the source acts as; what is refused is laid aside and keeps nothing else waiting.
 
+mod ask;
 mod clinical;
 mod document;
 mod references;
@@ -19,6 +20,7 @@ use handoff_domain::time::{Span, Timestamp};
 use handoff_fhir_model::{ParseOptions, Resource, parse};
 use serde_json::Value;
 
+pub(super) use ask::ask;
 pub use references::shorten;
 
 use super::outcome::operation_outcome;
@@ -151,7 +153,7 @@ async fn attempt(app: &App, applying: &Applying) -> Result<(), AppError> {
         return Err(AppError::forbidden(reason));
     }
     let Matter::Resource(reference) = &applying.notice.matter else {
-        return Err(unreadable());
+        return ask::changes(app, applying).await;
     };
     let kind = split_reference(reference)
         .and_then(|(kind, _)| FeedType::parse(kind))
@@ -163,7 +165,7 @@ async fn attempt(app: &App, applying: &Applying) -> Result<(), AppError> {
                 "this source may not speak of resources of that type, or they mean nothing here",
             )
         })?;
-    let (resource, version) = resource_of(applying, kind, reference)?;
+    let (resource, version) = resource_of(app, applying, kind, reference).await?;
     match kind {
         FeedType::Task => task::apply(app, applying, resource, version).await,
         FeedType::DocumentReference => document::apply(app, applying, resource, version).await,
@@ -185,14 +187,19 @@ fn unreadable() -> AppError {
 }
 
 /// The resource that a notice is about, as it was sent or as it stands at the source, with its version.
-fn resource_of(
+async fn resource_of(
+    app: &App,
     applying: &Applying,
     kind: FeedType,
     reference: &str,
 ) -> Result<(Resource, SourceVersion), AppError> {
     let notice = &applying.notice;
     if notice.body.is_empty() || applying.source.settings.trust == Trust::ReRead {
-        return Err(unreadable());
+        let body = ask::read(app, &applying.source, reference).await?;
+        let mut resource = checked(&body, kind, reference)?;
+        shorten(&applying.source, &mut resource);
+        let version = version_of(resource.value());
+        return Ok((resource, version));
     }
     let resource = checked(&notice.body, kind, reference)?;
     Ok((resource, notice.version.clone()))

@@ -34,6 +34,7 @@ mod revocations;
 mod scopes;
 mod search;
 mod sign_in;
+mod sources;
 mod ssrf;
 mod streams;
 mod subscription_checklist;

@@ -1,8 +1,10 @@
 //! Notifications of other servers: taken in once and durably, applied in the order of the source's versions by the rights
 //! of its placer, laid aside where they are refused; and what they tell of patients, consent and teams ends releases.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use handoff_domain::ids::{ActorRef, TenantId};
 use handoff_integration_tests::scene::{ADA, Referral, document, document_reference, noise, task, upload};
 use handoff_integration_tests::slow::SlowDownload;
 use handoff_integration_tests::{Answer, Client, TestApp, eventually, on_both};
@@ -293,10 +295,10 @@ on_both! {
             ("actor-revoked", role(false, 1), role(true, 2)),
             ("actor-revoked", team(&["Practitioner/otis"], 2), team(&["Practitioner/lane", "Practitioner/otis"], 3)),
         ];
-        put(&feed, &team(&["Practitioner/lane", "Practitioner/otis"], 1)).await.expect(200);
         for (reason, ending, lifting) in cases {
             let what = format!("{}: {reason}", ending["resourceType"]);
             if ending["resourceType"] == "CareTeam" {
+                put(&feed, &team(&["Practitioner/lane", "Practitioner/otis"], 1)).await.expect(200);
                 // The role that was tried before places her in the team as well.
                 put(&feed, &versioned(json!({
                     "resourceType": "PractitionerRole", "practitioner": {"reference": "Practitioner/otis"}
@@ -333,6 +335,12 @@ on_both! {
                 referral.ehr.post_plain(&path, &ask).await.status == 201
             }).await;
             referral.fetch(&referral.lane).await.expect(200);
+            eventually(&format!("{what}: the replica knows that it is lifted"), async || {
+                let known = replica.server.app.standing.of(&TenantId::default_tenant());
+                let lane = ActorRef::parse("Practitioner/lane").unwrap();
+                let cardiology = BTreeSet::from(["cardiology".to_owned()]);
+                known.facts().on_patient(ADA).is_none() && known.facts().on_member(&lane, &cardiology).is_none()
+            }).await;
         }
     }
 

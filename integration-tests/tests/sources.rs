@@ -1,0 +1,406 @@
+//! Sources that are asked: what a notice only names is read there, gaps and silence are healed by asking for what changed,
+//! content is fetched; and the command line that says which sources there are.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use handoff::app::sources::preset;
+use handoff_domain::ids::{ActorRef, SourceId, TenantId};
+use handoff_domain::inbox::FeedSubscription;
+use handoff_domain::ports::{self, Clock as _, StoreError};
+use handoff_domain::source::{ContentRule, Credentials, FeedType, Proof, SecretPlace, Settings, Trust};
+use handoff_domain::time::Span;
+use handoff_integration_tests::process::run_with;
+use handoff_integration_tests::proxy::Proxy;
+use handoff_integration_tests::scene::{document, task};
+use handoff_integration_tests::{Answer, Backend, Client, TestApp, eventually, needed, on_both};
+use reqwest::Method;
+use ring::hmac;
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+const SECRET: &str = "a secret that the two servers share";
+const FEED: &str = "/notifications/other";
+
+/// What the command line is told of the server.
+const CONFIG: &str = r#"
+[server]
+public_url = "https://handoff.example"
+[blobs]
+url = "file:///var/lib/handoff/blobs"
+[[issuers]]
+issuer = "https://login.example/default"
+audience = ["https://handoff.example/fhir"]
+"#;
+
+/// A private key of ours, in a file.
+fn private_key(folder: &Path) -> String {
+    let document =
+        EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &SystemRandom::new()).unwrap();
+    let file = folder.join("handoff.pem");
+    let text = format!(
+        "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
+        STANDARD.encode(document.as_ref())
+    );
+    std::fs::write(&file, text).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+/// Another server as a source of `app`, which asks it as `client`.
+async fn introduce(app: &TestApp, other: &TestApp, client: &str) -> Client {
+    let settings = Settings {
+        base: Some(format!("{}/fhir", other.server.base_url)),
+        acts_as: ActorRef::parse("Organization/referring-clinic").unwrap(),
+        topics: BTreeSet::new(),
+        types: FeedType::ALL.iter().copied().collect(),
+        trust: Trust::ReRead,
+        content: ContentRule::Fetch,
+        proof: Proof::Bearer {
+            sha256: Sha256::digest(SECRET).into(),
+        },
+        credentials: Some(Credentials {
+            client_id: client.to_owned(),
+            token_url: None,
+            key: SecretPlace::File(private_key(&app.folder())),
+            key_id: Some("k1".to_owned()),
+            scope: "user/*.rs".to_owned(),
+        }),
+    };
+    let store = app.server.app.store.as_ref();
+    let id = SourceId::parse("other").unwrap();
+    let now = app.server.app.clock.now();
+    preset(store, TenantId::default_tenant(), id, settings, now)
+        .await
+        .unwrap();
+    app.stranger().with_token(SECRET.to_owned())
+}
+
+/// An `id-only` notification, or of another kind.
+fn notification(kind: &str, counted: u32, events: &[(u32, &str)]) -> Value {
+    let mut status = vec![
+        json!({"name": "subscription", "valueReference": {"reference": "Subscription/7"}}),
+        json!({"name": "status", "valueCode": "active"}),
+        json!({"name": "type", "valueCode": kind}),
+        json!({"name": "events-since-subscription-start", "valueString": counted.to_string()}),
+    ];
+    for (number, focus) in events {
+        status.push(json!({"name": "notification-event", "part": [
+            {"name": "event-number", "valueString": number.to_string()},
+            {"name": "focus", "valueReference": {"reference": focus}}
+        ]}));
+    }
+    json!({"resourceType": "Bundle", "type": "history", "entry": [{
+        "fullUrl": "urn:uuid:2d5afc69-6ef2-420f-a8d1-8500c99eb96c",
+        "resource": {"resourceType": "Parameters", "parameter": status},
+        "request": {"method": "GET", "url": "Subscription/7/$status"},
+        "response": {"status": "200"}
+    }]})
+}
+
+/// A Task of Lane's at the other server over a letter of its own: Task and document there.
+async fn referral(other: &TestApp, identifier: &str) -> (String, String) {
+    let ehr = other.client("ehr").await;
+    let letter = document(&ehr, format!("%PDF-1.4 a letter, {identifier}").as_bytes()).await;
+    let mut sent = task("accepted", &letter.id, Some("Practitioner/lane"));
+    sent["identifier"] = json!([{"value": identifier}]);
+    let id = ehr.post("/fhir/Task", &sent).await.expect(201).id();
+    (id, letter.id)
+}
+
+async fn move_to(other: &TestApp, id: &str, status: &str) {
+    let ehr = other.client("ehr").await;
+    let path = format!("/fhir/Task/{id}");
+    let mut task = ehr.get(&path).await.expect(200).json();
+    task["status"] = json!(status);
+    ehr.put(&path, &task).await.expect(200);
+}
+
+async fn status_of(client: &Client, identifier: &str) -> Option<String> {
+    let path = format!("/fhir/Task?identifier={identifier}");
+    let found = client.get(&path).await.expect(200).json();
+    found["entry"][0]["resource"]["status"]
+        .as_str()
+        .map(str::to_owned)
+}
+
+async fn becomes(client: &Client, identifier: &str, status: &str) {
+    eventually(&format!("{identifier} is {status}"), async || {
+        status_of(client, identifier).await.as_deref() == Some(status)
+    })
+    .await;
+}
+
+async fn quarantine(app: &TestApp) -> Vec<Value> {
+    let operator = app.client("operator").await;
+    let body = operator.get("/admin/quarantine").await.expect(200).json();
+    body["quarantine"].as_array().cloned().unwrap_or_default()
+}
+
+on_both! {
+    /// What a notice only names is read at the source with a token of our own, and content that lies there is governed here.
+    async fn what_a_notice_names_is_read_at_the_source(backend) {
+        let (app, other) = (TestApp::start(backend).await, TestApp::start(Backend::Embedded).await);
+        let feed = introduce(&app, &other, "lane").await;
+        let (ehr, lane) = (app.client("ehr").await, app.client("lane").await);
+        let (theirs, letter) = referral(&other, "s-1").await;
+        feed.post(FEED, &notification("handshake", 0, &[])).await.expect(200);
+        feed.post(FEED, &notification("event-notification", 1, &[(1, &format!("DocumentReference/{letter}"))])).await.expect(200);
+        let base = format!("{}/fhir", other.server.base_url);
+        feed.post(FEED, &notification("event-notification", 2, &[(2, &format!("{base}/Task/{theirs}"))])).await.expect(200);
+        becomes(&ehr, "s-1", "accepted").await;
+        let found = lane.get("/fhir/DocumentReference?_count=9").await.expect(200).json();
+        let address = found["entry"][0]["resource"]["content"][0]["attachment"]["url"].as_str().unwrap();
+        let content = lane.get(&format!("/fhir/{address}")).await.expect(200);
+        assert_eq!(content.body, b"%PDF-1.4 a letter, s-1");
+
+        // What a request says of a Task counts for nothing: it is read.
+        let forged = json!({
+            "resourceType": "Task", "id": theirs, "status": "cancelled", "intent": "order",
+            "meta": {"versionId": "99", "lastUpdated": "2099-01-01T00:00:00Z"}
+        });
+        feed.put(&format!("{FEED}/Task/{theirs}"), &forged).await.expect(200);
+        feed.post(FEED, &notification("event-notification", 3, &[(3, &format!("Task/{theirs}"))])).await.expect(200);
+        assert_eq!(status_of(&ehr, "s-1").await.as_deref(), Some("accepted"));
+        move_to(&other, &theirs, "cancelled").await;
+        feed.post(FEED, &notification("event-notification", 4, &[(4, &format!("Task/{theirs}"))])).await.expect(200);
+        becomes(&ehr, "s-1", "cancelled").await;
+        assert_eq!(quarantine(&app).await, [] as [Value; 0]);
+        // What the source does not have, or not for us, is shown; another server is not asked.
+        feed.post(FEED, &notification("event-notification", 6, &[
+            (5, "Task/none"), (6, "https://elsewhere.example/fhir/Task/1")
+        ])).await.expect(200);
+        eventually("both are quarantined", async || quarantine(&app).await.len() == 2).await;
+    }
+
+    /// Gaps in the numbers, a count that is ahead, an empty body and silence all lead to the source being asked for what
+    /// changed.
+    async fn what_did_not_come_is_asked_for(backend) {
+        let (app, other) = (TestApp::start(backend).await, TestApp::start(Backend::Embedded).await);
+        let feed = introduce(&app, &other, "lane").await;
+        let ehr = app.client("ehr").await;
+        feed.post(FEED, &notification("handshake", 0, &[])).await.expect(200);
+        let (first, _) = referral(&other, "g-1").await;
+        let (second, _) = referral(&other, "g-2").await;
+        // The first event never came.
+        feed.post(FEED, &notification("event-notification", 2, &[(2, &format!("Task/{second}"))])).await.expect(200);
+        becomes(&ehr, "g-2", "accepted").await;
+        becomes(&ehr, "g-1", "accepted").await;
+        eventually("nothing is missing", async || missing(&app).await.is_empty()).await;
+
+        move_to(&other, &first, "on-hold").await;
+        feed.post(FEED, &notification("heartbeat", 3, &[])).await.expect(200);
+        becomes(&ehr, "g-1", "on-hold").await;
+
+        move_to(&other, &second, "on-hold").await;
+        let empty = feed.request(Method::POST, FEED);
+        feed.send(empty).await.expect(200);
+        becomes(&ehr, "g-2", "on-hold").await;
+
+        // It promised a heartbeat each minute, and falls silent.
+        let store = app.server.app.store.as_ref();
+        ports::write(store, |tx| {
+            let tenant = TenantId::default_tenant();
+            let known = tx.feed_subscriptions(&tenant, &SourceId::parse("other").unwrap())?.remove(0);
+            tx.put_feed_subscription(&tenant, &FeedSubscription { heartbeat: Some(Span::minutes(1)), ..known })
+        }).await.map_err(|error: StoreError| error).unwrap();
+        move_to(&other, &first, "accepted").await;
+        app.clock.advance(Span::minutes(3));
+        let ehr = app.client("ehr").await;
+        becomes(&ehr, "g-1", "accepted").await;
+    }
+}
+
+/// What is missing of the source's events.
+async fn missing(app: &TestApp) -> Vec<(i64, i64)> {
+    let found = app
+        .server
+        .app
+        .read(|read| {
+            Ok(read.feed_subscriptions(&TenantId::default_tenant(), &SourceId::parse("other").unwrap())?)
+        })
+        .await
+        .unwrap();
+    found.into_iter().flat_map(|known| known.missing).collect()
+}
+
+/// A source that can't be reached keeps nothing else waiting, and is tried again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_does_not_answer_is_tried_again() {
+    let (app, other) = (
+        TestApp::start(Backend::Embedded).await,
+        TestApp::start(Backend::Embedded).await,
+    );
+    let (theirs, _) = referral(&other, "r-1").await;
+    let proxy = Proxy::before(other.server.base_url.trim_start_matches("http://")).await;
+    let feed = introduce(&app, &other, "lane").await;
+    let store = app.server.app.store.as_ref();
+    let base = format!("http://{}/fhir", proxy.address);
+    ports::write(store, move |tx| {
+        let tenant = TenantId::default_tenant();
+        let mut source = tx
+            .lock_source(&tenant, &SourceId::parse("other").unwrap())?
+            .unwrap();
+        source.settings.base = Some(base.clone());
+        tx.update_source(&tenant, &source)
+    })
+    .await
+    .map_err(|error: StoreError| error)
+    .unwrap();
+    proxy.refuse();
+    let told = notification("event-notification", 1, &[(1, &format!("Task/{theirs}"))]);
+    feed.post(FEED, &told).await.expect(200);
+    let ehr = app.client("ehr").await;
+    assert_eq!(status_of(&ehr, "r-1").await, None);
+    assert_eq!(quarantine(&app).await, [] as [Value; 0]);
+    proxy.forward();
+    becomes(&ehr, "r-1", "accepted").await;
+}
+
+/// Nobody is told that a notice was taken in before it is durable, and what was refused for want of a database is not taken
+/// for a repetition later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_notice_is_durable_before_it_is_answered() {
+    let postgres = needed("HANDOFF_TEST_POSTGRES_URL");
+    let direct = postgres
+        .rsplit('@')
+        .next()
+        .unwrap()
+        .split('/')
+        .next()
+        .unwrap()
+        .to_owned();
+    let proxy = Proxy::before(&direct).await;
+    let app = TestApp::start_with(Backend::Production, |options| {
+        options.store.url = options.store.url.replace(&direct, &proxy.address.to_string());
+        options.store.pool_wait = std::time::Duration::from_millis(500);
+    })
+    .await;
+    let (feed, ehr) = (
+        app.stranger().with_token("demo".to_owned()),
+        app.client("ehr").await,
+    );
+    let letter = document(&ehr, b"%PDF-1.4 a letter").await;
+    let mut sent = task("accepted", &letter.id, Some("Practitioner/lane"));
+    sent["id"] = json!("t-1");
+    sent["identifier"] = json!([{"value": "durable"}]);
+    let mut told = notification("event-notification", 1, &[(1, "Task/t-1")]);
+    told["entry"].as_array_mut().unwrap().push(json!({
+        "fullUrl": "https://ehr.example/fhir/Task/t-1", "resource": sent,
+        "request": {"method": "POST", "url": "Task"}, "response": {"status": "201"}
+    }));
+    proxy.refuse();
+    let answer = feed.post("/notifications/ehr-feed", &told).await;
+    assert!(answer.status.is_server_error(), "{}", answer.status);
+    proxy.forward();
+    eventually("it is taken in", async || {
+        feed.post("/notifications/ehr-feed", &told).await.status == 200
+    })
+    .await;
+    becomes(&ehr, "durable", "accepted").await;
+    feed.post("/notifications/ehr-feed", &told).await.expect(200);
+    let found = ehr.get("/fhir/Task?identifier=durable").await.expect(200).json();
+    assert_eq!(found["entry"].as_array().unwrap().len(), 1);
+}
+
+/// The command line adds, lists, changes and removes sources, beside a server that runs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_line_says_which_sources_there_are() {
+    let app = TestApp::start(Backend::Production).await;
+    let file = app.folder().join("handoff.toml");
+    std::fs::write(&file, CONFIG).unwrap();
+    let (file, database) = (
+        file.to_str().unwrap(),
+        [("HANDOFF__DATABASE__URL", app.options.store.url.as_str())],
+    );
+    let run = async |arguments: &[&str]| {
+        let all: Vec<&str> = ["sources"].iter().chain(arguments).copied().collect();
+        run_with(&all, &database).await
+    };
+    let clinic = "Organization/referring-clinic";
+    let add = ["add", "lab", "--config", file, "--acts-as", clinic];
+    let with = |more: &[&'static str]| -> Vec<&str> { add.iter().chain(more).copied().collect() };
+    for wrong in [
+        with(&[]),
+        with(&["--mint-secret", "--trust", "blindly"]),
+        vec!["add"],
+    ] {
+        assert_eq!(run(&wrong).await.code, Some(2), "{wrong:?}");
+    }
+    for wrong in [
+        with(&["--mint-secret", "--type", "Observation"]),
+        with(&["--mint-secret", "--trust", "re-read"]),
+        with(&["--mint-secret", "--tenant", "c"]),
+        with(&["--secret-env", "NO_SUCH_VARIABLE"]),
+    ] {
+        let ended = run(&wrong).await;
+        assert_eq!(ended.code, Some(1), "{wrong:?}");
+        assert!(!ended.err.is_empty());
+    }
+    assert!(run(&["list", "--config", file]).await.out.contains("ehr-feed"));
+
+    let added = run(&with(&["--mint-secret", "--type", "Task"])).await;
+    assert_eq!(added.code, Some(0), "{}", added.err);
+    assert!(
+        added.out.contains("https://handoff.example/notifications/lab"),
+        "{}",
+        added.out
+    );
+    let secret = added.out.lines().last().unwrap().to_owned();
+    assert_eq!(secret.len(), 43);
+    let heartbeat = notification("heartbeat", 0, &[]);
+    let lab = app.stranger().with_token(secret.clone());
+    lab.post("/notifications/lab", &heartbeat).await.expect(200);
+    let again = run(&with(&["--mint-secret"])).await;
+    assert_eq!(again.code, Some(1));
+    assert!(again.err.contains("--replace"), "{}", again.err);
+
+    // From now on it signs what it sends.
+    let key = app.folder().join("lab.key");
+    let mut signing = with(&["--replace", "--signing-key-file"]);
+    signing.push(key.to_str().unwrap());
+    let changed = run(&signing).await;
+    assert_eq!(changed.code, Some(0), "{}", changed.err);
+    let text = changed.out.lines().last().unwrap().to_owned();
+    assert_eq!(std::fs::read_to_string(&key).unwrap().trim(), text);
+    lab.post("/notifications/lab", &heartbeat).await.expect(401);
+    let send = async |at: i64, text: &str| -> Answer {
+        let key = STANDARD.decode(text.trim_start_matches("whsec_")).unwrap();
+        let body = heartbeat.to_string();
+        let signed = format!("msg_1.{at}.{body}");
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), signed.as_bytes());
+        let request = app
+            .stranger()
+            .request(Method::POST, "/notifications/lab")
+            .header("content-type", "application/fhir+json")
+            .header("webhook-id", "msg_1")
+            .header("webhook-timestamp", at.to_string())
+            .header("webhook-signature", format!("v1,{}", STANDARD.encode(tag)))
+            .body(body);
+        app.stranger().send(request).await
+    };
+    let now = app.clock.now().0.div_euclid(1_000_000);
+    send(now, &text).await.expect(200);
+    send(now - 600, &text).await.expect(401);
+    send(now, &format!("whsec_{}", STANDARD.encode([7; 32])))
+        .await
+        .expect(401);
+
+    let listed = run(&["list", "--config", file, "--tenant", "default"]).await;
+    let line = listed.out.lines().find(|line| line.contains(" lab ")).unwrap();
+    assert!(line.contains("signature") && !line.contains("whsec_"), "{line}");
+    assert_eq!(run(&["remove", "lab", "--config", file]).await.code, Some(0));
+    assert_eq!(run(&["remove", "lab", "--config", file]).await.code, Some(1));
+    send(now, &text).await.expect(401);
+    let auditor = app.client("auditor").await;
+    let rows = auditor
+        .get("/fhir/AuditEvent?_count=100")
+        .await
+        .expect(200)
+        .json()
+        .to_string();
+    assert!(rows.contains("source-added") && rows.contains("source-removed"));
+}

@@ -258,6 +258,34 @@ fn grants() -> Vec<Route> {
         delete("DELETE admin/revocations/{id}", |_| {
             "/admin/revocations/none".to_owned()
         }),
+        get("GET admin/quarantine", |_| "/admin/quarantine".to_owned()),
+        get("GET admin/quarantine/{id}", |_| {
+            "/admin/quarantine/none".to_owned()
+        }),
+        post(
+            "POST admin/quarantine/{id}/retry",
+            |_| "/admin/quarantine/none/retry".to_owned(),
+            |_| Body::None,
+        ),
+        delete("DELETE admin/quarantine/{id}", |_| {
+            "/admin/quarantine/none".to_owned()
+        }),
+        post(
+            "POST notifications/{source}",
+            |_| "/notifications/ehr-feed".to_owned(),
+            |_| Body::None,
+        ),
+        put(
+            "PUT notifications/{source}/{type}/{id}",
+            |s| format!("/notifications/ehr-feed/Task/{}", s.task),
+            |s| Body::Fhir(task_of(s)),
+        ),
+        get("GET admin/subscriptions", |_| "/admin/subscriptions".to_owned()),
+        post(
+            "POST admin/subscriptions/{id}/replay",
+            |s| format!("/admin/subscriptions/{}/replay", s.subscription),
+            |_| Body::None,
+        ),
         post(
             "POST a transaction with a Task",
             |_| "/fhir".into(),

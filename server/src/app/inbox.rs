@@ -9,6 +9,7 @@ use handoff_domain::source::Source;
 use handoff_domain::time::{Span, Timestamp};
 
 use super::{App, AppError, Caller, Class, Cuts, Scope};
+use crate::telemetry::metrics;
 
 /// The most subscriptions of a source.
 const MOST_SUBSCRIPTIONS: usize = 100;
@@ -226,6 +227,14 @@ fn notice(
         tries: 0,
         revision: 1,
     })
+}
+
+/// Counts what waits and what is quarantined, for the metrics.
+pub async fn measure(app: &App) -> Result<(), AppError> {
+    let depth = app.read(|read| Ok(read.inbox_depth()?)).await?;
+    let of = |state: &str| depth.get(state).copied().unwrap_or(0);
+    metrics::inbox_depth(of("waiting"), of("quarantined"));
+    Ok(())
 }
 
 /// Forgets what was settled long ago. Whether an event was taken in is known without it.

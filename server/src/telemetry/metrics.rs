@@ -53,6 +53,9 @@ static JOB_FAILURES: Labelled<1> = Labelled::new();
 static RULES_LOADED: Labelled<1> = Labelled::new();
 static RULES_FAILED: AtomicU64 = AtomicU64::new(0);
 static RULES_STALE: AtomicBool = AtomicBool::new(false);
+static NOTICES: Labelled<2> = Labelled::new();
+static NOTICES_WAITING: AtomicU64 = AtomicU64::new(0);
+static NOTICES_QUARANTINED: AtomicU64 = AtomicU64::new(0);
 static BYTES_SENT: AtomicU64 = AtomicU64::new(0);
 
 /// The methods that get a label of their own; a client can't make up others.
@@ -95,7 +98,15 @@ pub fn audited(event: Event, reason: Reason, bytes: u64) {
     } else if let Some(outcome) = code.strip_prefix("redemption-") {
         REDEMPTIONS.count([outcome, reason.as_str()]);
         BYTES_SENT.fetch_add(bytes, Ordering::Relaxed);
+    } else if let Some(what) = code.strip_prefix("notice-") {
+        NOTICES.count([what, reason.as_str()]);
     }
+}
+
+/// How many notices of sources wait to be applied, and how many are quarantined, in the whole database.
+pub fn inbox_depth(waiting: u64, quarantined: u64) {
+    NOTICES_WAITING.store(waiting, Ordering::Relaxed);
+    NOTICES_QUARANTINED.store(quarantined, Ordering::Relaxed);
 }
 
 /// One committed record of emergency access: `success` where it was given, `denied`.
@@ -247,6 +258,30 @@ fn write_all(out: &mut String, streams_open: usize) -> std::fmt::Result {
         ["outcome"],
         &RULES_LOADED,
     )?;
+    write_labelled(
+        out,
+        "handoff_notices_total",
+        "What sources told: taken in and applied, by reason code.",
+        ["event", "reason"],
+        &NOTICES,
+    )?;
+    let name = "handoff_notices";
+    head(
+        out,
+        name,
+        "gauge",
+        "Notices of sources in the database, by state.",
+    )?;
+    for (state, count) in [
+        ("waiting", &NOTICES_WAITING),
+        ("quarantined", &NOTICES_QUARANTINED),
+    ] {
+        writeln!(
+            out,
+            "{name}{{state=\"{state}\"}} {}",
+            count.load(Ordering::Relaxed)
+        )?;
+    }
     let name = "handoff_rules_stale";
     head(
         out,

@@ -20,6 +20,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(2);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 /// What a source tells is applied at once; this is for what could not be.
 const INBOX_EVERY: Duration = Duration::from_secs(1);
+const DEPTH_EVERY: Duration = Duration::from_secs(5);
 const FEED_WATCH_EVERY: Duration = Duration::from_secs(5);
 const FORGET_EVERY: Duration = Duration::from_hours(1);
 const SESSIONS_EVERY: Duration = Duration::from_mins(5);
@@ -54,6 +55,9 @@ pub(super) fn start(app: &App, tenants: &BTreeSet<TenantId>) -> Vec<JoinHandle<(
         }),
         every("inbox", INBOX_EVERY, app, async |app| {
             app::apply::run_once(app).await.map_err(|error| explain(&error))
+        }),
+        every("inbox-depth", DEPTH_EVERY, app, async |app| {
+            app::inbox::measure(app).await.map_err(|error| explain(&error))
         }),
         every("feed-watch", FEED_WATCH_EVERY, app, async |app| {
             app::feed_watch::run_once(app)

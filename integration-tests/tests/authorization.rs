@@ -223,10 +223,7 @@ async fn what_each_role_may_do_on_each_route_is_what_the_table_says() {
     }
     let mut table: Vec<&str> = table.lines().map(str::trim_end).collect();
     table.push("");
-    let table = table.join(
-        "
-",
-    );
+    let table = table.join("\n");
     assert_committed(env!("CARGO_TARGET_TMPDIR"), "authorization.txt", &table, TABLE);
 }
 

@@ -450,6 +450,18 @@ on_both! {
         put(&feed, &versioned(taken, &other.id, 1)).await.expect(200);
         let kept = records.get(&format!("/fhir/DocumentReference/{}", other.id)).await.expect(200).json();
         assert_eq!(kept["meta"]["versionId"], "1");
+        // Nor does it bring content past the gate, nor keys to storage.
+        let mut smuggled = theirs("accepted", &other.id, "t-14", 1);
+        smuggled["input"] = json!([{
+            "type": {"text": "scan"},
+            "valueAttachment": {"contentType": "text/plain", "data": "aGVsbG8="}
+        }]);
+        put(&feed, &smuggled).await.expect(200);
+        assert_eq!(quarantined(&app, "Task/t-14").await["reason"], "invalid");
+        let mut keyed = document_reference("none", ADA);
+        keyed["content"][0]["attachment"]["url"] = json!("https://a.blob.example/c/b?sv=1&sig=abc");
+        put(&feed, &versioned(keyed, "d-8", 1)).await.expect(200);
+        assert_eq!(quarantined(&app, "DocumentReference/d-8").await["reason"], "invalid");
         // A Task that the placer had posted itself is known by our id.
         let own = document(&ehr, b"%PDF-1.4 its own").await;
         let posted = ehr.post("/fhir/Task", &task("accepted", &own.id, Some("Practitioner/lane"))).await.expect(201).json();

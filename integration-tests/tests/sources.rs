@@ -38,6 +38,7 @@ audience = ["https://handoff.example/fhir"]
 "#;
 
 /// A private key of ours, in a file.
+#[expect(clippy::disallowed_methods, reason = "a key of a test's own")]
 fn private_key(folder: &Path) -> String {
     let document =
         EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &SystemRandom::new()).unwrap();

@@ -316,15 +316,19 @@ impl FeedSubscription {
     }
 
     /// The source says that it has counted so many events: those up to there that did not come are missing. A smaller
-    /// number than before means that it began anew.
+    /// number than is known was said earlier, and came late.
     pub fn counted(&mut self, total: i64) {
+        self.note_up_to(total);
+        self.last_event = self.last_event.max(total);
+    }
+
+    /// The source says so in a handshake, where a smaller number means that it began anew.
+    pub fn began_with(&mut self, total: i64) {
         if total < self.last_event {
             self.last_event = total;
             self.missing.clear();
-        } else {
-            self.note_up_to(total);
-            self.last_event = total;
         }
+        self.counted(total);
     }
 
     fn note_up_to(&mut self, number: i64) {
@@ -438,10 +442,13 @@ mod tests {
         assert_eq!(known.missing, [(1, 1), (3, 5)]);
         assert!(!known.is_repeated(4));
         assert_eq!(known.missing, [(1, 1), (3, 3), (5, 5)]);
+        // Said before the fifth, and late.
+        known.counted(2);
+        assert_eq!(known.missing, [(1, 1), (3, 3), (5, 5)]);
         known.healed();
         assert!(known.is_repeated(4));
         // It began anew.
-        known.counted(0);
+        known.began_with(0);
         assert!(!known.is_repeated(1));
     }
 

@@ -2,11 +2,12 @@
 //! stand, no keys to storage, lists of a length that can be worked with, and the rules of those of our profiles that
 //! it claims. Knows nothing of Bundles or HTTP.
 
+use handoff_domain::reason::Reason;
 use handoff_fhir_model::{Issue, IssueType, Resource, payload};
 use serde_json::Value;
 
-use super::AppError;
 use super::attachments::carries_sas;
+use super::{AppError, Class};
 
 /// The longest lists that are worked through entry by entry: type, path, most.
 const LONGEST: [(&str, &[&str], usize); 4] = [
@@ -68,4 +69,33 @@ pub fn profile_issues(resource: &Resource, profiles: &[String]) -> Vec<Issue> {
         .flat_map(|profile| handoff_fhir_profiles::profile_rules::check(profile, resource.value()))
         .map(|issue| Issue::at(IssueType::Invariant, issue.expression, issue.text))
         .collect()
+}
+
+/// A resource may be 2 MiB without its inline `data`.
+pub fn check_size(resource: &Resource, body: usize, limit: usize) -> Result<(), AppError> {
+    if body <= limit {
+        return Ok(());
+    }
+    let inline: usize = resource
+        .value()
+        .get("content")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(|c| c.get("attachment")?.get("data")?.as_str())
+        .map(str::len)
+        .sum();
+    if body.saturating_sub(inline) <= limit {
+        return Ok(());
+    }
+    Err(too_large(limit))
+}
+
+/// The refusal of what is larger.
+pub fn too_large(limit: usize) -> AppError {
+    AppError::new(
+        Class::TooLarge,
+        Reason::TooLarge,
+        format!("a resource without its inline data exceeds the limit of {limit} bytes"),
+    )
 }

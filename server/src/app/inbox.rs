@@ -40,6 +40,8 @@ pub struct Heard {
     pub topic: Option<String>,
     /// How many events it has counted, where that is said.
     pub counted: Option<i64>,
+    /// Whether it is a handshake: the subscription begins, perhaps anew.
+    pub begins: bool,
 }
 
 /// One resource that was told of.
@@ -135,8 +137,10 @@ fn take_in(tx: &mut dyn Tx, scope: &Scope, id: &SourceId, told: &Told) -> Result
         taken.push(notice.id);
     }
     if let (Some(known), Some(heard)) = (&mut known, &told.heard) {
-        if let Some(counted) = heard.counted {
-            known.counted(counted);
+        match heard.counted {
+            Some(counted) if heard.begins => known.began_with(counted),
+            Some(counted) => known.counted(counted),
+            None => {}
         }
         known.status.clone_from(&heard.status);
         known.heard_at = now;

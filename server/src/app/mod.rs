@@ -93,6 +93,8 @@ pub struct Settings {
     pub max_inline: u64,
     /// The most entries of a Bundle.
     pub max_entries: usize,
+    /// The most bytes of a resource without its inline `data`.
+    pub max_resource: usize,
     /// How long browser sessions last.
     pub sessions: SessionTimes,
     /// How subscriptions are served.

@@ -11,6 +11,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use handoff_domain::audit::{Agent, AuditRow, Context, Event, Outcome};
 use handoff_domain::ids::{ActorRef, CorrelationId, SourceId, TenantId};
+use handoff_domain::inbox::FeedSubscription;
 use handoff_domain::ports::{self, Clock, Entropy, Store};
 use handoff_domain::reason::Reason;
 use handoff_domain::source::{
@@ -384,15 +385,21 @@ fn list(flags: &ListFlags) -> Result<(), Failed> {
     let tenant = flags.tenant.is_some().then_some(tenant);
     block_on(async {
         let store = handoff_store::open(&store).await?;
-        let found: Vec<(TenantId, Source)> = ports::read(store.as_ref(), move |read| {
-            Ok::<_, AppError>(read.sources(tenant.as_ref())?)
-        })
-        .await
-        .map_err(told)?;
+        let found: Vec<(TenantId, Source, Vec<FeedSubscription>)> =
+            ports::read(store.as_ref(), move |read| {
+                let mut found = Vec::new();
+                for (tenant, source) in read.sources(tenant.as_ref())? {
+                    let subscriptions = read.feed_subscriptions(&tenant, &source.id)?;
+                    found.push((tenant, source, subscriptions));
+                }
+                Ok::<_, AppError>(found)
+            })
+            .await
+            .map_err(told)?;
         if found.is_empty() {
             return say("no source is configured");
         }
-        for (tenant, source) in found {
+        for (tenant, source, subscriptions) in found {
             let settings = &source.settings;
             let types: Vec<&str> = settings.types.iter().map(|kind| kind.as_str()).collect();
             say(&format!(
@@ -407,6 +414,17 @@ fn list(flags: &ListFlags) -> Result<(), Failed> {
                     .heard_at
                     .map_or_else(|| "never".to_owned(), handoff_domain::Timestamp::to_instant),
             ))?;
+            for known in subscriptions {
+                say(&format!(
+                    "tenant {tenant}: {} by {}: {}, {} events, {} stretches missing, heard of {}",
+                    source.id,
+                    known.reference,
+                    known.status,
+                    known.last_event,
+                    known.missing.len(),
+                    known.heard_at.to_instant(),
+                ))?;
+            }
         }
         Ok(())
     })

@@ -55,6 +55,15 @@ pub fn curl_lines(stage: &Stage, props: &Props) -> Vec<(&'static str, String)> {
             ),
         ),
         (
+            "the clinic's own server tells of a Task: mirrored here, found by its identifier",
+            format!(
+                "curl -sS -X PUT -H 'Authorization: Bearer demo' -H 'Content-Type: application/fhir+json' \
+                 -d '{{\"resourceType\":\"Task\",\"id\":\"clinic-1\",\"status\":\"requested\",\"intent\":\"order\",\
+                 \"identifier\":[{{\"value\":\"clinic-1\"}}],\"for\":{{\"reference\":\"Patient/ada\"}}}}' \
+                 {base}/notifications/ehr-feed/Task/clinic-1"
+            ),
+        ),
+        (
             "the trail of the play",
             format!(
                 "curl -sS {} '{base}/fhir/AuditEvent?entity=Task/{}'",

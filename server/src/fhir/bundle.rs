@@ -5,8 +5,8 @@ use handoff_fhir_model::{Issue, IssueType, ParseOptions, bundle, parse};
 use serde_json::{Value, json};
 
 use super::negotiate::{check_accept, check_content_type};
-use super::resource::check_size;
 use super::{failed, location, ok};
+use crate::app::admission::check_size;
 use crate::app::bundle::EntryAnswer;
 use crate::app::json_edit::set_field;
 use crate::app::{AppError, Caller};

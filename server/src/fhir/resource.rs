@@ -74,40 +74,12 @@ type State = web::Data<HttpState>;
 pub fn checked(body: &[u8], kind: &'static str, limit: usize) -> Result<Resource, AppError> {
     // A Task has no inline data, so its size is known before it is read.
     if kind == "Task" && body.len() > limit {
-        return Err(too_large(limit));
+        return Err(admission::too_large(limit));
     }
     let resource = parse(body, &ParseOptions::expecting(kind)).map_err(AppError::invalid)?;
-    check_size(&resource, body.len(), limit)?;
+    admission::check_size(&resource, body.len(), limit)?;
     admission::check(&resource)?;
     Ok(resource)
-}
-
-/// A resource may be 2 MiB without its inline `data`.
-pub fn check_size(resource: &Resource, body: usize, limit: usize) -> Result<(), AppError> {
-    if body <= limit {
-        return Ok(());
-    }
-    let inline: usize = resource
-        .value()
-        .get("content")
-        .and_then(serde_json::Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(|c| c.get("attachment")?.get("data")?.as_str())
-        .map(str::len)
-        .sum();
-    if body.saturating_sub(inline) <= limit {
-        return Ok(());
-    }
-    Err(too_large(limit))
-}
-
-fn too_large(limit: usize) -> AppError {
-    AppError::new(
-        crate::app::Class::TooLarge,
-        handoff_domain::reason::Reason::TooLarge,
-        format!("a resource without its inline data exceeds the limit of {limit} bytes"),
-    )
 }
 
 async fn create(

@@ -151,6 +151,7 @@ fn of_status(
         },
         topic: named("topic").and_then(Parameter::text).map(str::to_owned),
         counted,
+        begins: kind == "handshake",
     };
     let events: Vec<&Parameter> = status
         .iter()

@@ -175,6 +175,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         max_binary: options.limits.max_binary,
         max_inline: options.limits.max_inline,
         max_entries: options.limits.max_entries,
+        max_resource: options.limits.max_resource,
         sessions: session_times(&options.sessions),
         subscriptions: subscription_settings(&options.subscriptions),
     });

@@ -111,7 +111,8 @@ pub(crate) fn changed(
             .load(connection),
     }
     .or_refused()?;
-    rows.into_iter().map(Row::read).collect()
+    // One that can't be read must not keep the others from being seen; the gate, which asks about its own, fails by it.
+    Ok(rows.into_iter().filter_map(|row| row.read().ok()).collect())
 }
 
 /// What a resource is known for.

@@ -198,14 +198,14 @@ pub(crate) fn waiting(
         .collect()
 }
 
-/// How many of a source wait, and how many of them are about no resource in particular.
+/// How many of a source wait, and how many of them are about no resource in particular and were not begun.
 pub(crate) fn backlog(
     connection: &mut AnyConnection,
     tenant: &TenantId,
     source: &SourceId,
 ) -> Result<(u64, u64), StoreError> {
     let (all, asking): (i64, i64) = Statement::<(BigInt, BigInt)>::new(
-        "SELECT count(*), count(CASE WHEN about IS NULL THEN 1 END) FROM notices \
+        "SELECT count(*), count(CASE WHEN about IS NULL AND tries = 0 THEN 1 END) FROM notices \
          WHERE state = 'waiting' AND state IN ('waiting', 'quarantined') AND tenant = ",
     )
     .bind(tenant.as_str())

@@ -52,7 +52,7 @@ pub trait ReadInbound {
         limit: u32,
     ) -> Result<Vec<(TenantId, NoticeId)>, StoreError>;
 
-    /// How many notices of a source wait, and how many of them ask for whatever changed.
+    /// How many notices of a source wait, and how many of them ask for whatever changed and were not begun.
     fn backlog(&mut self, tenant: &TenantId, source: &SourceId) -> Result<(u64, u64), StoreError>;
 
     /// How many notices wait and how many are quarantined, over all tenants, by the word of the state.

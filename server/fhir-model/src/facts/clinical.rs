@@ -1,4 +1,4 @@
-//! What Patient, Consent, Encounter, Practitioner, PractitionerRole and CareTeam say that bears on releases. Reads strictly
+//! What Patient, Consent, Encounter, Practitioner, `PractitionerRole` and `CareTeam` say that bears on releases. Reads strictly
 //! where it lifts something, and loosely where it stops something.
 
 use std::collections::BTreeSet;
@@ -25,7 +25,7 @@ pub fn clinical_sayings(resource: &Resource, now: Timestamp) -> Vec<Saying> {
     let own = format!("{}/{id}", resource.type_name());
     let value = resource.value();
     let mut sayings = match resource.type_name() {
-        "Patient" => patient(value, own),
+        "Patient" => patient(value, &own),
         "Consent" => consent(value),
         "Encounter" => encounter(value, own),
         "Practitioner" => practitioner(value, own),
@@ -45,11 +45,11 @@ fn saying(kind: FactKind, subject: impl Into<String>) -> Saying {
     }
 }
 
-fn patient(patient: &Value, own: String) -> Vec<Saying> {
+fn patient(patient: &Value, own: &str) -> Vec<Saying> {
     let mut sayings = Vec::new();
     for link in items(patient, "link") {
         match text(link, &["type"]) {
-            Some("replaced-by") => sayings.push(saying(FactKind::PatientMerged, own.clone())),
+            Some("replaced-by") => sayings.push(saying(FactKind::PatientMerged, own)),
             Some("replaces") => {
                 let other = text(link, &["other", "reference"]).and_then(bare);
                 let other = other.filter(|other| other.starts_with("Patient/") && *other != own);

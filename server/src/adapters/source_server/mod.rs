@@ -106,7 +106,7 @@ impl SourcesOverHttp {
             timeout: TIMEOUT,
             answer_limit: request.answer_limit,
         };
-        self.outbound.send(request).await.map_err(|error| failed(&error))
+        self.outbound.send(request).await.map_err(failed)
     }
 
     /// A token for the source, kept or fresh.
@@ -171,11 +171,7 @@ impl SourcesOverHttp {
             timeout: TIMEOUT,
             answer_limit: TOKEN_LIMIT,
         };
-        let answer = self
-            .outbound
-            .send(request)
-            .await
-            .map_err(|error| failed(&error))?;
+        let answer = self.outbound.send(request).await.map_err(failed)?;
         let found: Option<Value> = serde_json::from_slice(&answer.body).ok();
         let url = found.filter(|_| answer.status == 200).and_then(|found| {
             let url = found.get("token_endpoint")?.as_str()?;
@@ -218,11 +214,7 @@ impl SourcesOverHttp {
             timeout: TIMEOUT,
             answer_limit: TOKEN_LIMIT,
         };
-        let answer = self
-            .outbound
-            .send(request)
-            .await
-            .map_err(|error| failed(&error))?;
+        let answer = self.outbound.send(request).await.map_err(failed)?;
         let refused = || SourceError::Credentials(format!("no token was given (status {})", answer.status));
         if answer.status != 200 {
             return Err(refused());
@@ -255,7 +247,7 @@ fn stays_below(path: &str) -> bool {
         && !way.contains(':')
 }
 
-fn failed(error: &SendError) -> SourceError {
+fn failed(error: SendError) -> SourceError {
     match error {
         SendError::TooLarge => SourceError::TooLarge,
         other => SourceError::Unreachable(other.as_str().to_owned()),

@@ -3,7 +3,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use handoff_domain::inbox::{Age, FeedSubscription, Matter, SourceVersion};
+use handoff_domain::inbox::{Age, FeedSubscription, Matter, NoticeState, SourceVersion};
 use handoff_domain::ports::{SourceAct, SourceAnswer, SourceError, SourceRequest};
 use handoff_domain::reason::Reason;
 use handoff_domain::source::{FeedType, Source};
@@ -22,6 +22,9 @@ const PAGE: usize = 100;
 const MOST_PAGES: usize = 10_000;
 /// Clocks differ, and what was committed late may bear an earlier instant: so far back it is asked for again.
 const OVERLAP: Span = Span::minutes(5);
+
+/// How long a process may ask before another begins anew.
+const IN_HAND: Span = Span::minutes(5);
 
 /// A resource of a source as it stands there now.
 pub(super) async fn read(app: &App, source: &Source, reference: &str) -> Result<Vec<u8>, AppError> {
@@ -128,6 +131,7 @@ fn refused(status: u16) -> AppError {
 pub(super) async fn changes(app: &App, applying: &Applying) -> Result<(), AppError> {
     let source = applying.source.as_ref();
     let tenant = applying.caller.tenant().clone();
+    begin(app, applying).await?;
     let began = app.clock.now();
     let since = source.feed.asked_to.unwrap_or(source.added_at);
     let (of, name) = (tenant.clone(), source.id.clone());
@@ -159,6 +163,23 @@ pub(super) async fn changes(app: &App, applying: &Applying) -> Result<(), AppErr
             }
         }
         settle(tx, &scope, notice, None, handoff_domain::audit::About::default())?;
+        Ok(((), Cuts::none()))
+    })
+    .await
+}
+
+/// Writes down that it was begun: whatever the source tells from now on is asked for again. Should this process die, it is
+/// begun again after a while.
+async fn begin(app: &App, applying: &Applying) -> Result<(), AppError> {
+    let (scope, id) = (app.scope(&applying.caller), applying.notice.id.clone());
+    app.write(applying.caller.tenant(), move |tx| {
+        if let Some(mut notice) = tx.lock_notice(scope.tenant(), &id)?
+            && matches!(notice.state, NoticeState::Waiting { .. })
+        {
+            notice.tries = notice.tries.saturating_add(1);
+            let due = scope.now().plus(IN_HAND);
+            tx.update_notice(scope.tenant(), &notice.become_state(NoticeState::Waiting { due }))?;
+        }
         Ok(((), Cuts::none()))
     })
     .await

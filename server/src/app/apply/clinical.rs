@@ -107,15 +107,14 @@ fn write(
 
 /// Why releases end by these facts.
 fn reason_of(facts: &[Fact]) -> Reason {
-    let standing = facts.iter().filter(|fact| fact.stands);
+    let mut standing = facts.iter().filter(|fact| fact.stands);
     standing
-        .filter_map(|fact| match fact.saying.kind {
+        .find_map(|fact| match fact.saying.kind {
             FactKind::PatientMerged => Some(Reason::PatientMerged),
             FactKind::ConsentWithdrawn | FactKind::ConsentDenied => Some(Reason::ConsentWithdrawn),
             FactKind::MemberNoMore | FactKind::ActorEnded => Some(Reason::ActorRevoked),
             FactKind::ConsentGiven | FactKind::EncounterEnded | FactKind::Member => None,
         })
-        .next()
         .unwrap_or(Reason::Permitted)
 }
 

@@ -125,10 +125,9 @@ async fn mirror(
 
 /// Puts content that lies at the source into the document, as if it had come along.
 async fn fetch_content(app: &App, applying: &Applying, resource: &mut Resource) -> Result<(), AppError> {
-    for i in 0.. {
-        let Some(attachment) = attachment_mut(resource, i) else {
-            return Ok(());
-        };
+    let contents = resource.value().get("content").and_then(Value::as_array);
+    for i in 0..contents.map_or(0, Vec::len) {
+        let attachment = attachment_mut(resource, i);
         let Some(url) = attachment.and_then(|one| one.get("url")).and_then(Value::as_str) else {
             continue;
         };
@@ -140,7 +139,7 @@ async fn fetch_content(app: &App, applying: &Applying, resource: &mut Resource) 
             continue;
         }
         let (content_type, data) = ask::content(app, &applying.source, &path).await?;
-        if let Some(Some(attachment)) = attachment_mut(resource, i) {
+        if let Some(attachment) = attachment_mut(resource, i) {
             attachment.remove("url");
             attachment.insert("data".to_owned(), json!(data));
             if !attachment.contains_key("contentType") {
@@ -151,11 +150,10 @@ async fn fetch_content(app: &App, applying: &Applying, resource: &mut Resource) 
     Ok(())
 }
 
-/// The attachment of the `i`th content, where there are so many.
-fn attachment_mut(resource: &mut Resource, i: usize) -> Option<Option<&mut Map<String, Value>>> {
+/// The attachment of the `i`th content.
+fn attachment_mut(resource: &mut Resource, i: usize) -> Option<&mut Map<String, Value>> {
     let contents = resource.value_mut().get_mut("content")?.as_array_mut()?;
-    let content = contents.get_mut(i)?;
-    Some(content.get_mut("attachment").and_then(Value::as_object_mut))
+    contents.get_mut(i)?.get_mut("attachment")?.as_object_mut()
 }
 
 /// Whether it is content that the placer uploaded here.
@@ -284,6 +282,8 @@ fn give(
         ..mirror
     };
     tx.put_mirror(scope.tenant(), &after)?;
+    // What is read is what will be changed.
+    scope.lock_tasks(tx, std::slice::from_ref(&id))?;
     let Some(stored) = tx
         .current(scope.tenant(), Kind::Task, id.as_str())?
         .filter(|v| !v.body.is_empty())

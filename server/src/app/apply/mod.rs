@@ -25,7 +25,7 @@ pub use references::shorten;
 
 use super::outcome::operation_outcome;
 use super::sources::caller_of;
-use super::{App, AppError, Caller, Class, Cuts, Scope};
+use super::{App, AppError, Caller, Class, Cuts, Scope, admission};
 
 /// How many notices are looked for at once.
 const BATCH: u32 = 200;
@@ -196,18 +196,23 @@ async fn resource_of(
     let notice = &applying.notice;
     if notice.body.is_empty() || applying.source.settings.trust == Trust::ReRead {
         let body = ask::read(app, &applying.source, reference).await?;
-        let mut resource = checked(&body, kind, reference)?;
+        let mut resource = checked(app, &body, kind, reference)?;
         shorten(&applying.source, &mut resource);
         let version = version_of(resource.value());
         return Ok((resource, version));
     }
-    let resource = checked(&notice.body, kind, reference)?;
+    let resource = checked(app, &notice.body, kind, reference)?;
     Ok((resource, notice.version.clone()))
 }
 
 /// The resource that a source gives for `reference`.
-fn checked(body: &[u8], kind: FeedType, reference: &str) -> Result<Resource, AppError> {
+fn checked(app: &App, body: &[u8], kind: FeedType, reference: &str) -> Result<Resource, AppError> {
     let resource = parse(body, &ParseOptions::expecting(kind.as_str())).map_err(AppError::invalid)?;
+    admission::check_size(&resource, body.len(), app.settings.max_resource)?;
+    // What is stored here is held to what everybody's is: no content but where it is governed, no keys to storage.
+    if matches!(kind, FeedType::Task | FeedType::DocumentReference) {
+        admission::check(&resource)?;
+    }
     let id = split_reference(reference).map(|(_, id)| id);
     if resource.id() == id {
         Ok(resource)

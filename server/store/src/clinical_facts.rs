@@ -142,7 +142,7 @@ pub(crate) fn put(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     unit.settle_tables(&["clinical_facts"])?;
-    unit.cut = true;
+    unit.told.cut = true;
     let key = (
         tenant.as_str(),
         fact.source.as_str(),

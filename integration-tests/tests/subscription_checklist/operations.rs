@@ -1,8 +1,10 @@
 //! `$status`, `$events`, and how subscriptions are found.
 
-use handoff_integration_tests::backport::{Notification, Status, filtered, id_of, subscribe, topic, valid};
+use handoff_integration_tests::backport::{
+    Notification, Status, becomes, filtered, id_of, subscribe, topic, valid,
+};
 use handoff_integration_tests::scene::{Referral, task};
-use handoff_integration_tests::subscriber::Subscriber;
+use handoff_integration_tests::subscriber::{Reply, Subscriber};
 use handoff_integration_tests::{Answer, Client, TestApp, eventually, on_both};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -85,6 +87,39 @@ on_both! {
             interface.get(&format!("{path}?nonsense=1")).await.refused(400, "invalid");
             interface.send(interface.request(Method::PUT, &path)).await.expect(405);
         }
+    }
+
+    async fn what_is_wrong_with_a_subscription_is_the_servers_to_say(backend) {
+        let app = TestApp::start(backend).await;
+        let subscriber = Subscriber::start().await;
+        subscriber.behave(|_| Reply::status(500));
+        let interface = app.client("interface").await;
+        let asked = topic("task-status-changed", "id-only", &subscriber.url);
+        let id = interface.post("/fhir/Subscription", &asked).await.expect(201).id();
+        becomes(&interface, &id, "error").await;
+        let path = format!("/fhir/Subscription/{id}");
+        let mut body = interface.get(&path).await.expect(200).json();
+        let said = body["error"].clone();
+        assert!(said.as_str().unwrap().contains("status-500"), "{said}");
+        let answer = interface.get(&format!("{path}/$status")).await;
+        assert!(answer.json()["entry"][0]["resource"]["parameter"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|one| one["name"] == "error" && one["valueCodeableConcept"]["text"] == "status-500"));
+        let [status] = &statuses(answer)[..] else { panic!("one status") };
+        assert_eq!((status.status.as_str(), status.events), ("error", Some(0)));
+
+        body["error"] = json!("nothing at all");
+        assert_eq!(interface.put(&path, &body).await.expect(200).json()["error"], said);
+        // It is asked for again by its status, and that alone.
+        body["status"] = json!("active");
+        refused_at(&interface.put(&path, &body).await, "Subscription.status", "active");
+        subscriber.behave(|_| Reply::status(200));
+        body["status"] = json!("requested");
+        assert_eq!(interface.put(&path, &body).await.expect(200).json().get("error"), None);
+        becomes(&interface, &id, "active").await;
+        assert_eq!(interface.get(&path).await.expect(200).json().get("error"), None);
     }
 
     async fn the_status_of_many_is_told_by_ids_and_by_statuses(backend) {

@@ -1,5 +1,6 @@
 //! What nobody is shown again, what an operator may do, and what somebody else learns: nothing.
 
+use handoff_domain::ports::Clock as _;
 use handoff_fhir_profiles::canonical::EXT_SIGNING_SECRET;
 use handoff_integration_tests::backport::{
     HEADER, Notification, becomes, id_of, structure, subscribe, topic, valid,
@@ -7,6 +8,7 @@ use handoff_integration_tests::backport::{
 use handoff_integration_tests::scene::Referral;
 use handoff_integration_tests::subscriber::{Received, Subscriber};
 use handoff_integration_tests::{Answer, Client, TestApp, on_both};
+use handoff_outbound::signing::{SignedHeaders, SigningSecret, verify};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -144,6 +146,42 @@ on_both! {
         })
         .await;
         refused_at(&unknown, "Subscription.channel.header", "a header that was not there");
+    }
+
+    async fn who_goes_over_from_a_web_socket_is_told_the_key_once(backend) {
+        let app = TestApp::start(backend).await;
+        let subscriber = Subscriber::start().await;
+        let interface = app.client("interface").await;
+        let hook = topic("task-status-changed", "id-only", &subscriber.url);
+        let mut socket = hook.clone();
+        socket["channel"]["type"] = json!("websocket");
+        for name in ["endpoint", "header"] {
+            socket["channel"].as_object_mut().unwrap().remove(name);
+        }
+        let made = subscribe(&interface, &socket).await;
+        assert_eq!(made["channel"].get("extension"), None, "nothing is sent there");
+        let id = id_of(&made);
+        let change_over = async || {
+            let edit = |body: &mut Value| {
+                body["status"] = json!("requested");
+                body["channel"] = hook["channel"].clone();
+            };
+            change(&interface, &id, edit).await.expect(200).json()
+        };
+        let changed = change_over().await;
+        assert_eq!(changed["channel"]["header"], json!([REDACTED]));
+        let key = SigningSecret::parse(&key_of(&changed)).unwrap();
+        let all = subscriber.until(SOON, |all| handshakes(all) >= 1).await;
+        let headers = SignedHeaders {
+            id: all[0].header("webhook-id").unwrap(),
+            timestamp: all[0].header("webhook-timestamp").unwrap(),
+            signature: all[0].header("webhook-signature").unwrap(),
+        };
+        let now = app.clock.now().0.div_euclid(1_000_000);
+        assert_eq!(verify(&[key], headers, &all[0].body, now, SOON * 15), Ok(()));
+        for told in [change_over().await, current(&interface, &id).await] {
+            assert_eq!(told["channel"].get("extension"), None);
+        }
     }
 
     async fn an_operator_changes_the_status_of_anothers_subscription_and_nothing_else(backend) {

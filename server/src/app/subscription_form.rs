@@ -12,13 +12,14 @@ use super::json_edit::{self, set_field};
 /// What stands for the value of a header that is not shown again.
 pub const REDACTED: &str = "[redacted]";
 
-/// The resource as it is kept: what only the server says of it is the server's.
-pub fn written(mut resource: Resource, subscription: &Subscription) -> Resource {
+/// The resource as it is kept: what only the server says of it is the server's, its `error` as it was too.
+pub fn written(mut resource: Resource, subscription: &Subscription, error: Option<&Value>) -> Resource {
     resource.set_id(subscription.id.as_str());
     let value = resource.value_mut();
     set_field(value, "status", json!(subscription.status.as_str()));
-    if subscription.status != SubscriptionStatus::Error {
-        remove_field(value, "error");
+    match error.filter(|_| subscription.status == SubscriptionStatus::Error) {
+        Some(error) => set_field(value, "error", error.clone()),
+        None => remove_field(value, "error"),
     }
     if let Some(channel) = value.get_mut("channel") {
         keep_extensions(channel, |url| url != EXT_SIGNING_SECRET);

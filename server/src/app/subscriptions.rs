@@ -224,7 +224,7 @@ fn create(
             format!("the value of `{name}` is redacted; send the value itself"),
         ));
     }
-    let mut resource = written(asked.resource.clone(), &subscription);
+    let mut resource = written(asked.resource.clone(), &subscription, None);
     let shown = shown_once(&resource, &secrets, &subscription);
     redact(&mut resource);
     let index = index_of(scope, &resource);
@@ -280,18 +280,20 @@ fn update(
     let headers = with_kept_values(&asked.headers, &kept.headers)?;
     let same_shape =
         before.criteria == asked.criteria && before.channel == asked.channel && headers == kept.headers;
+    let current = tx
+        .current(scope.tenant(), Kind::Subscription, id.as_str())?
+        .ok_or_else(AppError::not_found)?;
+    let current = json_edit::open(&current.body)?;
     let resource = if own.creator {
         asked.resource.clone()
+    } else if same_shape && is_alike_but_for_status(&current, &asked.resource) {
+        current.clone()
     } else {
-        kept_but_for_status(tx, scope, id, asked)?
-            .filter(|_| same_shape)
-            .ok_or_else(|| {
-                AppError::new(
-                    Class::Forbidden,
-                    Reason::PolicyDenied,
-                    "of another's subscription only `status` can be changed: what it is told goes by its subscriber's rights",
-                )
-            })?
+        return Err(AppError::new(
+            Class::Forbidden,
+            Reason::PolicyDenied,
+            "of another's subscription only `status` can be changed: what it is told goes by its subscriber's rights",
+        ));
     };
     check_end(scope, asked)?;
     let status = match (before.status, asked.status) {
@@ -333,20 +335,26 @@ fn update(
         begun: before.begun_at(status),
         ..before.clone()
     };
-    let mut resource = written(resource, &subscription);
+    let mut resource = written(resource, &subscription, current.value().get("error"));
     redact(&mut resource);
     let answer = stored(&subscription, resource.to_json(), false);
     scope.keep_within(&reach, &answer, handoff_domain::audit::About::default())?;
-    let sealed = if same_shape || !subscription.channel.is_pushed() {
-        None
-    } else {
-        let signing = if kept.signing.is_empty() {
-            app.fresh_signing_secret()
-        } else {
+    let has_key = !kept.signing.is_empty();
+    let secrets = SubscriptionSecrets {
+        headers,
+        signing: if has_key {
             kept.signing
-        };
-        Some(seal(app, scope, id, &SubscriptionSecrets { headers, signing })?)
+        } else {
+            app.fresh_signing_secret()
+        },
     };
+    let is_sealed_again = !same_shape && subscription.channel.is_pushed();
+    let sealed = is_sealed_again
+        .then(|| seal(app, scope, id, &secrets))
+        .transpose()?;
+    // Who had a web socket before has not been told a key yet.
+    let shown =
+        (is_sealed_again && !has_key).then(|| shown_once(&resource, &secrets, &subscription).to_json());
     let index = index_of(scope, &resource);
     tx.update_subscription(
         scope.tenant(),
@@ -367,7 +375,8 @@ fn update(
     };
     tx.set_course(scope.tenant(), &subscription, &course, scope.now())?;
     record(tx, scope, Event::SubscriptionUpdated, &subscription);
-    Ok((answer, Cuts::none()))
+    let body = shown.unwrap_or_else(|| answer.body.clone());
+    Ok((Stored { body, ..answer }, Cuts::none()))
 }
 
 fn delete(
@@ -461,27 +470,18 @@ pub fn move_on(
     Ok(Some(after))
 }
 
-/// The resource as it is kept, where what is asked for differs from it in nothing but `status` and what only the server says.
-fn kept_but_for_status(
-    tx: &mut dyn Tx,
-    scope: &Scope,
-    id: &SubscriptionId,
-    asked: &AskedFor,
-) -> Result<Option<Resource>, AppError> {
-    let current = tx
-        .current(scope.tenant(), Kind::Subscription, id.as_str())?
-        .ok_or_else(AppError::not_found)?;
-    let kept = json_edit::open(&current.body)?;
-    let mut sent = asked.resource.clone();
+/// Whether a resource that was sent differs from what is kept in nothing but `status` and what only the server says.
+fn is_alike_but_for_status(kept: &Resource, sent: &Resource) -> bool {
+    let mut sent = sent.clone();
     redact(&mut sent);
-    let [before, after] = [kept.clone(), sent].map(|resource| {
+    let [kept, sent] = [kept.clone(), sent].map(|resource| {
         let mut value = resource.into_value();
         for name in ["status", "error", "meta"] {
             remove_field(&mut value, name);
         }
         value
     });
-    Ok((before == after).then_some(kept))
+    kept == sent
 }
 
 fn check_end(scope: &Scope, asked: &AskedFor) -> Result<(), AppError> {

@@ -39,7 +39,7 @@ of Subscriptions R5 Backport 1.1.0 (rest-hook and websocket; `empty`, `id-only`,
 parameters of the focus). A web socket is bound by `bind-with-token`, or by `bind` where it was opened with an access token; \
 what it did not take is in `$events`. Events are numbered without gaps, delivered at least once and in order, signed (Standard Webhooks) and kept for \
 `$events`. A subscriber is told what its token's scopes and the rules allow at that moment, and nothing else. Headers and the \
-key of the signatures are told once, in the answer that creates the Subscription.";
+key of the signatures are told once, in the answer that creates the Subscription (or makes a rest-hook of it).";
 
 /// What Subscriptions R5 Backport 1.1.0 defines.
 const PROFILE_SUBSCRIPTION: &str =

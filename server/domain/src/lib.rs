@@ -29,8 +29,8 @@ pub mod time;
 pub mod workflow;
 
 pub use ids::{
-    ActorRef, BinaryId, BlockId, CorrelationId, DocumentId, GrantId, Handle, NoticeId, RedemptionId, SourceId,
-    SubscriptionId, TaskId, TenantId,
+    ActorRef, BinaryId, BlockId, CorrelationId, DocumentId, GrantId, Handle, NoticeId, RedemptionId,
+    SourceId, SubscriptionId, TaskId, TenantId,
 };
 pub use reason::Reason;
 pub use time::{Span, Timestamp};

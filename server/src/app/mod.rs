@@ -63,7 +63,9 @@ use handoff_domain::document::Document;
 use handoff_domain::grant::Grant;
 use handoff_domain::ids::{DocumentId, GrantId, Handle, TaskId, TenantId};
 use handoff_domain::outbox::{Topic, TopicEvent};
-use handoff_domain::ports::{self, BlobStore, Clock, Entropy, Outbound, Read, SourceServer, Store, Tx, Vault};
+use handoff_domain::ports::{
+    self, BlobStore, Clock, Entropy, Outbound, Read, SourceServer, Store, Tx, Vault,
+};
 use handoff_domain::reason::Reason;
 use handoff_domain::standing::Standing;
 use handoff_domain::task::Task;

@@ -25,7 +25,6 @@ const FEED_WATCH_EVERY: Duration = Duration::from_secs(5);
 const FORGET_EVERY: Duration = Duration::from_hours(1);
 const SESSIONS_EVERY: Duration = Duration::from_mins(5);
 const BINDINGS_EVERY: Duration = Duration::from_mins(5);
-const FORGET_EVERY: Duration = Duration::from_mins(30);
 const BLOB_SWEEP_EVERY: Duration = Duration::from_mins(10);
 /// An upload that has been silent for longer than any limit allows was broken off.
 const BROKEN_OFF_AFTER_SECONDS: u64 = 6 * 3600;

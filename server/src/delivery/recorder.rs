@@ -97,19 +97,18 @@ async fn write_down(app: App, mut inbox: mpsc::Receiver<Note>) {
 /// Until it is written: a subscriber would be told again what is not. What the database refuses for itself keeps nothing
 /// else from being written.
 async fn record(app: &App, taken: Vec<Taken>, tried: Vec<(Due, i64)>) -> HashSet<Due> {
-    match persistently(app, &taken, &tried, taken.len().saturating_add(tried.len()) > 1).await {
-        Ok(written) => written,
-        Err(_) => {
-            let mut written = HashSet::new();
-            for one in taken {
-                told_of(persistently(app, &[one], &[], false).await, &mut written);
-            }
-            for one in tried {
-                told_of(persistently(app, &[], &[one], false).await, &mut written);
-            }
-            written
-        }
+    let several = taken.len().saturating_add(tried.len()) > 1;
+    if let Ok(written) = persistently(app, &taken, &tried, several).await {
+        return written;
     }
+    let mut written = HashSet::new();
+    for one in taken {
+        told_of(persistently(app, &[one], &[], false).await, &mut written);
+    }
+    for one in tried {
+        told_of(persistently(app, &[], &[one], false).await, &mut written);
+    }
+    written
 }
 
 fn told_of(outcome: Result<HashSet<Due>, AppError>, written: &mut HashSet<Due>) {

@@ -474,6 +474,28 @@ on_both! {
         eventually("places are free again", async || WebSocket::open(&url, &[]).await.is_ok()).await;
     }
 
+    async fn wrong_binding_tokens_count_as_refused_access_tokens_do(backend) {
+        let app = TestApp::start_with(backend, |options| options.clients.failed_tokens_per_minute = 3).await;
+        let interface = app.client("interface").await;
+        let id = subscribe(&interface, &moves("id-only")).await;
+        let (secret, url) = token(&interface, &id).await;
+        for wrong in ["a", "b", "c"] {
+            let mut socket = WebSocket::open(&url, &[]).await.unwrap();
+            socket.say(format!("bind-with-token {wrong}")).await;
+            assert_eq!(socket.end().await.0, POLICY);
+        }
+        let mut socket = WebSocket::open(&url, &[]).await.unwrap();
+        socket.say(format!("bind-with-token {secret}")).await;
+        assert!(socket.text().await.starts_with("error: too many access tokens"));
+        assert_eq!(socket.end().await.0, 1013);
+        assert_eq!(WebSocket::open(&url, &[("authorization", "Bearer wrong")]).await.err(), Some(429));
+        // It was not looked at, and so is not used up.
+        app.clock.advance(Span::seconds(50));
+        let mut socket = WebSocket::open(&url, &[]).await.unwrap();
+        socket.say(format!("bind-with-token {secret}")).await;
+        assert_eq!(socket.bundle().await.kind(), "handshake");
+    }
+
     async fn sockets_are_told_when_the_server_stops(backend) {
         let app = TestApp::start(backend).await;
         let interface = app.client("interface").await;

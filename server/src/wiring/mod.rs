@@ -41,7 +41,7 @@ use crate::app::streams::Streams;
 use crate::app::subscriber::Standings;
 use crate::app::subscriptions::SubscriptionSettings;
 use crate::app::{App, AppError, InForce, Settings, sources};
-use crate::config::{AddressRange, Sessions, Subscriptions, Timeouts};
+use crate::config::{AddressRange, Sessions, Subscriptions, Timeouts, WebSockets};
 use crate::delivery::{self, Courier};
 use crate::demo::DevIssuers;
 use crate::http::HttpState;
@@ -237,13 +237,18 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     app.store.heartbeat(&app.settings.process).await?;
 
     let trusted_proxies: Arc<[AddressRange]> = options.trusted_proxies.into();
+    // Each keeps a connection for as long as it likes; others need some too.
+    let websockets = WebSockets {
+        max: options.websockets.max.min((clients.max_connections / 2).max(1)),
+        ..options.websockets
+    };
     let connections = Connections::new(&clients, &options.timeouts, Arc::clone(&trusted_proxies));
     let parts = Parts {
         state: HttpState {
             app: app.clone(),
             validator,
             tenants: Arc::new(tenants),
-            sockets: Arc::new(Sockets::new(options.websockets, Arc::clone(&trusted_proxies))),
+            sockets: Arc::new(Sockets::new(websockets, Arc::clone(&trusted_proxies))),
             trusted_proxies,
             cors_origins: options.cors_origins.into(),
             limits: options.limits,

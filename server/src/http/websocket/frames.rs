@@ -21,6 +21,8 @@ use crate::http::room::Taken;
 pub(super) const LONGEST: usize = 4 * 1024;
 /// The longest head of a frame that is masked.
 const LONGEST_HEAD: usize = 14;
+/// How many frames of the protocol itself wait for a client.
+const CONTROL_FRAMES: usize = 4;
 /// The longest reason of a close frame.
 const LONGEST_REASON: usize = 123;
 
@@ -158,6 +160,7 @@ pub(super) enum Unsent {
 /// Where to put what a client is sent.
 pub(super) struct Outgoing {
     pieces: mpsc::Sender<Piece>,
+    control: mpsc::Sender<Bytes>,
     patience: Duration,
 }
 
@@ -172,10 +175,9 @@ impl Outgoing {
         }
     }
 
-    /// Sends frames where nothing waits; of those that are not sent nobody has need.
-    pub(super) fn offer(&self, bytes: Bytes) {
-        let piece = Piece { bytes, _taken: None };
-        let _something_waits = self.pieces.try_send(piece);
+    /// Sends a frame of the protocol itself, before what waits. Where several of them wait nobody has need of more.
+    pub(super) fn offer(&self, frame: Bytes) {
+        let _enough = self.control.try_send(frame);
     }
 
     /// Waits until nobody takes anything any more.
@@ -201,6 +203,7 @@ impl Ending {
 /// What a client is sent, as the body of the answer to its upgrade.
 pub(super) struct Body {
     pieces: mpsc::Receiver<Piece>,
+    control: mpsc::Receiver<Bytes>,
     last: Rc<RefCell<Option<Bytes>>>,
     open: oneshot::Receiver<()>,
 }
@@ -208,17 +211,25 @@ pub(super) struct Body {
 /// Both ends of what a client is sent; who waits for longer than `patience` for room has a slow client.
 pub(super) fn outgoing(patience: Duration) -> (Outgoing, Ending, Body) {
     let (sender, pieces) = mpsc::channel(1);
+    let (first, control) = mpsc::channel(CONTROL_FRAMES);
     let (held, open) = oneshot::channel();
     let last = Rc::new(RefCell::new(None));
     let out = Outgoing {
         pieces: sender,
+        control: first,
         patience,
     };
     let ending = Ending {
         last: Rc::clone(&last),
         _open: held,
     };
-    (out, ending, Body { pieces, last, open })
+    let body = Body {
+        pieces,
+        control,
+        last,
+        open,
+    };
+    (out, ending, body)
 }
 
 impl Stream for Body {
@@ -226,6 +237,9 @@ impl Stream for Body {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
+        if let Poll::Ready(Some(frame)) = this.control.poll_recv(cx) {
+            return Poll::Ready(Some(Ok(frame)));
+        }
         if let Some(piece) = ready!(this.pieces.poll_recv(cx)) {
             return Poll::Ready(Some(Ok(piece.bytes)));
         }

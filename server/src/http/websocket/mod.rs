@@ -120,7 +120,7 @@ async fn admitted(
     };
     let place = state
         .sockets
-        .enter(address_of(state, request))
+        .enter(address_of(state, request), guest.is_none())
         .map_err(no_place)?;
     Ok((context, guest, place))
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use handoff_domain::ids::{ActorRef, TenantId};
@@ -51,12 +52,15 @@ pub struct Sockets {
     limits: WebSockets,
     trusted: Arc<[AddressRange]>,
     open: Mutex<Open>,
+    failing: AtomicBool,
     stopping: watch::Sender<bool>,
 }
 
 #[derive(Default)]
 struct Open {
     all: usize,
+    /// Those of whom nothing is known yet: no access token came with them, and nothing is bound.
+    strangers: usize,
     by_address: HashMap<Source, usize>,
     by_creator: HashMap<Creator, usize>,
 }
@@ -76,6 +80,7 @@ impl Sockets {
             limits,
             trusted,
             open: Mutex::default(),
+            failing: AtomicBool::new(false),
             stopping: watch::channel(false).0,
         }
     }
@@ -93,6 +98,11 @@ impl Sockets {
     /// Turns to true when all have to end.
     pub fn stopping(&self) -> watch::Receiver<bool> {
         self.stopping.subscribe()
+    }
+
+    /// Whether something fails that did not just before, for any of them: it is told once.
+    pub fn fails(&self, fails: bool) -> bool {
+        self.failing.swap(fails, Ordering::Relaxed) != fails && fails
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -113,15 +123,16 @@ impl Sockets {
         limited.then(|| Source::of(address))
     }
 
-    /// A place for a socket of this address.
-    pub fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Place, NoPlace> {
+    /// A place for a socket of this address. Strangers leave half of the places to others.
+    pub fn enter(self: &Arc<Self>, address: Option<IpAddr>, stranger: bool) -> Result<Place, NoPlace> {
         if *self.stopping.borrow() {
             return Err(NoPlace::Stopping.told());
         }
         let source = self.counted(address);
         {
             let mut open = self.open();
-            if open.all >= self.limits.max {
+            let too_many_strangers = stranger && open.strangers >= self.limits.max.div_ceil(2);
+            if open.all >= self.limits.max || too_many_strangers {
                 return Err(NoPlace::Full.told());
             }
             if let Some(source) = source
@@ -130,11 +141,13 @@ impl Sockets {
                 return Err(NoPlace::Address.told());
             }
             open.all = open.all.saturating_add(1);
+            open.strangers = open.strangers.saturating_add(usize::from(stranger));
         }
         metrics::opened();
         Ok(Place {
             sockets: Arc::clone(self),
             source,
+            stranger,
             creators: Vec::new(),
         })
     }
@@ -164,6 +177,7 @@ fn one_less<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) {
 pub struct Place {
     sockets: Arc<Sockets>,
     source: Option<Source>,
+    stranger: bool,
     creators: Vec<Creator>,
 }
 
@@ -171,6 +185,10 @@ impl Place {
     /// It is to hear Subscriptions of this creator too.
     pub fn hears(&mut self, tenant: &TenantId, creator: &ActorRef) -> Result<(), NoPlace> {
         let creator = (tenant.clone(), creator.clone());
+        if std::mem::take(&mut self.stranger) {
+            let mut open = self.sockets.open();
+            open.strangers = open.strangers.saturating_sub(1);
+        }
         let most = self.sockets.limits.max_per_creator;
         if most == 0 || self.creators.contains(&creator) {
             return Ok(());
@@ -187,6 +205,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self.sockets.open();
         open.all = open.all.saturating_sub(1);
+        open.strangers = open.strangers.saturating_sub(usize::from(self.stranger));
         if let Some(source) = &self.source {
             one_less(&mut open.by_address, source);
         }
@@ -218,23 +237,41 @@ mod tests {
     #[test]
     fn places_are_as_many_as_there_are_and_free_again_at_the_end() {
         let sockets = sockets(3, 2, 0);
-        let first = sockets.enter(address("10.0.0.1")).unwrap();
-        let _second = sockets.enter(address("10.0.0.1")).unwrap();
-        assert_eq!(sockets.enter(address("10.0.0.1")).unwrap_err(), NoPlace::Address);
-        let _third = sockets.enter(address("10.0.0.9")).unwrap();
-        assert_eq!(sockets.enter(address("10.0.0.2")).unwrap_err(), NoPlace::Full);
+        let enter = |from: &str| sockets.enter(address(from), false);
+        let first = enter("10.0.0.1").unwrap();
+        let _second = enter("10.0.0.1").unwrap();
+        assert_eq!(enter("10.0.0.1").unwrap_err(), NoPlace::Address);
+        let _third = enter("10.0.0.9").unwrap();
+        assert_eq!(enter("10.0.0.2").unwrap_err(), NoPlace::Full);
         drop(first);
-        assert!(sockets.enter(address("10.0.0.1")).is_ok());
+        assert!(enter("10.0.0.1").is_ok());
         sockets.stop();
-        assert_eq!(sockets.enter(address("10.0.0.2")).unwrap_err(), NoPlace::Stopping);
+        assert_eq!(enter("10.0.0.2").unwrap_err(), NoPlace::Stopping);
+    }
+
+    #[test]
+    fn strangers_leave_half_of_the_places_to_those_who_are_known() {
+        let sockets = sockets(3, 0, 0);
+        let (tenant, creator) = (TenantId::default_tenant(), ActorRef::parse("Device/1").unwrap());
+        let mut first = sockets.enter(address("10.0.0.1"), true).unwrap();
+        let _second = sockets.enter(address("10.0.0.2"), true).unwrap();
+        assert_eq!(
+            sockets.enter(address("10.0.0.3"), true).unwrap_err(),
+            NoPlace::Full
+        );
+        assert!(sockets.enter(address("10.0.0.3"), false).is_ok());
+        first.hears(&tenant, &creator).unwrap();
+        assert!(sockets.enter(address("10.0.0.3"), true).is_ok());
+        drop(first);
+        assert_eq!(sockets.open().strangers, 1);
     }
 
     #[test]
     fn a_subscriber_has_as_many_as_one_may_have_wherever_they_come_from() {
         let sockets = sockets(9, 0, 1);
         let (tenant, creator) = (TenantId::default_tenant(), ActorRef::parse("Device/1").unwrap());
-        let mut first = sockets.enter(address("10.0.0.1")).unwrap();
-        let mut second = sockets.enter(address("10.0.0.2")).unwrap();
+        let mut first = sockets.enter(address("10.0.0.1"), true).unwrap();
+        let mut second = sockets.enter(address("10.0.0.2"), true).unwrap();
         assert_eq!(first.hears(&tenant, &creator), Ok(()));
         assert_eq!(first.hears(&tenant, &creator), Ok(()), "it is one socket");
         assert_eq!(second.hears(&tenant, &creator), Err(NoPlace::Creator));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use actix_http::ws::CloseCode;
 use handoff_domain::audit::Context;
-use handoff_domain::ids::SubscriptionId;
+use handoff_domain::ids::{ActorRef, SubscriptionId};
 use handoff_domain::reason::Reason;
 use handoff_domain::time::Timestamp;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -16,7 +16,6 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::frames::{self, Came, Ending, Incoming, Offence, Outgoing, Unsent};
 use super::places::Place;
 use super::telling::{Desk, Style};
-use crate::app::bindings::Bound;
 use crate::app::{AppError, Caller, Class};
 use crate::http::HttpState;
 use crate::http::connection::Connection;
@@ -277,11 +276,11 @@ async fn bind(socket: &Socket, desk: &Desk<'_>, place: &mut Place, id: &str) -> 
         return Err(desk.refuse(refused(&AppError::not_found())).await);
     };
     desk.room_for(&[&id])?;
+    hears(place, socket, &guest.caller.principal.actor)?;
     let bound = match socket.state.app.bind_as(&guest.caller, id).await {
         Ok(bound) => bound,
         Err(error) => return Err(desk.refuse(refused(&error)).await),
     };
-    hears(place, socket, &bound)?;
     desk.bind(bound, Style::Pings).await
 }
 
@@ -322,19 +321,17 @@ async fn bind_with_token(
     let ids: Vec<&SubscriptionId> = bound.iter().map(|one| &one.subscription.id).collect();
     desk.room_for(&ids)?;
     for one in bound {
-        hears(place, socket, &one)?;
+        hears(place, socket, &one.subscription.created_by)?;
         desk.bind(one, Style::Bundles).await?;
     }
     Ok(())
 }
 
-fn hears(place: &mut Place, socket: &Socket, bound: &Bound) -> Result<(), End> {
-    place
-        .hears(&socket.context.tenant, &bound.subscription.created_by)
-        .map_err(|_| {
-            let why = "as many web sockets are open as one subscriber may have; close some first";
-            End::closed(CloseCode::Again, "creator", why)
-        })
+fn hears(place: &mut Place, socket: &Socket, creator: &ActorRef) -> Result<(), End> {
+    place.hears(&socket.context.tenant, creator).map_err(|_| {
+        let why = "as many web sockets are open as one subscriber may have; close some first";
+        End::closed(CloseCode::Again, "creator", why)
+    })
 }
 
 /// How a socket ends whose client was refused something.

@@ -207,7 +207,11 @@ impl<'s> Desk<'s> {
             }) else {
                 return Ok(());
             };
-            match self.app().hear(which, told, most).await {
+            let heard = self.app().hear(which, told, most).await;
+            if heard.is_ok() {
+                self.socket.state.sockets.fails(false);
+            }
+            match heard {
                 Ok(Heard::Nothing(subscription)) => {
                     if let Some(one) = self.heeded.borrow_mut().get_mut(which) {
                         one.subscription = *subscription;
@@ -231,11 +235,13 @@ impl<'s> Desk<'s> {
                 }
                 Ok(Heard::Over(over)) => return self.end(which, style, &over).await,
                 Err(error) => {
-                    let cause = error.cause.as_deref().unwrap_or(error.reason.as_str());
-                    tracing::error!(
-                        cause,
-                        "what a web socket should tell can't be read or recorded, and will be again"
-                    );
+                    if self.socket.state.sockets.fails(true) {
+                        let cause = error.cause.as_deref().unwrap_or(error.reason.as_str());
+                        tracing::error!(
+                            cause,
+                            "what web sockets should tell can't be read or recorded, and will be again"
+                        );
+                    }
                     sleep(PAUSE).await;
                     break;
                 }

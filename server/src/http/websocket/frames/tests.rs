@@ -120,6 +120,7 @@ async fn the_last_word_comes_behind_everything_else_and_then_the_end() {
     out.offer(ping());
     ending.say(close(CloseCode::Again, "slow"));
     drop(out);
+    assert_eq!(body.next().await.unwrap().unwrap(), ping(), "between others");
     assert_eq!(body.next().await.unwrap().unwrap(), text("one"));
     assert_eq!(
         body.next().await.unwrap().unwrap(),

@@ -441,7 +441,8 @@ async fn withheld(scene: &Scene, number: i64) {
     .await;
     assert_eq!(scene.notices().len(), tried, "nothing of it is sent");
     let failures = scene.failures().await;
-    let found = failures.iter().find(|row| row["withheld"] == number.to_string());
+    let text = number.to_string();
+    let found = failures.iter().find(|row| row["withheld"] == *text);
     let row = found.unwrap_or_else(|| panic!("{failures:#?}"));
     assert_eq!(
         (&row["subscription"], &row["outcome"]),

@@ -141,7 +141,7 @@ impl Arguments {
                 slow: 10,
                 slow_for: Duration::from_secs(1),
                 redemptions: 10,
-                subscriptions: 20,
+                subscriptions: 150,
                 events: 20,
                 cuts: 2,
                 few: 100,

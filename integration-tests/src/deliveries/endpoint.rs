@@ -130,8 +130,8 @@ async fn converse(
         if buffer.is_empty() && stream.readable().await.is_err() {
             return;
         }
-        let handshake_is_over = locked(&log).is_over;
-        let fate = if handshake_is_over {
+        let told_before = locked(&log).is_over;
+        let fate = if told_before {
             manner.fate(&mut locked(&choice))
         } else {
             Fate::Taken
@@ -163,7 +163,7 @@ async fn converse(
                 }
             }
         }
-        let head = match fate {
+        let answer = match fate {
             Fate::LostAfter => return,
             Fate::Hung => {
                 // Until the other side has had enough.
@@ -175,7 +175,7 @@ async fn converse(
             }
             _ => "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_owned(),
         };
-        if stream.write_all(head.as_bytes()).await.is_err() {
+        if stream.write_all(answer.as_bytes()).await.is_err() {
             return;
         }
     }

@@ -88,6 +88,10 @@ impl Store for MeasuredStore {
         counted(self.0.lease_shards(process, term))
     }
 
+    fn leave(&self, process: &str) -> BoxFuture<'_, Result<(), StoreError>> {
+        counted(self.0.leave(process))
+    }
+
     fn await_cut(&self) -> BoxFuture<'_, bool> {
         self.0.await_cut()
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use handoff_domain::ports::Due;
 use handoff_domain::subscription::{SHARDS, shard_of};
 use handoff_domain::time::Span;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -38,6 +38,8 @@ const SENDING: usize = 2_000;
 const SENDING_AGAIN: usize = 1_000;
 /// How many subscriptions look into the database at once.
 const LOOKING: usize = 8;
+/// How long a notification that is under way may take when the process ends.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// Who is to be tried again so soon is waited for; others are found when their time has come.
 const WAITED_FOR: Span = Span::seconds(2);
 /// The pause after the database could not be asked.
@@ -54,6 +56,8 @@ pub struct Deliveries {
     sending: Semaphore,
     sending_again: Semaphore,
     looking: Semaphore,
+    /// Whether the process ends.
+    stopping: watch::Sender<bool>,
 }
 
 /// The shards that this process holds.
@@ -65,6 +69,9 @@ struct Held {
 
 impl Deliveries {
     fn holds(&self, due: &Due) -> bool {
+        if *self.stopping.borrow() {
+            return false;
+        }
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let trusted = held.since.is_some_and(|at| at.elapsed() < TRUSTED_FOR);
         let shard = usize::from(shard_of(&due.tenant, &due.id));
@@ -145,7 +152,11 @@ impl Deliveries {
                     // Lost while it waited: it is another's to send.
                     return true;
                 }
-                self.courier.send(&notice).await
+                tokio::select! {
+                    sent = self.courier.send(&notice) => sent,
+                    // Whoever comes after us repeats it as it is.
+                    () = self.stopped(LAST_ANSWERS) => return true,
+                }
             };
             let written = match (sent, notice.sending) {
                 (Ok(()), Sending::Handshake) => self.app.handshake_taken(&notice).await,
@@ -179,8 +190,10 @@ impl Deliveries {
                             };
                             cursor = None;
                             let pause = u64::try_from(pause.0).unwrap_or(0).saturating_add(1_000);
-                            sleep(Duration::from_micros(pause)).await;
-                            continue;
+                            tokio::select! {
+                                () = sleep(Duration::from_micros(pause)) => continue,
+                                () = self.stopped(Duration::ZERO) => return true,
+                            }
                         }
                         Err(error) => {
                             told_of("a failed delivery can't be written down", &error);
@@ -197,6 +210,36 @@ impl Deliveries {
             }
         }
         true
+    }
+
+    /// Waits until the process ends, and so long after that.
+    async fn stopped(&self, after: Duration) {
+        let mut stopping = self.stopping.subscribe();
+        // The other end lives as long as we do.
+        drop(stopping.wait_for(|stops| *stops).await);
+        sleep(after).await;
+    }
+
+    /// Ends: what is under way gets a moment, and what was taken is written down. Then others may go on at once. The jobs that
+    /// were started must have been ended before.
+    pub async fn stop(&self) {
+        self.stopping.send_replace(true);
+        let deadline = Instant::now() + LAST_ANSWERS.saturating_mul(2);
+        while Instant::now() < deadline {
+            let idle = self
+                .served
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .is_empty();
+            if idle {
+                break;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        let left = self.app.store.leave(&self.app.settings.process);
+        if let Ok(Err(error)) = timeout(LAST_ANSWERS, left).await {
+            tracing::warn!(cause = %error, "leases could not be given back; they end by themselves");
+        }
     }
 
     /// Gives events to subscriptions, for as long as the process lives, whenever it is this one's turn.
@@ -318,7 +361,7 @@ impl Deliveries {
 }
 
 /// Starts delivering, for as long as the process lives.
-pub fn start(app: &App, courier: Courier) -> Vec<JoinHandle<()>> {
+pub fn start(app: &App, courier: Courier) -> (Arc<Deliveries>, Vec<JoinHandle<()>>) {
     let this = Arc::new(Deliveries {
         app: app.clone(),
         courier,
@@ -328,13 +371,15 @@ pub fn start(app: &App, courier: Courier) -> Vec<JoinHandle<()>> {
         sending: Semaphore::new(SENDING),
         sending_again: Semaphore::new(SENDING_AGAIN),
         looking: Semaphore::new(LOOKING),
+        stopping: watch::Sender::new(false),
     });
     let runtime = &app.background;
-    vec![
+    let jobs = vec![
         runtime.spawn(Arc::clone(&this).keep_shards()),
         runtime.spawn(Arc::clone(&this).give_events()),
-        runtime.spawn(this.scan()),
-    ]
+        runtime.spawn(Arc::clone(&this).scan()),
+    ];
+    (this, jobs)
 }
 
 fn told_of(what: &'static str, error: &AppError) {

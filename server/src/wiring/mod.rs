@@ -541,7 +541,8 @@ async fn serve(parts: Parts, started: oneshot::Sender<[ServerHandle; 2]>) -> io:
         clock: Arc::clone(&app.clock),
         settings: Arc::clone(&app.settings),
     };
-    jobs.extend(delivery::start(&app, courier));
+    let (deliveries, more) = delivery::start(&app, courier);
+    jobs.extend(more);
     jobs.push(actix_web::rt::spawn(goodbye));
     jobs.push(actix_web::rt::spawn(connections.watch()));
     jobs.push(actix_web::rt::spawn(rules.follow(app)));
@@ -553,6 +554,8 @@ async fn serve(parts: Parts, started: oneshot::Sender<[ServerHandle; 2]>) -> io:
     for job in jobs {
         job.abort();
     }
+    deliveries.stop().await;
+    drop(deliveries);
     background.settle().await;
     outcome.map(|_| ())
 }

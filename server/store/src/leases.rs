@@ -169,3 +169,24 @@ pub(crate) fn take_shards(
     ours.sort_unstable();
     Ok(ours)
 }
+
+/// Gives everything back that a process holds, and counts it no more among those that share. For its streams it goes on to
+/// live until it has been silent for long.
+pub(crate) fn leave(connection: &mut AnyConnection, process: &str) -> Result<(), StoreError> {
+    Statement::<()>::new("UPDATE leases SET process = '', until = 0 WHERE process = ")
+        .bind(process)
+        .run(connection)
+        .or_refused()?;
+    let clock = connection.clock();
+    Statement::<()>::new("UPDATE processes SET seen = seen - ")
+        .bind(SHARES_NO_MORE.0)
+        .sql(" WHERE name = ")
+        .bind(process)
+        .sql(" AND seen > ")
+        .sql(clock)
+        .sql(" - ")
+        .bind(SHARES_NO_MORE.0)
+        .run(connection)
+        .map(drop)
+        .or_refused()
+}

@@ -160,8 +160,11 @@ impl Store for DieselStore {
     fn lease(&self, name: &str, process: &str, term: Span) -> BoxFuture<'_, Result<bool, StoreError>> {
         let (name, process) = (name.to_owned(), process.to_owned());
         Box::pin(async move {
+            // As a heartbeat: requests that take all other connections must not cost the lease.
             let done = self
-                .engine
+                .pulse
+                .as_ref()
+                .unwrap_or(&self.engine)
                 .run(Box::new(move |connection| {
                     let ours = leases::take(connection, &name, &process, term)?;
                     Ok(Done {
@@ -179,7 +182,9 @@ impl Store for DieselStore {
         Box::pin(async move {
             let ours = Arc::new(Mutex::new(Vec::new()));
             let taken = Arc::clone(&ours);
-            self.engine
+            self.pulse
+                .as_ref()
+                .unwrap_or(&self.engine)
                 .run(Box::new(move |connection| {
                     let shards = leases::take_shards(connection, &process, term)?;
                     *taken.lock().unwrap_or_else(PoisonError::into_inner) = shards;
@@ -188,6 +193,20 @@ impl Store for DieselStore {
                 .await?;
             let shards = std::mem::take(&mut *ours.lock().unwrap_or_else(PoisonError::into_inner));
             Ok(shards)
+        })
+    }
+
+    fn leave(&self, process: &str) -> BoxFuture<'_, Result<(), StoreError>> {
+        let process = process.to_owned();
+        Box::pin(async move {
+            self.pulse
+                .as_ref()
+                .unwrap_or(&self.engine)
+                .run(Box::new(move |connection| {
+                    leases::leave(connection, &process).map(|()| COMMIT)
+                }))
+                .await
+                .map(drop)
         })
     }
 

@@ -65,6 +65,9 @@ struct CourseRow {
     problem: Option<String>,
 }
 
+/// State, secrets, events, when it is to be looked at, and its course.
+type AttentionRow = (String, Vec<u8>, i64, Option<i64>, CourseRow);
+
 impl From<CourseRow> for Course {
     fn from(row: CourseRow) -> Self {
         Self {

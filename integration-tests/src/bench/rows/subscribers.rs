@@ -3,8 +3,10 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
+use handoff::adapters::SystemClock;
+use handoff_domain::ports::Clock;
 use handoff_domain::time::Timestamp;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -54,6 +56,8 @@ async fn on(run: &Run, database: &Database) -> Result<Vec<Row>> {
     let groups = run.scale.subscriptions / MATCHING;
     subscribe(&stage, &sink, groups, database).await?;
     let moves = Moves::prepare(&stage, groups).await?;
+    // That they came to be is told too.
+    sink.heard_of(groups, MATCHING).await?;
     let count = run.scale.events;
     // Some more than are measured, to warm connections and caches.
     moves.go(&stage, 0, count / 5).await?;
@@ -288,14 +292,14 @@ async fn hear(mut stream: TcpStream, number: usize, heard: Rc<RefCell<Heard>>) {
     let _broken = stream.set_nodelay(true);
     let mut buffer = Vec::new();
     while let Some(body) = read_body(&mut stream, &mut buffer).await {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = SystemClock.now();
         if let Some(at) = instant_in(&body) {
             if number == HANGS && heard.borrow().hangs {
                 // Until the server has had enough.
                 let _gone = stream.read(&mut [0; 1]).await;
                 return;
             }
-            let delay = now.saturating_sub(at);
+            let delay = Duration::from_micros(u64::try_from(now.since(at).0).unwrap_or(0));
             let mut heard = heard.borrow_mut();
             heard.events += 1;
             heard.delays.all.add(delay);
@@ -314,12 +318,11 @@ async fn hear(mut stream: TcpStream, number: usize, heard: Rc<RefCell<Heard>>) {
 }
 
 /// When the event of a notification came to be; nothing in a handshake.
-fn instant_in(body: &[u8]) -> Option<Duration> {
+fn instant_in(body: &[u8]) -> Option<Timestamp> {
     let body = std::str::from_utf8(body).ok()?;
     let (_, rest) = body.split_once("\"valueInstant\":\"")?;
     let (text, _) = rest.split_once('"')?;
-    let at = Timestamp::parse_instant(text)?;
-    Some(Duration::from_micros(u64::try_from(at.0).ok()?))
+    Timestamp::parse_instant(text)
 }
 
 /// The body of the next request; nothing at the end of the connection.

@@ -563,6 +563,9 @@ pub trait Store: Send + Sync {
     /// many as come to each of the processes that live. Answers those that are ours for `term`.
     fn lease_shards(&self, process: &str, term: Span) -> BoxFuture<'_, Result<Vec<u8>, StoreError>>;
 
+    /// This process ends: whatever it holds a lease on is free, and it counts no more among those that share.
+    fn leave(&self, process: &str) -> BoxFuture<'_, Result<(), StoreError>>;
+
     /// Waits until some process may have committed a cut or changed what is blocked, or until a short time has passed.
     /// Answers whether there was such news.
     fn await_cut(&self) -> BoxFuture<'_, bool>;

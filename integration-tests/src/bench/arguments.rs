@@ -160,7 +160,7 @@ impl Arguments {
                 slow_for: Duration::from_secs(6),
                 redemptions: 600,
                 subscriptions: 1_000,
-                events: 500,
+                events: 300,
                 cuts: 50,
                 few: 1_000,
                 many: 10_000,

@@ -545,6 +545,21 @@ mod tests {
     }
 
     #[test]
+    fn what_somebody_else_tries_outlives_the_record_of_what_came_before() {
+        let course = Course {
+            delivered: 3,
+            trying: Some(9),
+            attempts: 2,
+            next_try: Some(Timestamp(5)),
+            ..Course::default()
+        };
+        let earlier = course.delivered(5, Timestamp(1));
+        assert_eq!((earlier.delivered, earlier.trying), (5, Some(9)));
+        assert_eq!((earlier.attempts, earlier.next_try), (0, None));
+        assert_eq!(course.delivered(9, Timestamp(1)).trying, None);
+    }
+
+    #[test]
     fn a_wish_to_wait_is_granted_up_to_a_day_and_gone_is_the_end() {
         let now = Timestamp(0);
         let wait = |span| {

@@ -15,6 +15,8 @@ mod audit;
 mod binaries;
 #[path = "store/bindings.rs"]
 mod bindings;
+#[path = "store/courses.rs"]
+mod courses;
 #[path = "store/engine.rs"]
 mod engine;
 #[path = "store/grants.rs"]

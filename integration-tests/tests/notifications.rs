@@ -557,3 +557,33 @@ async fn a_document_may_name_content_that_the_placer_uploaded() {
     .await
     .unwrap();
 }
+
+/// Rules may ask whether the encounter that a Task belongs to is over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rule_may_end_releases_with_the_encounter() {
+    let app = TestApp::with_own_rules(handoff_integration_tests::Backend::Embedded).await;
+    let before = app.server.app.rules.now().policy.version().to_owned();
+    let rule = "@id(\"not-after-the-encounter\")
+        forbid (principal, action == Action::\"binary-fetch\", resource) when { context.encounterOver };";
+    std::fs::write(app.folder().join("policies/encounter.cedar"), rule).unwrap();
+    eventually("the rule is in force", async || {
+        app.server.app.rules.now().policy.version() != before
+    })
+    .await;
+    let feed = feed(&app);
+    let told = |status: &str, version| {
+        let encounter = json!({"resourceType": "Encounter", "status": status, "class": {"code": "AMB"}});
+        versioned(encounter, "visit", version)
+    };
+    put(&feed, &told("in-progress", 1)).await.expect(200);
+    let visit = |task: &mut Value| task["encounter"] = json!({"reference": "Encounter/visit"});
+    let (first, second) = (Referral::set(&app).await, Referral::set(&app).await);
+    for referral in [&first, &second] {
+        referral.change(&referral.ehr, visit).await.expect(200);
+    }
+    first.fetch(&first.lane).await.expect(200);
+    put(&feed, &told("finished", 2)).await.expect(200);
+    second.fetch(&second.lane).await.refused(403, "policy-denied");
+    put(&feed, &told("in-progress", 3)).await.expect(200);
+    second.fetch(&second.lane).await.expect(200);
+}

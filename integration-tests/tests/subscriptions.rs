@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use handoff_integration_tests::scene::Referral;
-use handoff_integration_tests::subscriber::Subscriber;
+use handoff_integration_tests::subscriber::{Received, Subscriber};
 use handoff_integration_tests::{Client, TestApp, on_both};
 use serde_json::{Value, json};
 
@@ -83,8 +83,8 @@ on_both! {
         for status in ["in-progress", "on-hold", "in-progress"] {
             referral.move_to(&referral.lane, status).await.expect(200);
         }
-        let told = |all: &[handoff_integration_tests::subscriber::Received]| -> Vec<(i64, Option<String>)> {
-            all.iter().flat_map(|one| one.events()).collect()
+        let told = |all: &[Received]| -> Vec<(i64, Option<String>)> {
+            all.iter().flat_map(Received::events).collect()
         };
         let all = subscriber.until(SOON, |all| told(all).len() >= 4).await;
         let numbers: Vec<i64> = told(&all).into_iter().map(|(number, _)| number).collect();

@@ -247,12 +247,14 @@ fn context(mentioned: &Mentioned, request: &AccessRequest<'_>) -> Result<Context
         task,
         approved_step,
         break_glass,
+        encounter_over,
         ..
     } = request.object
     {
         attributes.put("task", || task_facts(task));
         attributes.put("approvedStep", || Value::new_bool(approved_step));
         attributes.put("breakGlass", || Value::new_bool(break_glass));
+        attributes.put("encounterOver", || Value::new_bool(encounter_over));
     }
     Context::from_pairs(attributes.found).map_err(fact)
 }

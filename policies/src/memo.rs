@@ -14,7 +14,7 @@ use crate::facts::{Kind, Mentioned, RELATIONS};
 const MOST: usize = 10_000;
 
 /// What a decision may depend on beyond what is a question here: no rule that asks for any of these is remembered.
-const VOLATILE: [&str; 17] = [
+const VOLATILE: [&str; 18] = [
     "department",
     "location",
     "codes",
@@ -32,6 +32,7 @@ const VOLATILE: [&str; 17] = [
     "now",
     "approvedStep",
     "breakGlass",
+    "encounterOver",
 ];
 
 /// Everything that such rules can see.

@@ -54,6 +54,9 @@ pub struct Situation {
     /// Whether the server made the Task because its owner broke the glass.
     #[serde(default)]
     pub break_glass: bool,
+    /// Whether a source told that the Task's encounter is over.
+    #[serde(default)]
+    pub encounter_over: bool,
 }
 
 /// Who asks.
@@ -188,6 +191,7 @@ pub struct Facts {
     document: Document,
     approved_step: bool,
     break_glass: bool,
+    encounter_over: bool,
 }
 
 impl Facts {
@@ -217,6 +221,7 @@ impl Facts {
                 task: &self.task,
                 approved_step: self.approved_step,
                 break_glass: self.break_glass,
+                encounter_over: self.encounter_over,
             },
             Action::GrantIssue | Action::GrantRead | Action::GrantRevoke => Object::Grant(&self.task),
             Action::AuditRead => Object::Audit,
@@ -248,6 +253,7 @@ impl Default for Situation {
             at: an_instant(),
             approved_step: false,
             break_glass: false,
+            encounter_over: false,
         }
     }
 }
@@ -285,6 +291,7 @@ impl Situation {
             document: self.document.document(now)?,
             approved_step: self.approved_step,
             break_glass: self.break_glass,
+            encounter_over: self.encounter_over,
         })
     }
 

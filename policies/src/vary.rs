@@ -256,6 +256,12 @@ fn about_circumstances(literals: &Literals) -> Vec<Axis> {
             s.break_glass = true;
         })]);
     }
+    if literals.asks("encounterOver") {
+        let said = "the Task's encounter was over";
+        axes.push(vec![choice(said, |s| {
+            s.encounter_over = true;
+        })]);
+    }
     if literals.asks("sessionAge") {
         let around = literals
             .numbers

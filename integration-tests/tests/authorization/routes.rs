@@ -85,10 +85,17 @@ fn document_of(scene: &Scene) -> Value {
 }
 
 pub fn routes() -> Vec<Route> {
-    [general(), tasks(), documents(), grants(), subscriptions()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        general(),
+        tasks(),
+        documents(),
+        grants(),
+        operators(),
+        subscriptions(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn general() -> Vec<Route> {
@@ -250,6 +257,44 @@ fn grants() -> Vec<Route> {
         ),
         get("GET redemptions/{id}/content", |s| s.redemption.clone()),
         post(
+            "POST a transaction with a Task",
+            |_| "/fhir".into(),
+            |s| {
+                Body::Fhir(
+                    json!({"resourceType": "Bundle", "type": "transaction", "entry": [{
+                        "resource": task("requested", &s.document, None), "request": {"method": "POST", "url": "Task"}
+                    }]}),
+                )
+            },
+        ),
+        get("GET AuditEvent", |s| {
+            format!("/fhir/AuditEvent?entity=Task/{}&_count=1", s.task)
+        }),
+    ]
+}
+
+/// A Subscription to Tasks, with an endpoint of which nothing but its name is known.
+pub fn subscription_of(status: &str, id: Option<&str>) -> Value {
+    let mut subscription = topic(
+        "task-status-changed",
+        "id-only",
+        "https://subscriber.example/hook",
+    );
+    subscription["status"] = json!(status);
+    subscription["channel"]
+        .as_object_mut()
+        .expect("a channel")
+        .remove("header");
+    if let Some(id) = id {
+        subscription["id"] = json!(id);
+    }
+    subscription
+}
+
+/// For operators' tools, and for other servers.
+fn operators() -> Vec<Route> {
+    vec![
+        post(
             "POST admin/revocations",
             |_| "/admin/revocations".to_owned(),
             |_| Body::Plain(json!({"task": "Task/none", "reason": "a drill"})),
@@ -286,39 +331,7 @@ fn grants() -> Vec<Route> {
             |s| format!("/admin/subscriptions/{}/replay", s.subscription),
             |_| Body::None,
         ),
-        post(
-            "POST a transaction with a Task",
-            |_| "/fhir".into(),
-            |s| {
-                Body::Fhir(
-                    json!({"resourceType": "Bundle", "type": "transaction", "entry": [{
-                        "resource": task("requested", &s.document, None), "request": {"method": "POST", "url": "Task"}
-                    }]}),
-                )
-            },
-        ),
-        get("GET AuditEvent", |s| {
-            format!("/fhir/AuditEvent?entity=Task/{}&_count=1", s.task)
-        }),
     ]
-}
-
-/// A Subscription to Tasks, with an endpoint of which nothing but its name is known.
-pub fn subscription_of(status: &str, id: Option<&str>) -> Value {
-    let mut subscription = topic(
-        "task-status-changed",
-        "id-only",
-        "https://subscriber.example/hook",
-    );
-    subscription["status"] = json!(status);
-    subscription["channel"]
-        .as_object_mut()
-        .expect("a channel")
-        .remove("header");
-    if let Some(id) = id {
-        subscription["id"] = json!(id);
-    }
-    subscription
 }
 
 fn subscriptions() -> Vec<Route> {

@@ -288,6 +288,8 @@ pub enum Object<'a> {
         approved_step: bool,
         /// Whether the server made the Task because its owner broke the glass.
         break_glass: bool,
+        /// Whether a source told that the Task's encounter is over.
+        encounter_over: bool,
     },
     /// A grant under a Task.
     Grant(&'a Task),

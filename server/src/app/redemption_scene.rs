@@ -6,6 +6,7 @@ use std::sync::Arc;
 use handoff_domain::access::{Action, Object, Relation};
 use handoff_domain::audit::{About, Event, Outcome};
 use handoff_domain::document::{Document, StoredBinary};
+use handoff_domain::facts::Facts;
 use handoff_domain::gate::Gate;
 use handoff_domain::grant::Grant;
 use handoff_domain::ids::{RedemptionId, TaskId};
@@ -67,8 +68,8 @@ impl Scene {
         relation.grantee = grant.is_some();
         relation.through_task = super::tasks::sees(scope, &task);
         // Who placed a Task can never fetch under it, whatever other roles they have.
-        let policy_allows = !relation.creator && may_fetch(scope, relation, &task, document.as_ref());
         let told = told::about(tx, scope.tenant(), &task, document.as_ref(), me)?;
+        let policy_allows = !relation.creator && may_fetch(scope, relation, &task, document.as_ref(), &told);
         Ok(Self {
             task,
             document,
@@ -397,13 +398,21 @@ impl Scene {
     }
 }
 
-fn may_fetch(scope: &Scope, relation: Relation, task: &Task, document: Option<&Document>) -> bool {
+fn may_fetch(
+    scope: &Scope,
+    relation: Relation,
+    task: &Task,
+    document: Option<&Document>,
+    told: &Facts,
+) -> bool {
+    let encounter = task.facts.encounter.as_deref();
     let workflow = scope.rules.workflows.of(&task.facts.code);
     let content = Object::Content {
         document,
         task,
         break_glass: super::break_glass::is_of(task),
         approved_step: workflow.approved_steps.contains(&scope.caller.principal.actor),
+        encounter_over: encounter.is_some_and(|encounter| told.is_over(encounter)),
     };
     scope.allows(Action::BinaryFetch, relation, content).is_ok()
 }

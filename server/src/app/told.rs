@@ -85,7 +85,7 @@ fn is_news(known: &Facts, fact: &Fact) -> bool {
     known.knows(fact) != fact.stands
 }
 
-/// The facts about a Task, its document and somebody who would fetch it, by the store and not by what was last seen.
+/// The facts about a Task, its encounter, its document and somebody who would fetch it, by the store and not by what was last seen.
 pub(super) fn about(
     tx: &mut dyn Tx,
     tenant: &TenantId,
@@ -93,11 +93,12 @@ pub(super) fn about(
     document: Option<&Document>,
     actor: &ActorRef,
 ) -> Result<Arc<Facts>, AppError> {
-    let patients = [
+    let named = [
         task.facts.subject.as_deref(),
+        task.facts.encounter.as_deref(),
         document.and_then(|document| document.facts.subject.as_deref()),
     ];
-    let mut subjects: Vec<String> = patients
+    let mut subjects: Vec<String> = named
         .into_iter()
         .flatten()
         .filter_map(bare)

@@ -68,6 +68,7 @@ impl Where {
 
 /// One question. What is not said is absent, or as it mostly is.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct Question {
     #[command(flatten)]
     rules: Where,
@@ -135,6 +136,9 @@ pub(super) struct Question {
     /// The server made the Task because its owner broke the glass
     #[arg(long)]
     break_glass: bool,
+    /// A source told that the Task's encounter is over
+    #[arg(long)]
+    encounter_over: bool,
 }
 
 /// A reference to somebody who can act.
@@ -186,6 +190,7 @@ impl Question {
             at: self.at.clone().unwrap_or_else(|| plain.at.clone()),
             approved_step: self.approved_step,
             break_glass: self.break_glass,
+            encounter_over: self.encounter_over,
             ..plain
         }
     }

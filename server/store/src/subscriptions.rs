@@ -65,9 +65,6 @@ struct CourseRow {
     problem: Option<String>,
 }
 
-/// State, secrets, events, when it is to be looked at, and its course.
-type AttentionRow = (String, Vec<u8>, i64, Option<i64>, CourseRow);
-
 impl From<CourseRow> for Course {
     fn from(row: CourseRow) -> Self {
         Self {
@@ -91,7 +88,7 @@ fn state(subscription: &Subscription) -> Result<String, StoreError> {
         .map_err(|_| StoreError::Broken("a subscription can't be stored".to_owned()))
 }
 
-/// A Subscription's columns with those of all that belongs to it.
+/// State, secrets, events, when it is to be looked at, and its course.
 type Whole = (String, Vec<u8>, i64, Option<i64>, CourseRow);
 
 fn whole((state, sealed, events, due, course): Whole) -> Result<Attention, StoreError> {

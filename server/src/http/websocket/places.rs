@@ -230,14 +230,14 @@ mod tests {
         Arc::new(Sockets::new(limits, Arc::from(["10.0.0.9/32".parse().unwrap()])))
     }
 
-    fn address(text: &str) -> Option<IpAddr> {
-        Some(text.parse().unwrap())
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
     }
 
     #[test]
     fn places_are_as_many_as_there_are_and_free_again_at_the_end() {
         let sockets = sockets(3, 2, 0);
-        let enter = |from: &str| sockets.enter(address(from), false);
+        let enter = |from: &str| sockets.enter(Some(address(from)), false);
         let first = enter("10.0.0.1").unwrap();
         let _second = enter("10.0.0.1").unwrap();
         assert_eq!(enter("10.0.0.1").unwrap_err(), NoPlace::Address);
@@ -253,15 +253,15 @@ mod tests {
     fn strangers_leave_half_of_the_places_to_those_who_are_known() {
         let sockets = sockets(3, 0, 0);
         let (tenant, creator) = (TenantId::default_tenant(), ActorRef::parse("Device/1").unwrap());
-        let mut first = sockets.enter(address("10.0.0.1"), true).unwrap();
-        let _second = sockets.enter(address("10.0.0.2"), true).unwrap();
+        let mut first = sockets.enter(Some(address("10.0.0.1")), true).unwrap();
+        let _second = sockets.enter(Some(address("10.0.0.2")), true).unwrap();
         assert_eq!(
-            sockets.enter(address("10.0.0.3"), true).unwrap_err(),
+            sockets.enter(Some(address("10.0.0.3")), true).unwrap_err(),
             NoPlace::Full
         );
-        assert!(sockets.enter(address("10.0.0.3"), false).is_ok());
+        assert!(sockets.enter(Some(address("10.0.0.3")), false).is_ok());
         first.hears(&tenant, &creator).unwrap();
-        assert!(sockets.enter(address("10.0.0.3"), true).is_ok());
+        assert!(sockets.enter(Some(address("10.0.0.3")), true).is_ok());
         drop(first);
         assert_eq!(sockets.open().strangers, 1);
     }
@@ -270,8 +270,8 @@ mod tests {
     fn a_subscriber_has_as_many_as_one_may_have_wherever_they_come_from() {
         let sockets = sockets(9, 0, 1);
         let (tenant, creator) = (TenantId::default_tenant(), ActorRef::parse("Device/1").unwrap());
-        let mut first = sockets.enter(address("10.0.0.1"), true).unwrap();
-        let mut second = sockets.enter(address("10.0.0.2"), true).unwrap();
+        let mut first = sockets.enter(Some(address("10.0.0.1")), true).unwrap();
+        let mut second = sockets.enter(Some(address("10.0.0.2")), true).unwrap();
         assert_eq!(first.hears(&tenant, &creator), Ok(()));
         assert_eq!(first.hears(&tenant, &creator), Ok(()), "it is one socket");
         assert_eq!(second.hears(&tenant, &creator), Err(NoPlace::Creator));

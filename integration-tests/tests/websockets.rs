@@ -203,6 +203,27 @@ on_both! {
         eventually("refused callers are on record", async || audited(&app, "request-denied").await > 0).await;
     }
 
+    async fn a_binding_token_is_of_its_tenant(backend) {
+        let app = TestApp::start(backend).await;
+        let b = app.client("ehr-b").await;
+        let id = b.post("/t/b/fhir/Subscription", &moves("id-only")).await.expect(201).id();
+        let path = format!("/t/b/fhir/Subscription/{id}/$get-ws-binding-token");
+        let answer = b.get(&path).await.expect(200).json();
+        let secret = parameter(&answer, "token")["valueString"].as_str().unwrap().to_owned();
+        let url = parameter(&answer, "websocket-url")["valueUrl"].as_str().unwrap().to_owned();
+        assert!(url.ends_with("/t/b/fhir/websocket"), "{url}");
+        let mut elsewhere = WebSocket::open(&socket_url(&app.server.base_url), &[]).await.unwrap();
+        elsewhere.say(format!("bind-with-token {secret}")).await;
+        assert_eq!(elsewhere.end().await.0, POLICY);
+        let mut socket = WebSocket::open(&url, &[]).await.unwrap();
+        socket.say(format!("bind-with-token {secret}")).await;
+        assert_eq!(socket.bundle().await.subscription(), id);
+        // Its own access token is none of another tenant.
+        let bearer = format!("Bearer {}", b.token.as_deref().unwrap());
+        let elsewhere = socket_url(&app.server.base_url);
+        assert_eq!(WebSocket::open(&elsewhere, &[("authorization", &bearer)]).await.err(), Some(401));
+    }
+
     async fn nobody_gets_a_token_for_a_subscription_that_is_not_theirs_or_not_for_sockets(backend) {
         let app = TestApp::start(backend).await;
         let (interface, ehr) = (app.client("interface").await, app.client("ehr").await);
@@ -429,8 +450,8 @@ on_both! {
     async fn a_client_that_gives_no_sign_of_life_is_let_go(backend) {
         let app = TestApp::start_with(backend, |options| {
             options.websockets.ping = Duration::from_millis(200);
-            options.websockets.pong = Duration::from_secs(1);
-            options.timeouts.disconnect = Duration::from_millis(300);
+            options.websockets.pong = Duration::from_secs(3);
+            options.timeouts.disconnect = Duration::from_secs(1);
         })
         .await;
         let interface = app.client("interface").await;

@@ -99,6 +99,8 @@ async fn the_printed_commands_work_as_printed_and_a_signal_ends_the_demo() {
                     json(&output)["issue"][0]["details"]["coding"][0]["code"],
                     "task-completed"
                 );
+            } else if command.contains("/notifications/") {
+                assert_eq!(json(&output)["issue"][0]["severity"], "information");
             } else if command.contains("/fhir/AuditEvent") {
                 assert!(output.contains("redemption-completed"), "{output}");
             } else {

@@ -382,6 +382,10 @@ fn subscriptions() -> Vec<Route> {
         get("GET Subscription/{id}/$events", |s| {
             format!("/fhir/Subscription/{}/$events", s.subscription)
         }),
+        get("GET Subscription/$get-ws-binding-token", |s| {
+            format!("/fhir/Subscription/{}/$get-ws-binding-token", s.subscription)
+        }),
+        get("GET websocket, without an upgrade", |_| "/fhir/websocket".into()),
         post(
             "POST Subscription/$validate",
             |_| "/fhir/Subscription/$validate".into(),

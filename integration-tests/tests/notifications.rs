@@ -15,12 +15,12 @@ const FEED: &str = "/notifications/ehr-feed";
 const TEAM: &str = "https://handoff.example/fhir/CodeSystem/team";
 
 /// The demo's source.
-fn feed(app: &TestApp) -> Client {
+pub fn feed(app: &TestApp) -> Client {
     app.stranger().with_token("demo".to_owned())
 }
 
 /// A resource at the source, in a version.
-fn versioned(mut resource: Value, id: &str, version: u32) -> Value {
+pub fn versioned(mut resource: Value, id: &str, version: u32) -> Value {
     resource["id"] = json!(id);
     resource["meta"] = json!({
         "versionId": version.to_string(),
@@ -30,7 +30,11 @@ fn versioned(mut resource: Value, id: &str, version: u32) -> Value {
 }
 
 /// A notification Bundle of the Backport IG: each event with its number, its focus and the resource where it is sent.
-fn notification(kind: &str, counted: Option<u32>, events: &[(u32, Option<&str>, Option<&Value>)]) -> Value {
+pub fn notification(
+    kind: &str,
+    counted: Option<u32>,
+    events: &[(u32, Option<&str>, Option<&Value>)],
+) -> Value {
     let mut status = vec![
         json!({"name": "subscription", "valueReference": {"reference": "https://ehr.example/fhir/Subscription/7"}}),
         json!({"name": "status", "valueCode": "active"}),
@@ -65,7 +69,7 @@ fn notification(kind: &str, counted: Option<u32>, events: &[(u32, Option<&str>, 
     json!({"resourceType": "Bundle", "type": "history", "entry": entries})
 }
 
-fn event(number: u32, resource: &Value) -> Value {
+pub fn event(number: u32, resource: &Value) -> Value {
     let focus = format!(
         "{}/{}",
         resource["resourceType"].as_str().unwrap(),
@@ -79,7 +83,7 @@ fn event(number: u32, resource: &Value) -> Value {
 }
 
 /// Sends a resource as base R4 does.
-async fn put(feed: &Client, resource: &Value) -> Answer {
+pub async fn put(feed: &Client, resource: &Value) -> Answer {
     let path = format!(
         "{FEED}/{}/{}",
         resource["resourceType"].as_str().unwrap(),
@@ -100,7 +104,7 @@ async fn found(client: &Client, kind: &str, identifier: &str) -> Vec<Value> {
 }
 
 /// The one Task with an identifier, in a status.
-async fn mirrored(client: &Client, identifier: &str, status: &str) -> Value {
+pub async fn mirrored(client: &Client, identifier: &str, status: &str) -> Value {
     eventually(&format!("{identifier} is {status}"), async || {
         let tasks = found(client, "Task", identifier).await;
         assert!(tasks.len() <= 1, "mirrored twice");
@@ -111,7 +115,7 @@ async fn mirrored(client: &Client, identifier: &str, status: &str) -> Value {
 }
 
 /// A Task of Lane's at the source over one of the placer's documents.
-fn theirs(status: &str, document: &str, identifier: &str, version: u32) -> Value {
+pub fn theirs(status: &str, document: &str, identifier: &str, version: u32) -> Value {
     let mut task = task(status, document, Some("Practitioner/lane"));
     task["identifier"] = json!([{"system": "https://ehr.example/tasks", "value": identifier}]);
     versioned(task, identifier, version)
@@ -123,7 +127,7 @@ async fn quarantine(app: &TestApp) -> Vec<Value> {
     body["quarantine"].as_array().cloned().unwrap_or_default()
 }
 
-async fn quarantined(app: &TestApp, about: &str) -> Value {
+pub async fn quarantined(app: &TestApp, about: &str) -> Value {
     eventually(&format!("{about} is quarantined"), async || {
         quarantine(app).await.iter().any(|one| one["about"] == about)
     })

@@ -36,7 +36,20 @@ pub enum Age {
     Untold,
 }
 
+/// How far a source's clock may be ahead of ours.
+const AHEAD: Span = Span::minutes(5);
+
 impl SourceVersion {
+    /// The same as of `now`: an instant that has not come yet would stand above every later version, and says nothing.
+    #[must_use]
+    pub fn not_ahead(self, now: Timestamp) -> Self {
+        let latest = now.plus(AHEAD);
+        Self {
+            updated: self.updated.filter(|at| *at <= latest),
+            ..self
+        }
+    }
+
     /// How this one stands to `held`. The instant decides; version ids are numbers only by habit, and count where the
     /// instants are the same or missing.
     pub fn against(&self, held: &Self) -> Age {
@@ -329,6 +342,11 @@ impl FeedSubscription {
             self.missing.clear();
         }
         self.counted(total);
+    }
+
+    /// Whether a sign of life with so many events can only be of one that began anew. What is a little less came late.
+    pub const fn seems_begun_anew(&self, total: i64) -> bool {
+        total < self.last_event / 2
     }
 
     fn note_up_to(&mut self, number: i64) {

@@ -8,7 +8,7 @@ use handoff_domain::subscription::{
 use handoff_domain::time::{Span, Timestamp};
 
 use super::finish::server_itself;
-use super::subscriber::{Telling, Told};
+use super::subscriber::{MUCH, Telling, Told};
 use super::subscriptions::move_on;
 use super::{App, AppError, Cuts};
 
@@ -89,12 +89,17 @@ impl App {
                 };
                 let events = read.events(&due.tenant, &due.id, from, until, MOST_IN_ONE)?;
                 let telling = match app.listener(&due.tenant, &found.subscription, None)? {
-                    Ok(listener) => listener.tell(read, events)?,
+                    Ok(listener) => listener.tell(read, events, MUCH)?,
                     Err(_) => Telling {
-                        told: Vec::new(),
                         withheld: numbers(&events),
+                        ..Telling::default()
                     },
                 };
+                // What would be too much waits for the next one. What is not kept any more is passed over.
+                let until = telling
+                    .until
+                    .filter(|_| !telling.told.is_empty())
+                    .unwrap_or(until);
                 Ok(Look::Events(Box::new(found), (from, until), telling))
             })
             .await?;

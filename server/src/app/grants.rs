@@ -443,7 +443,7 @@ fn refuse(scope: &Scope, request: &GrantRequest, error: AppError) -> AppError {
 }
 
 /// Revokes the open grants of a Task that `pick` picks, and cuts what they opened.
-fn revoke(
+pub(super) fn revoke(
     tx: &mut dyn Tx,
     scope: &Scope,
     task: &TaskId,

@@ -15,8 +15,8 @@ use crate::telemetry::metrics;
 const MOST_SUBSCRIPTIONS: usize = 100;
 /// The most notices of a source that wait.
 const MOST_WAITING: u64 = 20_000;
-/// How far a source's clock may be ahead of ours.
-const AHEAD: Span = Span::hours(1);
+/// How many events may be missing at once.
+const MOST_AHEAD: i64 = 1_000_000;
 /// How long what is settled is remembered.
 const REMEMBERED: Span = Span::hours(30 * 24);
 
@@ -38,6 +38,8 @@ pub struct Heard {
     pub status: String,
     /// Its topic, where it is named.
     pub topic: Option<String>,
+    /// Whether it tells of no events: a sign of life.
+    pub is_alone: bool,
     /// How many events it has counted, where that is said.
     pub counted: Option<i64>,
     /// Whether it is a handshake: the subscription begins, perhaps anew.
@@ -101,6 +103,9 @@ fn take_in(tx: &mut dyn Tx, scope: &Scope, id: &SourceId, told: &Told) -> Result
             "too much of what this source told waits to be applied; try again later",
         ));
     }
+    if let (Some(known), Some(heard)) = (&known, &told.heard) {
+        check_count(known, heard, &told.items)?;
+    }
     let mut asks = asking > 0;
     let (mut taken, mut repeated) = (Vec::new(), 0_u32);
     let mut fresh: Option<(i64, bool)> = None;
@@ -138,7 +143,9 @@ fn take_in(tx: &mut dyn Tx, scope: &Scope, id: &SourceId, told: &Told) -> Result
     }
     if let (Some(known), Some(heard)) = (&mut known, &told.heard) {
         match heard.counted {
-            Some(counted) if heard.begins => known.began_with(counted),
+            Some(counted) if heard.begins || heard.is_alone && known.seems_begun_anew(counted) => {
+                known.began_with(counted);
+            }
             Some(counted) => known.counted(counted),
             None => {}
         }
@@ -201,6 +208,22 @@ fn subscription(
     ))
 }
 
+/// A number that is far beyond all that came before is a mistake: were it believed, everything up to it would count as known.
+fn check_count(known: &FeedSubscription, heard: &Heard, items: &[Item]) -> Result<(), AppError> {
+    let numbers = items
+        .iter()
+        .filter_map(|item| item.numbered.map(|(event, _)| event));
+    let highest = numbers.chain(heard.counted).max().unwrap_or(0);
+    let is_too_far = highest > known.last_event.saturating_add(MOST_AHEAD);
+    if known.revision > 0 && !heard.begins && is_too_far {
+        return Err(AppError::rule(
+            "Bundle.entry[0].resource",
+            "the number of events is far beyond the last one that was told; where the subscription began anew, send its handshake",
+        ));
+    }
+    Ok(())
+}
+
 fn notice(
     scope: &Scope,
     source: &mut Source,
@@ -208,15 +231,7 @@ fn notice(
     item: &Item,
 ) -> Result<Notice, AppError> {
     source.feed.place = source.feed.place.saturating_add(1);
-    let ahead = item
-        .version
-        .updated
-        .is_some_and(|at| at > scope.now().plus(AHEAD));
-    let version = SourceVersion {
-        // An instant that has not come yet would stand above every later version.
-        updated: item.version.updated.filter(|_| !ahead),
-        version: item.version.version.clone(),
-    };
+    let version = item.version.clone().not_ahead(scope.now());
     Ok(Notice {
         id: NoticeId::parse(scope.ordered_id()).map_err(|e| AppError::bad(e.to_string()))?,
         source: source.id.clone(),

@@ -7,12 +7,9 @@ use handoff_domain::reason::Reason;
 use handoff_domain::subscription::{Course, Route, Subscription, SubscriptionSecrets, SubscriptionStatus};
 
 use super::deliveries::{MOST_IN_ONE, Notice, Sending};
-use super::subscriber::{Telling, Told};
+use super::subscriber::{MUCH, Telling, Told};
 use super::{App, AppError, Cuts};
 use crate::telemetry::notifications as metrics;
-
-/// Bytes of resources from which on no further event is put into a notification.
-const MUCH: usize = 1 << 20;
 
 /// What there is for a connection.
 #[derive(Debug)]
@@ -65,8 +62,8 @@ impl App {
             Look::Over(over, lost) => {
                 if let Some(((range, withheld), subscription)) = lost.zip(over.subscription.clone()) {
                     let telling = Telling {
-                        told: Vec::new(),
                         withheld,
+                        ..Telling::default()
                     };
                     self.record_told(&which.tenant, subscription, range, telling)
                         .await?;
@@ -143,8 +140,9 @@ impl App {
             return Ok(Look::Nothing(Box::new(subscription)));
         }
         let ((from, until), found) = next(most.clamp(1, MOST_IN_ONE))?;
-        let telling = listener.tell(read, found)?;
-        let (telling, until) = not_too_much(telling, until);
+        let telling = listener.tell(read, found, MUCH)?;
+        // What would be too much waits for the next one. What is not kept any more is passed over.
+        let until = telling.until.unwrap_or(until);
         Ok(Look::Events(Box::new(subscription), (from, until), telling))
     }
 
@@ -189,76 +187,5 @@ impl App {
     /// Why a subscriber is told nothing more, where that is so, without a look into the database.
     pub fn refuses(&self, which: &Due, subscription: &Subscription) -> Result<Option<Reason>, AppError> {
         Ok(self.listener(&which.tenant, subscription, None)?.err())
-    }
-}
-
-/// As many of the events as a notification should hold, at least one; and up to which number that is.
-fn not_too_much(telling: Telling, until: i64) -> (Telling, i64) {
-    let Telling {
-        mut told,
-        mut withheld,
-    } = telling;
-    let mut bytes = 0_usize;
-    let fits = told
-        .iter()
-        .take_while(|one| {
-            let before = bytes;
-            bytes = bytes.saturating_add(one.body.len());
-            before < MUCH
-        })
-        .count();
-    let Some(first_left) = told.get(fits).map(|one| one.number) else {
-        return (Telling { told, withheld }, until);
-    };
-    told.truncate(fits);
-    withheld.retain(|number| *number < first_left);
-    (Telling { told, withheld }, first_left.saturating_sub(1))
-}
-
-#[cfg(test)]
-mod tests {
-    use handoff_domain::outbox::{Topic, TopicEvent};
-    use handoff_domain::time::Timestamp;
-
-    use super::*;
-
-    fn told(number: i64, bytes: usize) -> Told {
-        Told {
-            number,
-            event: TopicEvent {
-                topic: Topic::TaskStatusChanged,
-                focus: "Task/1".to_owned(),
-                version: 1,
-                change: "ready".to_owned(),
-                grant: None,
-                correlation: "c".to_owned(),
-                at: Timestamp(0),
-            },
-            body: vec![0; bytes],
-        }
-    }
-
-    #[test]
-    fn a_notification_holds_at_least_one_event_and_no_more_than_it_should() {
-        let numbers = |told: &[Told]| told.iter().map(|one| one.number).collect::<Vec<_>>();
-        let telling = |sizes: &[usize], withheld: &[i64]| Telling {
-            told: (1..)
-                .zip(sizes)
-                .map(|(number, size)| told(number * 2, *size))
-                .collect(),
-            withheld: withheld.to_vec(),
-        };
-        let (all, until) = not_too_much(telling(&[10, 10, 10], &[1, 3, 5, 7]), 7);
-        assert_eq!(
-            (numbers(&all.told), all.withheld, until),
-            (vec![2, 4, 6], vec![1, 3, 5, 7], 7)
-        );
-        let (some, until) = not_too_much(telling(&[MUCH, 10, 10], &[1, 3, 5, 7]), 7);
-        assert_eq!(
-            (numbers(&some.told), some.withheld, until),
-            (vec![2], vec![1, 3], 3)
-        );
-        let (none, until) = not_too_much(telling(&[], &[1]), 1);
-        assert_eq!((none.told.len(), none.withheld, until), (0, vec![1], 1));
     }
 }

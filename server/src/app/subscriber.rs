@@ -60,7 +60,12 @@ pub struct Telling {
     pub told: Vec<Told>,
     /// The numbers of what is withheld.
     pub withheld: Vec<i64>,
+    /// The number of the last event that was looked at; `None` where there was none.
+    pub until: Option<i64>,
 }
+
+/// Bytes of resources from which on no further event is put into a notification.
+pub const MUCH: usize = 1 << 20;
 
 /// What was read for several who are told of the same, in one look at the database: nobody reads it twice.
 #[derive(Default)]
@@ -139,12 +144,26 @@ impl Listener {
         }
     }
 
-    /// The events, as far as they may be told.
-    pub fn tell(&self, read: &mut dyn Read, events: Vec<NumberedEvent>) -> Result<Telling, AppError> {
+    /// The events, as far as they may be told: at least one of them, and none more once their resources take `most`
+    /// bytes.
+    pub fn tell(
+        &self,
+        read: &mut dyn Read,
+        events: Vec<NumberedEvent>,
+        most: usize,
+    ) -> Result<Telling, AppError> {
         let (mut telling, mut known) = (Telling::default(), Known::default());
+        let mut bytes = 0_usize;
         for NumberedEvent { number, event } in events {
+            if bytes >= most {
+                break;
+            }
+            telling.until = Some(number);
             match self.sees(read, &mut known, &event)? {
-                Some(body) => telling.told.push(Told { number, event, body }),
+                Some(body) => {
+                    bytes = bytes.saturating_add(body.len());
+                    telling.told.push(Told { number, event, body });
+                }
                 None => telling.withheld.push(number),
             }
         }

@@ -11,7 +11,7 @@ use super::{App, AppError, Caller};
 const MOST_EVENTS: usize = 500;
 const MOST_LOOKED_AT: usize = 5_000;
 /// Nor does it gather more when its resources take so many bytes.
-const MOST_BYTES: usize = 16 * 1024 * 1024;
+const MOST_BYTES: usize = 8 * 1024 * 1024;
 /// How many events are read at once.
 const PAGE: u32 = 50;
 
@@ -46,9 +46,10 @@ impl App {
                 let Some(last) = page.last() else {
                     break;
                 };
-                from = last.number.saturating_add(1);
+                let last = last.number;
                 looked_at = looked_at.saturating_add(page.len());
-                let some = listener.tell(read, page)?;
+                let some = listener.tell(read, page, MOST_BYTES.saturating_sub(size))?;
+                from = some.until.unwrap_or(last).saturating_add(1);
                 size = some
                     .told
                     .iter()

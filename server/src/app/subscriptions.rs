@@ -277,6 +277,14 @@ fn update(
         .subscription(scope.tenant(), id)?
         .ok_or_else(AppError::not_found)?;
     let kept = open_secrets(app, scope, id, &now.sealed)?;
+    let same_route = before.channel.route == asked.channel.route;
+    if !same_route && asked.headers.iter().any(|line| is_redacted(line)) {
+        // Whoever gets them now did not get them from their subscriber.
+        return Err(AppError::rule(
+            "Subscription.channel.header",
+            "the endpoint is another, so send the values of the headers again",
+        ));
+    }
     let headers = with_kept_values(&asked.headers, &kept.headers)?;
     let same_shape =
         before.criteria == asked.criteria && before.channel == asked.channel && headers == kept.headers;
@@ -339,7 +347,8 @@ fn update(
     redact(&mut resource);
     let answer = stored(&subscription, resource.to_json(), false);
     scope.keep_within(&reach, &answer, handoff_domain::audit::About::default())?;
-    let has_key = !kept.signing.is_empty();
+    // Another endpoint gets another key.
+    let has_key = !kept.signing.is_empty() && same_route;
     let secrets = SubscriptionSecrets {
         headers,
         signing: if has_key {

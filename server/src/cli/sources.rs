@@ -17,7 +17,6 @@ use handoff_domain::reason::Reason;
 use handoff_domain::source::{
     ContentRule, Credentials, Feed, FeedType, Proof, SecretPlace, Settings, Source, Trust,
 };
-use handoff_outbound::{Guarded, Rules};
 use handoff_store::StoreConfig;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest as _, Sha256};
@@ -26,8 +25,9 @@ use super::{ConfigFile, Failed, block_on, say};
 use crate::adapters::{OsEntropy, SourcesOverHttp, SystemClock, secret_place};
 use crate::app::subscribe::subscribe;
 use crate::app::{AppError, sources};
-use crate::config::{Config, is_loopback};
+use crate::config::{Config, Subscriptions, is_loopback};
 use crate::notifications::is_signing_key;
+use crate::wiring::outbound;
 
 /// The shortest shared secret that is taken, in bytes.
 const SHORTEST_SECRET: usize = 24;
@@ -223,7 +223,13 @@ fn add(flags: &AddFlags) -> Result<(), Failed> {
                 shared.as_ref(),
                 SystemClock.now(),
             );
-            for reference in made.await.map_err(told)? {
+            let made = made.await.map_err(|error| {
+                let Failed(why) = told(error);
+                Failed(format!(
+                    "{why}\nthe source is added all the same; once that is mended, run this again with `--replace`"
+                ))
+            })?;
+            for reference in made {
                 say(&format!("the source has {reference}"))?;
             }
         }
@@ -234,12 +240,12 @@ fn add(flags: &AddFlags) -> Result<(), Failed> {
 /// The client for other servers. A server that is itself on loopback may have sources there.
 fn way_out(config: &Config) -> Result<SourcesOverHttp, Failed> {
     let here = url::Url::parse(&config.server.public_url).is_ok_and(|url| is_loopback(&url));
-    let rules = Rules {
+    let reached = Subscriptions {
         plain_loopback: here,
-        ..Rules::default()
+        ..config.subscriptions.clone()
     };
     Ok(SourcesOverHttp::new(
-        Arc::new(Guarded::new(&rules)?),
+        outbound(&reached)?,
         Arc::new(SystemClock),
         Arc::new(OsEntropy::new()),
     ))

@@ -152,6 +152,7 @@ fn of_status(
         topic: named("topic").and_then(Parameter::text).map(str::to_owned),
         counted,
         begins: kind == "handshake",
+        is_alone: kind == "heartbeat",
     };
     let events: Vec<&Parameter> = status
         .iter()

@@ -364,7 +364,7 @@ fn standings(validator: &Arc<TokenValidator<Caps>>, settings: &Arc<Settings>) ->
 }
 
 /// The way to addresses that customers gave.
-fn outbound(subscriptions: &Subscriptions) -> Result<Arc<dyn Outbound>, StartError> {
+pub(crate) fn outbound(subscriptions: &Subscriptions) -> Result<Arc<dyn Outbound>, StartError> {
     let extra_roots = match &subscriptions.ca_file {
         Some(path) => vec![std::fs::read(path).map_err(|error| StartError::Outbound(error.to_string()))?],
         None => Vec::new(),

@@ -6,7 +6,7 @@ use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Text};
 use handoff_domain::inbox::{Matter, Notice, NoticeState, Numbered, SourceVersion};
 use handoff_domain::ports::{NoticeSearch, StoreError};
-use handoff_domain::{CorrelationId, NoticeId, Reason, SourceId, TenantId, Timestamp};
+use handoff_domain::{CorrelationId, NoticeId, Reason, SourceId, Span, TenantId, Timestamp};
 
 use crate::dialect::{AnyConnection, Column, Hold, Table};
 use crate::error::{OrRefused, exactly_one, unreadable};
@@ -300,13 +300,19 @@ pub(crate) fn update(unit: &mut Unit<'_>, tenant: &TenantId, notice: &Notice) ->
     exactly_one(changed)
 }
 
-/// Forgets what is settled and came before `until`; answers how many.
+/// How much longer what was laid aside is kept.
+const LAID_ASIDE_LONGER: Span = Span::hours(60 * 24);
+
+/// Forgets what is settled and came before `until`, and what was laid aside long before that; answers how many.
 pub(crate) fn forget(unit: &mut Unit<'_>, until: Timestamp) -> Result<usize, StoreError> {
     unit.settle_tables(&["notices"])?;
     Statement::<()>::new(
-        "DELETE FROM notices WHERE state IN ('applied', 'superseded', 'dismissed') AND received_at < ",
+        "DELETE FROM notices WHERE (state IN ('applied', 'superseded', 'dismissed') AND received_at < ",
     )
     .bind(until.0)
+    .sql(") OR (state = 'quarantined' AND received_at < ")
+    .bind(until.plus(Span(-LAID_ASIDE_LONGER.0)).0)
+    .sql(")")
     .run(unit.connection)
     .or_refused()
 }

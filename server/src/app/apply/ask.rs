@@ -210,7 +210,7 @@ async fn changed(app: &App, applying: &Applying, kind: FeedType, since: Timestam
             status => return Err(refused(status)),
         }
         let page = parse(&answer.body, &ParseOptions::expecting("Bundle")).map_err(AppError::invalid)?;
-        let next = next_of(source, page.value());
+        let next = next_of(source, page.value())?;
         let found: Vec<Resource> = bundle(page)
             .map_err(AppError::invalid)?
             .entries
@@ -266,16 +266,32 @@ async fn unknown(app: &App, applying: &Applying, items: Vec<Item>) -> Result<Vec
     .await
 }
 
-/// Where the next page is, below the source's base; a link to anywhere else is not followed.
-fn next_of(source: &Source, page: &Value) -> Option<String> {
-    let base = source.settings.base.as_deref()?;
-    let links = page.get("link")?.as_array()?;
+/// Where the next page is, below the source's base. A link to anywhere else is not followed, and what lies behind it is
+/// missing.
+fn next_of(source: &Source, page: &Value) -> Result<Option<String>, AppError> {
+    let links = page.get("link").and_then(Value::as_array);
     let next = links
-        .iter()
-        .find(|link| link.get("relation").and_then(Value::as_str) == Some("next"))?;
-    let url = next.get("url")?.as_str()?;
-    let rest = url.strip_prefix(base)?;
-    rest.strip_prefix('/')
-        .or_else(|| rest.starts_with('?').then_some(rest))
-        .map(str::to_owned)
+        .into_iter()
+        .flatten()
+        .find(|link| link.get("relation").and_then(Value::as_str) == Some("next"));
+    let Some(next) = next else {
+        return Ok(None);
+    };
+    let base = source.settings.base.as_deref().unwrap_or_default();
+    next.get("url")
+        .and_then(Value::as_str)
+        .and_then(|url| url.strip_prefix(base))
+        .and_then(|rest| {
+            rest.strip_prefix('/')
+                .or_else(|| rest.starts_with('?').then_some(rest))
+        })
+        .map(|rest| Some(rest.to_owned()))
+        .ok_or_else(|| {
+            AppError::new(
+                Class::Unprocessable,
+                Reason::NotSupported,
+                "the source's next page is not below its base, so it is not asked for: have the source name its pages by the \
+                 base that it is configured with here",
+            )
+        })
 }

@@ -12,7 +12,7 @@ use handoff_fhir_model::Resource;
 use serde_json::{Map, Value, json};
 
 use super::references::{localise, rename};
-use super::{Applying, Held, ask, hold, mirrored, settle, settle_old};
+use super::{Applying, Held, ask, hold, is_as_stored, mirrored, settle, settle_old};
 use crate::app::documents;
 use crate::app::tasks::{self, Expected};
 use crate::app::{App, AppError, Cuts, Scope, json_edit};
@@ -111,11 +111,22 @@ async fn mirror(
             .and_then(|ours| ours.strip_prefix("DocumentReference/"))
             .and_then(|id| DocumentId::parse(id).ok());
         keep_addresses(tx, scope, &of.source, known.as_ref(), &mut local.resource)?;
-        let (stored, cuts) = match &known {
-            Some(id) => documents::update(tx, scope, id, &local.resource, Expected::Existing)?,
-            None => documents::create(tx, scope, &new, &local.resource)?,
+        let unchanged = match &known {
+            Some(id) => is_as_stored(tx, scope, Kind::Document, id.as_str(), &local.resource)?,
+            None => None,
         };
-        let reference = format!("DocumentReference/{}", stored.id);
+        let (id, cuts) = match (&known, unchanged) {
+            (Some(id), Some(_)) => (id.to_string(), Cuts::none()),
+            (Some(id), None) => {
+                let (stored, cuts) = documents::update(tx, scope, id, &local.resource, Expected::Existing)?;
+                (stored.id, cuts)
+            }
+            (None, _) => {
+                let (stored, cuts) = documents::create(tx, scope, &new, &local.resource)?;
+                (stored.id, cuts)
+            }
+        };
+        let reference = format!("DocumentReference/{id}");
         let mirror: Mirror = mirrored(&notice, before, Some(reference.clone()), Vec::new());
         tx.put_mirror(scope.tenant(), &mirror)?;
         Ok((Became::Mirrored(reference), cuts))

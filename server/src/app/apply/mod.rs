@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use handoff_domain::audit::{About, Agent, Context, Event, Outcome};
-use handoff_domain::ids::{NoticeId, TenantId};
+use handoff_domain::ids::{NoticeId, SourceId, TenantId};
 use handoff_domain::inbox::{Matter, Mirror, Notice, NoticeState, SourceVersion, split_reference};
-use handoff_domain::ports::{NoticeSearch, Tx};
+use handoff_domain::ports::{Kind, NoticeSearch, Tx};
 use handoff_domain::reason::Reason;
 use handoff_domain::source::{FeedType, Source, Trust};
 use handoff_domain::time::{Span, Timestamp};
@@ -35,6 +35,8 @@ const TURN: Span = Span::seconds(10);
 const MOST_TRIES: u32 = 30;
 /// How many notices that were refused are tried again because another about the same resource was applied.
 const TRIED_AGAIN: u32 = 20;
+/// Among how many that were laid aside an older request to ask for everything is looked for.
+const ASKED_AGAIN: u32 = 50;
 /// How long who told waits for it to be applied. It is durable, whatever comes of that.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -198,7 +200,7 @@ async fn resource_of(
         let body = ask::read(app, &applying.source, reference).await?;
         let mut resource = checked(app, &body, kind, reference)?;
         shorten(&applying.source, &mut resource);
-        let version = version_of(resource.value());
+        let version = version_of(resource.value()).not_ahead(app.clock.now());
         return Ok((resource, version));
     }
     let resource = checked(app, &notice.body, kind, reference)?;
@@ -259,6 +261,44 @@ fn hold(tx: &mut dyn Tx, applying: &Applying, version: &SourceVersion) -> Result
     })
 }
 
+/// Whether what is stored of a resource says the same already. A version of it would tell nobody anything, and two servers that
+/// mirror each other would go on for ever.
+fn is_as_stored(
+    tx: &mut dyn Tx,
+    scope: &Scope,
+    kind: Kind,
+    id: &str,
+    resource: &Resource,
+) -> Result<Option<i64>, AppError> {
+    let Some(stored) = tx
+        .current(scope.tenant(), kind, id)?
+        .filter(|version| !version.body.is_empty())
+    else {
+        return Ok(None);
+    };
+    let mine = super::json_edit::open(&stored.body)?;
+    let bare = |resource: &Resource| {
+        let mut value = resource.value().clone();
+        if let Some(object) = value.as_object_mut() {
+            object.shift_remove("id");
+            if let Some(meta) = object.get_mut("meta").and_then(Value::as_object_mut) {
+                for own in ["versionId", "lastUpdated", "source"] {
+                    meta.shift_remove(own);
+                }
+            }
+            if object
+                .get("meta")
+                .and_then(Value::as_object)
+                .is_some_and(serde_json::Map::is_empty)
+            {
+                object.shift_remove("meta");
+            }
+        }
+        value
+    };
+    Ok((bare(&mine) == bare(resource)).then_some(stored.version))
+}
+
 /// What is known of the resource once the notice is applied.
 fn mirrored(notice: &Notice, before: Option<Mirror>, ours: Option<String>, awaits: Vec<String>) -> Mirror {
     let revision = before.as_ref().map_or(0, |mirror| mirror.revision);
@@ -293,10 +333,15 @@ fn settle(
         ..NoticeSearch::default()
     };
     let now = scope.now();
+    let is_about_one = search.about.is_some();
     tx.update_notice(
         &tenant,
         &notice.become_state(NoticeState::Applied { at: now, ours }),
     )?;
+    if !is_about_one {
+        tx.record(&tenant, row);
+        return Ok(());
+    }
     for refused in tx.notices(&tenant, &search)? {
         if let Some(refused) = tx.lock_notice(&tenant, &refused.id)? {
             tx.update_notice(&tenant, &refused.become_state(NoticeState::Waiting { due: now }))?;
@@ -365,10 +410,40 @@ async fn lay_aside(app: &App, caller: &Caller, notice: &Notice, error: &AppError
                 reason,
                 outcome: outcome.clone(),
             };
+            let is_about_all = notice.matter == Matter::Changes;
+            let (source, own) = (notice.source.clone(), notice.id.clone());
             tx.update_notice(scope.tenant(), &notice.become_state(state))?;
             tx.record(scope.tenant(), row);
+            if is_about_all {
+                replace_asking(tx, &scope, source, &own)?;
+            }
         }
         Ok(((), Cuts::none()))
     })
     .await
+}
+
+/// One request to ask for everything is enough of those that were laid aside: the newest says it all.
+fn replace_asking(
+    tx: &mut dyn Tx,
+    scope: &Scope,
+    source: SourceId,
+    newest: &NoticeId,
+) -> Result<(), AppError> {
+    let search = NoticeSearch {
+        state: "quarantined",
+        source: Some(source),
+        limit: ASKED_AGAIN,
+        ..NoticeSearch::default()
+    };
+    let at = scope.now();
+    for old in tx.notices(scope.tenant(), &search)? {
+        if old.matter == Matter::Changes
+            && old.id != *newest
+            && let Some(old) = tx.lock_notice(scope.tenant(), &old.id)?
+        {
+            tx.update_notice(scope.tenant(), &old.become_state(NoticeState::Superseded { at }))?;
+        }
+    }
+    Ok(())
 }

@@ -2,18 +2,66 @@
 //! table, the rules, the grants and the audit are the same.
 
 use handoff_domain::audit::About;
+use handoff_domain::grant::Grant;
 use handoff_domain::ids::TaskId;
 use handoff_domain::inbox::SourceVersion;
-use handoff_domain::ports::Tx;
+use handoff_domain::ports::{Kind, Tx};
+use handoff_domain::reason::Reason;
+use handoff_domain::task::TaskStatus;
 use handoff_fhir_model::Resource;
+use serde_json::Value;
 
 use super::references::{Local, localise};
-use super::{Applying, Held, hold, mirrored, settle, settle_old};
+use super::{Applying, Held, hold, is_as_stored, is_transient, mirrored, settle, settle_old};
 use crate::app::tasks::{self, Expected};
-use crate::app::{App, AppError, Cuts, Scope};
+use crate::app::{App, AppError, Cuts, Scope, grants};
 
-/// Applies a notice about a Task.
+/// Applies a notice about a Task. Where it is refused although the Task releases nothing at its source any more, neither does
+/// it here.
 pub(super) async fn apply(
+    app: &App,
+    applying: &Applying,
+    resource: Resource,
+    version: SourceVersion,
+) -> Result<(), AppError> {
+    let status = resource.value().get("status").and_then(Value::as_str);
+    let ended = status.and_then(TaskStatus::parse).is_some_and(|status| {
+        status.is_terminal() || matches!(status, TaskStatus::OnHold | TaskStatus::Draft)
+    });
+    let refused = match mirror(app, applying, resource, version).await {
+        Err(refused) if ended && !is_transient(&refused) => refused,
+        answer => return answer,
+    };
+    take_back(app, applying).await?;
+    Err(refused)
+}
+
+/// Revokes what is open of the Task that is the mirror of the one that was told of.
+async fn take_back(app: &App, applying: &Applying) -> Result<(), AppError> {
+    let scope = app.scope(&applying.caller);
+    let (source, theirs) = (
+        applying.source.id.clone(),
+        applying.notice.matter.reference().unwrap_or_default().to_owned(),
+    );
+    app.write(&applying.caller.tenant().clone(), move |tx| {
+        scope.begin_another();
+        let mirror = tx.mirror(scope.tenant(), &source, &theirs)?;
+        let ours = mirror.and_then(|mirror| mirror.ours);
+        let Some(id) = ours
+            .as_deref()
+            .and_then(|ours| ours.strip_prefix("Task/"))
+            .and_then(|id| TaskId::parse(id).ok())
+        else {
+            return Ok(((), Cuts::none()));
+        };
+        let open = |grant: &Grant| grant.state.is_open();
+        let (_, cuts) = grants::revoke(tx, &scope, &id, &open, Reason::TaskNotActionable)?;
+        Ok(((), cuts))
+    })
+    .await
+}
+
+async fn mirror(
     app: &App,
     applying: &Applying,
     resource: Resource,
@@ -39,14 +87,25 @@ pub(super) async fn apply(
             Some(ours) => ours.strip_prefix("Task/").and_then(|id| TaskId::parse(id).ok()),
             None => None,
         };
-        let (stored, cuts) = match &ours {
-            Some(id) => tasks::update(tx, &scope, id, &resource, Expected::Existing)?,
-            None => tasks::create(tx, &scope, &new, &resource)?,
+        let unchanged = match &ours {
+            Some(id) => is_as_stored(tx, &scope, Kind::Task, id.as_str(), &resource)?,
+            None => None,
         };
-        let reference = format!("Task/{}", stored.id);
+        let (id, version, cuts) = match (&ours, unchanged) {
+            (Some(id), Some(version)) => (id.to_string(), version, Cuts::none()),
+            (Some(id), None) => {
+                let (stored, cuts) = tasks::update(tx, &scope, id, &resource, Expected::Existing)?;
+                (stored.id, stored.version, cuts)
+            }
+            (None, _) => {
+                let (stored, cuts) = tasks::create(tx, &scope, &new, &resource)?;
+                (stored.id, stored.version, cuts)
+            }
+        };
+        let reference = format!("Task/{id}");
         let about = About {
             task: Some(reference.clone()),
-            task_version: Some(stored.version),
+            task_version: Some(version),
             ..About::default()
         };
         let mirror = mirrored(&notice, before, Some(reference.clone()), awaits);

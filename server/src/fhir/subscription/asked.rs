@@ -177,6 +177,17 @@ fn refuse_foreign_extensions(value: &Value, problems: &mut Problems) {
             }
         }
     }
+    // Header lines hold secrets, and what stands beside one would be shown.
+    if channel
+        .get("_header")
+        .and_then(Value::as_array)
+        .is_some_and(|lines| lines.iter().any(|line| !line.is_null()))
+    {
+        problems.refuse(
+            "Subscription.channel.header",
+            "a header is its line alone, without extensions or an id",
+        );
+    }
     // Those of other versions of FHIR stand for elements of theirs, wherever they are.
     let is_of_another_version = |url: &str| {
         url.strip_prefix("http://hl7.org/fhir/")
@@ -477,6 +488,12 @@ fn check_combination(
             place,
             "say what notifications are written in: `application/fhir+json`",
         ),
+        (Trigger::Version, Some(Route::RestHook(endpoint))) if has_media_type && endpoint.contains('?') => {
+            problems.refuse(
+                "Subscription.channel.endpoint",
+                "with a payload the endpoint is the base of a FHIR server, to which `/Task/id` is added; it has no query",
+            );
+        }
         (Trigger::Version, Some(Route::WebSocket)) if has_media_type => problems.refuse(
             place,
             "a web socket of base R4 tells no content; leave `payload` out, or subscribe to a topic",

@@ -37,6 +37,12 @@ issuer = "https://login.example/default"
 audience = ["https://handoff.example/fhir"]
 "#;
 
+/// A workflow in which no Task fails.
+const NEVER_FAILS: &str = r#"
+[default.transitions]
+in-progress = ["on-hold", "ready", "completed", "cancelled"]
+"#;
+
 /// A private key of ours, in a file.
 #[expect(clippy::disallowed_methods, reason = "a key of a test's own")]
 fn private_key(folder: &Path) -> String {
@@ -78,6 +84,22 @@ async fn introduce(app: &TestApp, other: &TestApp, client: &str) -> Client {
         .await
         .unwrap();
     app.stranger().with_token(SECRET.to_owned())
+}
+
+/// Changes how the source is configured.
+async fn change_settings(app: &TestApp, change: impl Fn(&mut Settings) + Send + 'static) {
+    let store = app.server.app.store.as_ref();
+    ports::write(store, move |tx| {
+        let tenant = TenantId::default_tenant();
+        let mut source = tx
+            .lock_source(&tenant, &SourceId::parse("other").unwrap())?
+            .unwrap();
+        change(&mut source.settings);
+        tx.update_source(&tenant, &source)
+    })
+    .await
+    .map_err(|error: StoreError| error)
+    .unwrap();
 }
 
 /// An `id-only` notification, or of another kind.
@@ -215,6 +237,69 @@ on_both! {
     }
 }
 
+/// Steps that never came are read at the source where a move can't stand without them; an end does not wait for them; and
+/// what is refused is laid aside once, however often it is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn steps_that_never_came_are_read_at_the_source() {
+    let app = TestApp::with_workflows(Backend::Embedded, NEVER_FAILS).await;
+    let other = TestApp::start(Backend::Embedded).await;
+    let feed = introduce(&app, &other, "lane").await;
+    change_settings(&app, |settings| {
+        settings.trust = Trust::AsSent;
+        settings.types = BTreeSet::from([FeedType::Task]);
+    })
+    .await;
+    let (ehr, theirs) = (app.client("ehr").await, other.client("ehr").await);
+    let (id, _) = referral(&other, "h-1").await;
+    let tell = async |number: u32| {
+        let path = format!("Task/{id}");
+        let mut told = notification("event-notification", number, &[(number, &path)]);
+        let sent = theirs.get(&format!("/fhir/{path}")).await.expect(200).json();
+        told["entry"].as_array_mut().unwrap().push(json!({
+            "fullUrl": format!("https://ehr.example/fhir/{path}"), "resource": sent,
+            "request": {"method": "PUT", "url": path}, "response": {"status": "200"}
+        }));
+        feed.post(FEED, &told).await.expect(200);
+    };
+    tell(1).await;
+    becomes(&ehr, "h-1", "accepted").await;
+    // It is suspended from work that nobody told of, and goes back to it.
+    for status in ["in-progress", "on-hold"] {
+        move_to(&other, &id, status).await;
+    }
+    tell(2).await;
+    becomes(&ehr, "h-1", "on-hold").await;
+    move_to(&other, &id, "in-progress").await;
+    tell(3).await;
+    becomes(&ehr, "h-1", "in-progress").await;
+    assert_eq!(quarantine(&app).await, [] as [Value; 0]);
+    let found = ehr.get("/fhir/Task?identifier=h-1").await.expect(200).json();
+    let ours = found["entry"][0]["resource"]["id"].as_str().unwrap();
+    let history = ehr
+        .get(&format!("/fhir/Task/{ours}/_history"))
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(history["total"], 4, "each step once: {history}");
+
+    // Told twice, and found by asking: one in the quarantine.
+    move_to(&other, &id, "failed").await;
+    tell(4).await;
+    tell(5).await;
+    let empty = feed.request(Method::POST, FEED);
+    feed.send(empty).await.expect(200);
+    eventually("all is settled", async || waiting(&app).await == 0).await;
+    let aside = quarantine(&app).await;
+    assert_eq!(aside.len(), 1, "{aside:#?}");
+    assert_eq!(aside[0]["reason"], "illegal-transition");
+}
+
+/// How many notices wait.
+async fn waiting(app: &TestApp) -> u64 {
+    let depth = app.server.app.read(|read| Ok(read.inbox_depth()?)).await.unwrap();
+    depth.get("waiting").copied().unwrap_or(0)
+}
+
 /// What is missing of the source's events.
 async fn missing(app: &TestApp) -> Vec<(i64, i64)> {
     let found = app
@@ -238,19 +323,8 @@ async fn a_source_that_does_not_answer_is_tried_again() {
     let (theirs, _) = referral(&other, "r-1").await;
     let proxy = Proxy::before(other.server.base_url.trim_start_matches("http://")).await;
     let feed = introduce(&app, &other, "lane").await;
-    let store = app.server.app.store.as_ref();
     let base = format!("http://{}/fhir", proxy.address);
-    ports::write(store, move |tx| {
-        let tenant = TenantId::default_tenant();
-        let mut source = tx
-            .lock_source(&tenant, &SourceId::parse("other").unwrap())?
-            .unwrap();
-        source.settings.base = Some(base.clone());
-        tx.update_source(&tenant, &source)
-    })
-    .await
-    .map_err(|error: StoreError| error)
-    .unwrap();
+    change_settings(&app, move |settings| settings.base = Some(base.clone())).await;
     proxy.refuse();
     let told = notification("event-notification", 1, &[(1, &format!("Task/{theirs}"))]);
     feed.post(FEED, &told).await.expect(200);

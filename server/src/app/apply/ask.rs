@@ -11,6 +11,7 @@ use handoff_domain::time::{Span, Timestamp};
 use handoff_fhir_model::{ParseOptions, Resource, bundle, parse};
 use serde_json::Value;
 
+use super::steps::unsettled;
 use super::{Applying, Held, hold, settle, version_of};
 use crate::app::inbox::{Item, Told};
 use crate::app::{App, AppError, Class, Cuts};
@@ -108,7 +109,8 @@ pub(in crate::app) async fn ask(
             )
             .because(error.to_string()),
         })?;
-    if answer.status >= 500 || answer.status == 429 || answer.status == 408 {
+    // What a source does not implement (501) it won't another time either.
+    if (answer.status >= 500 && answer.status != 501) || answer.status == 429 || answer.status == 408 {
         return Err(AppError::new(
             Class::Unavailable,
             Reason::StorageUnavailable,
@@ -119,7 +121,7 @@ pub(in crate::app) async fn ask(
     Ok(answer)
 }
 
-fn refused(status: u16) -> AppError {
+pub(super) fn refused(status: u16) -> AppError {
     AppError::new(
         Class::Unprocessable,
         Reason::PolicyDenied,
@@ -198,7 +200,7 @@ async fn changed(app: &App, applying: &Applying, kind: FeedType, since: Timestam
         match answer.status {
             200 => {}
             // A type that the source does not have, or that our client may not read there, is not asked for.
-            400..=499 => {
+            400..=499 | 501 => {
                 tracing::warn!(
                     source = %source.id,
                     kind = kind.as_str(),
@@ -246,7 +248,8 @@ async fn changed(app: &App, applying: &Applying, kind: FeedType, since: Timestam
     ))
 }
 
-/// Those that are not here in this version already: what was taken in before this was begun anew need not be again.
+/// Those that are not here in this version already, applied or refused: what was taken in before this was begun anew need not
+/// be again.
 async fn unknown(app: &App, applying: &Applying, items: Vec<Item>) -> Result<Vec<Item>, AppError> {
     let (tenant, source) = (applying.caller.tenant().clone(), applying.source.id.clone());
     app.read(move |read| {
@@ -257,7 +260,11 @@ async fn unknown(app: &App, applying: &Applying, items: Vec<Item>) -> Result<Vec
                 None => None,
             };
             let age = known.map(|known| item.version.against(&known.version));
-            if !matches!(age, Some(Age::Same | Age::Older)) {
+            let open = match item.matter.reference() {
+                Some(reference) => unsettled(read, &tenant, &source, reference, &item.version)?,
+                None => None,
+            };
+            if !matches!(age, Some(Age::Same | Age::Older)) && open.is_none() {
                 fresh.push(item);
             }
         }
@@ -268,7 +275,7 @@ async fn unknown(app: &App, applying: &Applying, items: Vec<Item>) -> Result<Vec
 
 /// Where the next page is, below the source's base. A link to anywhere else is not followed, and what lies behind it is
 /// missing.
-fn next_of(source: &Source, page: &Value) -> Result<Option<String>, AppError> {
+pub(super) fn next_of(source: &Source, page: &Value) -> Result<Option<String>, AppError> {
     let links = page.get("link").and_then(Value::as_array);
     let next = links
         .into_iter()

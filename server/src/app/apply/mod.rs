@@ -5,6 +5,7 @@ mod ask;
 mod clinical;
 mod document;
 mod references;
+mod steps;
 mod task;
 
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use handoff_domain::audit::{About, Agent, Context, Event, Outcome};
 use handoff_domain::ids::{NoticeId, SourceId, TenantId};
-use handoff_domain::inbox::{Matter, Mirror, Notice, NoticeState, SourceVersion, split_reference};
+use handoff_domain::inbox::{Age, Matter, Mirror, Notice, NoticeState, SourceVersion, split_reference};
 use handoff_domain::ports::{Kind, NoticeSearch, Tx};
 use handoff_domain::reason::Reason;
 use handoff_domain::source::{FeedType, Source, Trust};
@@ -84,9 +85,15 @@ pub(super) struct Applying {
     pub(super) notice: Notice,
     /// The placer that the source acts as, under the correlation of its request.
     pub(super) caller: Caller,
+    /// Whether it is applied on the way to a later one, which asked for all that is between.
+    is_step: bool,
 }
 
 impl Applying {
+    fn reference(&self) -> &str {
+        self.notice.matter.reference().unwrap_or_default()
+    }
+
     fn tenant(&self) -> &TenantId {
         self.caller.tenant()
     }
@@ -94,6 +101,15 @@ impl Applying {
 
 /// Applies one notice, or says what became of it.
 pub(super) async fn apply_one(app: &App, tenant: &TenantId, id: &NoticeId) -> Result<(), AppError> {
+    apply(app, tenant, id, false).await
+}
+
+/// Applies a notice on the way to a later one of the same resource.
+async fn apply_step(app: &App, tenant: &TenantId, id: &NoticeId) -> Result<(), AppError> {
+    apply(app, tenant, id, true).await
+}
+
+async fn apply(app: &App, tenant: &TenantId, id: &NoticeId, is_step: bool) -> Result<(), AppError> {
     let (of, which) = (tenant.clone(), id.clone());
     let found = app
         .read(move |read| {
@@ -129,6 +145,7 @@ pub(super) async fn apply_one(app: &App, tenant: &TenantId, id: &NoticeId) -> Re
         caller: caller_of(&source, context),
         source: Arc::new(source),
         notice,
+        is_step,
     };
     match attempt(app, &applying).await {
         Ok(()) => Ok(()),
@@ -169,7 +186,7 @@ async fn attempt(app: &App, applying: &Applying) -> Result<(), AppError> {
         })?;
     let (resource, version) = resource_of(app, applying, kind, reference).await?;
     match kind {
-        FeedType::Task => task::apply(app, applying, resource, version).await,
+        FeedType::Task => steps::apply(app, applying, resource, version).await,
         FeedType::DocumentReference => document::apply(app, applying, resource, version).await,
         FeedType::Patient
         | FeedType::Consent
@@ -405,10 +422,14 @@ async fn lay_aside(app: &App, caller: &Caller, notice: &Notice, error: &AppError
         if let Some(mut notice) = tx.lock_notice(scope.tenant(), &id)?.filter(waiting) {
             notice.tries = notice.tries.saturating_add(1);
             let row = told(&scope, &notice, Outcome::Denied, reason);
-            let state = NoticeState::Quarantined {
-                at: scope.now(),
-                reason,
-                outcome: outcome.clone(),
+            let state = if is_aside(tx, scope.tenant(), &notice)? {
+                NoticeState::Superseded { at: scope.now() }
+            } else {
+                NoticeState::Quarantined {
+                    at: scope.now(),
+                    reason,
+                    outcome: outcome.clone(),
+                }
             };
             let is_about_all = notice.matter == Matter::Changes;
             let (source, own) = (notice.source.clone(), notice.id.clone());
@@ -446,4 +467,25 @@ fn replace_asking(
         }
     }
     Ok(())
+}
+
+/// Whether the same version of the same resource is quarantined already: told by two topics, or told and found by asking. One
+/// of them is enough to look after.
+fn is_aside(tx: &mut dyn Tx, tenant: &TenantId, notice: &Notice) -> Result<bool, AppError> {
+    let Some(reference) = notice.matter.reference() else {
+        return Ok(false);
+    };
+    // Two that are refused at the same time must see each other.
+    tx.lock_source(tenant, &notice.source)?;
+    let search = NoticeSearch {
+        state: "quarantined",
+        source: Some(notice.source.clone()),
+        about: Some(reference.to_owned()),
+        limit: TRIED_AGAIN,
+        ..NoticeSearch::default()
+    };
+    let aside = tx.notices(tenant, &search)?;
+    Ok(aside
+        .iter()
+        .any(|known| known.version.against(&notice.version) == Age::Same))
 }

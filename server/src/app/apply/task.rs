@@ -17,7 +17,7 @@ use crate::app::tasks::{self, Expected};
 use crate::app::{App, AppError, Cuts, Scope, grants};
 
 /// Applies a notice about a Task. Where it is refused although the Task releases nothing at its source any more, neither does
-/// it here.
+/// it here; of a step that is past already the later one says so.
 pub(super) async fn apply(
     app: &App,
     applying: &Applying,
@@ -29,7 +29,7 @@ pub(super) async fn apply(
         status.is_terminal() || matches!(status, TaskStatus::OnHold | TaskStatus::Draft)
     });
     let refused = match mirror(app, applying, resource, version).await {
-        Err(refused) if ended && !is_transient(&refused) => refused,
+        Err(refused) if ended && !applying.is_step && !is_transient(&refused) => refused,
         answer => return answer,
     };
     take_back(app, applying).await?;

@@ -9,6 +9,7 @@ pub mod client;
 pub mod deliveries;
 pub mod figures;
 pub mod issuer;
+pub mod mirror;
 pub mod open_transaction;
 pub mod process;
 pub mod provider;

@@ -24,6 +24,7 @@ mod floods;
 mod grants;
 mod handoff_page;
 mod logs;
+mod mirror;
 mod no_way_around;
 mod notifications;
 mod odd_requests;

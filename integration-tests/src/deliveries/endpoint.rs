@@ -181,10 +181,10 @@ async fn converse(
     }
 }
 
-type Headers = Vec<(String, String)>;
+pub(crate) type Headers = Vec<(String, String)>;
 
 /// The next request of a connection: its headers, names in lower case, and its body; `None` at the connection's end.
-async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<(Headers, Vec<u8>)> {
+pub(crate) async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<(Headers, Vec<u8>)> {
     loop {
         let mut headers = [httparse::EMPTY_HEADER; 64];
         let mut request = httparse::Request::new(&mut headers);

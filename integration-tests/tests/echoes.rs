@@ -4,6 +4,7 @@
 use handoff_integration_tests::scene::{Referral, task};
 use handoff_integration_tests::subscriber::{Received, Reply, Subscriber};
 use handoff_integration_tests::{TestApp, eventually, on_both};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::notifications::{event, feed, mirrored, notification, put, quarantined, theirs, versioned};
@@ -180,6 +181,20 @@ on_both! {
         becomes(&interface, &id, "active").await;
         let all = subscriber.received();
         assert_eq!(all.last().unwrap().header("authorization"), Some("Bearer another"));
+    }
+
+    async fn a_key_is_told_whatever_answer_was_preferred(backend) {
+        let app = TestApp::start(backend).await;
+        let subscriber = Subscriber::start().await;
+        let interface = app.client("interface").await;
+        let body = topic("task-status-changed", "id-only", &[], &format!("{}/hook", subscriber.url));
+        let asked = interface
+            .request(Method::POST, "/fhir/Subscription")
+            .header("content-type", "application/fhir+json")
+            .header("prefer", "return=minimal")
+            .body(body.to_string());
+        let made = interface.send(asked).await.expect(201);
+        assert!(String::from_utf8_lossy(&made.body).contains("whsec_"));
     }
 
     async fn a_backlog_of_large_resources_is_told_in_bounded_pieces(backend) {

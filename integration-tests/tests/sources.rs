@@ -295,6 +295,45 @@ async fn steps_that_never_came_are_read_at_the_source() {
 }
 
 /// How many notices wait.
+/// A limit that held for what names a topic only would be none.
+#[tokio::test]
+async fn a_source_that_is_limited_to_topics_names_one() {
+    let app = TestApp::start(Backend::Embedded).await;
+    let feed = introduce(&app, &app, "lane").await;
+    let allowed = "https://ehr.example/topics/orders";
+    change_settings(&app, move |settings| {
+        settings.topics = [allowed.to_owned()].into()
+    })
+    .await;
+    let told = |number: u32, topic: Option<&str>| {
+        let mut sent = notification("event-notification", number, &[(number, "Task/away")]);
+        if let Some(topic) = topic {
+            sent["entry"][0]["resource"]["parameter"]
+                .as_array_mut()
+                .unwrap()
+                .push(json!({"name": "topic", "valueCanonical": topic}));
+        }
+        sent
+    };
+    feed.post(FEED, &notification("heartbeat", 0, &[]))
+        .await
+        .expect(200);
+    feed.post(FEED, &told(1, Some(allowed))).await.expect(200);
+    let without = feed
+        .post(FEED, &told(2, None))
+        .await
+        .refused(403, "policy-denied");
+    assert!(String::from_utf8_lossy(&without.body).contains("names none"));
+    let another = told(2, Some("https://ehr.example/topics/other"));
+    feed.post(FEED, &another).await.refused(403, "policy-denied");
+    let resource = json!({"resourceType": "Patient", "id": "p", "active": true});
+    let path = format!("{FEED}/Patient/p");
+    feed.put(&path, &resource).await.refused(403, "policy-denied");
+    change_settings(&app, |settings| settings.topics.clear()).await;
+    feed.put(&path, &resource).await.expect(200);
+    feed.post(FEED, &told(2, None)).await.expect(200);
+}
+
 async fn waiting(app: &TestApp) -> u64 {
     let depth = app.server.app.read(|read| Ok(read.inbox_depth()?)).await.unwrap();
     depth.get("waiting").copied().unwrap_or(0)

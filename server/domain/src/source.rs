@@ -163,9 +163,9 @@ pub struct Settings {
 pub struct SettingsError(pub &'static str);
 
 impl Settings {
-    /// Whether a topic is one that the source may tell of. A notice of an `empty` payload names none.
+    /// Whether a topic is one that the source may tell of. One that is limited to some may not tell without naming one.
     pub fn may_tell_of(&self, topic: Option<&str>) -> bool {
-        self.topics.is_empty() || topic.is_none_or(|topic| self.topics.contains(topic))
+        self.topics.is_empty() || topic.is_some_and(|topic| self.topics.contains(topic))
     }
 
     /// What is wrong with them, whatever they were read from.

@@ -115,6 +115,7 @@ impl TxInbound for MeasuredTx<'_> {
         fn update_source(&mut self, tenant: &TenantId, source: &Source) -> Result<(), StoreError>;
         fn remove_source(&mut self, tenant: &TenantId, id: &SourceId) -> Result<bool, StoreError>;
         fn put_feed_subscription(&mut self, tenant: &TenantId, subscription: &FeedSubscription) -> Result<(), StoreError>;
+        fn remove_feed_subscription(&mut self, tenant: &TenantId, source: &SourceId, reference: &str) -> Result<(), StoreError>;
         fn insert_notice(&mut self, tenant: &TenantId, notice: &Notice) -> Result<(), StoreError>;
         fn lock_notice(&mut self, tenant: &TenantId, id: &NoticeId) -> Result<Option<Notice>, StoreError>;
         fn update_notice(&mut self, tenant: &TenantId, notice: &Notice) -> Result<(), StoreError>;

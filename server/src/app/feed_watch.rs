@@ -67,13 +67,13 @@ async fn recover(
 ) -> Result<(), AppError> {
     let caller = caller(app, tenant, source)?;
     let told = Told {
-        heard: None,
         items: vec![Item {
             numbered: None,
             matter: Matter::Changes,
             version: SourceVersion::default(),
             body: Vec::new(),
         }],
+        ..Told::default()
     };
     app.take_in(&caller, source.id.clone(), told).await?;
     let status = reactivate(app, source, &known.reference).await;

@@ -11,7 +11,7 @@ use handoff_domain::time::{Span, Timestamp};
 use super::{App, AppError, Caller, Class, Cuts, Scope};
 use crate::telemetry::metrics;
 
-/// The most subscriptions of a source.
+/// The most subscriptions of a source that are known at once.
 const MOST_SUBSCRIPTIONS: usize = 100;
 /// The most notices of a source that wait.
 const MOST_WAITING: u64 = 20_000;
@@ -25,6 +25,8 @@ const REMEMBERED: Span = Span::hours(30 * 24);
 pub struct Told {
     /// By which subscription, where it was one of the Backport IG.
     pub heard: Option<Heard>,
+    /// Whether the source said it by itself, rather than in answer to us.
+    pub is_unasked: bool,
     /// What of, in the order in which it is to be applied.
     pub items: Vec<Item>,
 }
@@ -90,6 +92,7 @@ fn take_in(tx: &mut dyn Tx, scope: &Scope, id: &SourceId, told: &Told) -> Result
     let Some(mut source) = tx.lock_source(&tenant, id)? else {
         return Err(AppError::not_found());
     };
+    check_topic(scope, &source, told)?;
     let now = scope.now();
     let mut known = match &told.heard {
         Some(heard) => Some(subscription(tx, scope, &source, heard, now)?),
@@ -175,6 +178,27 @@ fn take_in(tx: &mut dyn Tx, scope: &Scope, id: &SourceId, told: &Told) -> Result
     Ok(taken)
 }
 
+/// A source that is limited to topics tells of nothing without naming one of them.
+fn check_topic(scope: &Scope, source: &Source, told: &Told) -> Result<(), AppError> {
+    let topic = told.heard.as_ref().and_then(|heard| heard.topic.as_deref());
+    let tells = told.items.iter().any(|item| item.matter != Matter::Changes);
+    let needs_one = topic.is_some() || (told.is_unasked && tells);
+    if !needs_one || source.settings.may_tell_of(topic) {
+        return Ok(());
+    }
+    let row = scope
+        .row(Event::NoticeReceived, Outcome::Denied, Reason::PolicyDenied)
+        .detail("source", source.id.as_str());
+    let text = match topic {
+        Some(_) => "this source may not tell of that topic; an operator sets which",
+        None => {
+            "this source is limited to topics, and what it sent names none; an operator sets which, and a source without any \
+             may send resources by themselves"
+        }
+    };
+    Err(AppError::new(Class::Forbidden, Reason::PolicyDenied, text).recorded(row))
+}
+
 /// What is known of the subscription that a source speaks of.
 fn subscription(
     tx: &mut dyn Tx,
@@ -183,23 +207,15 @@ fn subscription(
     heard: &Heard,
     now: Timestamp,
 ) -> Result<FeedSubscription, AppError> {
-    if !source.settings.may_tell_of(heard.topic.as_deref()) {
-        let row = scope
-            .row(Event::NoticeReceived, Outcome::Denied, Reason::PolicyDenied)
-            .detail("source", source.id.as_str());
-        let text = "this source may not tell of that topic; an operator sets which";
-        return Err(AppError::new(Class::Forbidden, Reason::PolicyDenied, text).recorded(row));
-    }
     let known = tx.feed_subscriptions(scope.tenant(), &source.id)?;
     if let Some(known) = known.iter().find(|known| known.reference == heard.reference) {
         return Ok(known.clone());
     }
-    if known.len() >= MOST_SUBSCRIPTIONS {
-        return Err(AppError::new(
-            Class::Unprocessable,
-            Reason::TooLarge,
-            format!("{MOST_SUBSCRIPTIONS} subscriptions of this source are known already"),
-        ));
+    // One that its source asked for anew goes by another name: the place of the longest silent one is given to it.
+    if known.len() >= MOST_SUBSCRIPTIONS
+        && let Some(silent) = known.iter().min_by_key(|known| known.heard_at)
+    {
+        tx.remove_feed_subscription(scope.tenant(), &source.id, &silent.reference)?;
     }
     Ok(FeedSubscription::new(
         source.id.clone(),

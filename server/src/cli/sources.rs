@@ -182,6 +182,7 @@ fn add(flags: &AddFlags) -> Result<(), Failed> {
     // Told before anything is made: a key that nobody can use must not be left behind.
     settings(Proof::Bearer { sha256: [0; 32] })?;
     let config = flags.file.load()?;
+    check_reach(&config, flags)?;
     let (tenant, store) = open(&config, &flags.tenant)?;
     block_on(async {
         let (proof, minted, shared) = proof(flags, &entropy).await?;
@@ -237,18 +238,36 @@ fn add(flags: &AddFlags) -> Result<(), Failed> {
     })
 }
 
-/// The client for other servers. A server that is itself on loopback may have sources there.
+/// The client for other servers.
 fn way_out(config: &Config) -> Result<SourcesOverHttp, Failed> {
-    let here = url::Url::parse(&config.server.public_url).is_ok_and(|url| is_loopback(&url));
-    let reached = Subscriptions {
-        plain_loopback: here,
-        ..config.subscriptions.clone()
-    };
     Ok(SourcesOverHttp::new(
-        outbound(&reached)?,
+        outbound(&reached(config))?,
         Arc::new(SystemClock),
         Arc::new(OsEntropy::new()),
     ))
+}
+
+/// What may be reached. A server that is itself on loopback may have sources there.
+fn reached(config: &Config) -> Subscriptions {
+    let here = url::Url::parse(&config.server.public_url).is_ok_and(|url| is_loopback(&url));
+    Subscriptions {
+        plain_loopback: here,
+        ..config.subscriptions.clone()
+    }
+}
+
+/// Addresses that the server would never connect to are told of now, not when the first notice comes.
+fn check_reach(config: &Config, flags: &AddFlags) -> Result<(), Failed> {
+    let named = [("--base", &flags.base), ("--token-url", &flags.token_url)];
+    let outbound = outbound(&reached(config))?;
+    for (flag, url) in named {
+        if let Some(url) = url {
+            outbound
+                .check(url)
+                .map_err(|error| Failed(format!("{flag}: {error}")))?;
+        }
+    }
+    Ok(())
 }
 
 fn base_of(config: &Config, tenant: &TenantId) -> String {

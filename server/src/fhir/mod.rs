@@ -17,6 +17,7 @@ pub mod system;
 
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
+use handoff_domain::ports::Kind;
 use handoff_domain::reason::Reason;
 
 use crate::app::{AppError, Class, Stored};
@@ -91,9 +92,12 @@ pub fn stored(state: &HttpState, request: &HttpRequest, answer: &Stored, tenant_
     if answer.created {
         response.insert_header((header::LOCATION, location(answer, tenant_base)));
     }
+    // What a Subscription's answer says once, its signing key, must not be lost to a preference.
+    let may_be_short =
+        request.method() != actix_web::http::Method::GET && answer.kind != Kind::Subscription.as_str();
     match negotiate::preferred_return(request) {
-        negotiate::Return::Minimal if request.method() != actix_web::http::Method::GET => response.finish(),
-        negotiate::Return::OperationOutcome if request.method() != actix_web::http::Method::GET => {
+        negotiate::Return::Minimal if may_be_short => response.finish(),
+        negotiate::Return::OperationOutcome if may_be_short => {
             let outcome =
                 handoff_fhir_model::outcome::outcome(&[], handoff_fhir_model::outcome::Details::default());
             response.content_type(FHIR_JSON).body(outcome.to_string())

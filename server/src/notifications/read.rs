@@ -21,6 +21,7 @@ const MOST_CONTEXT: usize = 50;
 pub(super) fn of_empty() -> Told {
     Told {
         heard: None,
+        is_unasked: true,
         items: vec![Item {
             numbered: None,
             matter: Matter::Changes,
@@ -53,6 +54,7 @@ pub(super) fn of_resource(kind: &str, id: &str, resource: &Resource) -> Result<T
     }
     Ok(Told {
         heard: None,
+        is_unasked: true,
         items: vec![Item {
             numbered: None,
             matter: Matter::Resource(format!("{kind}/{id}")),
@@ -186,6 +188,7 @@ fn of_status(
     }
     Ok(Told {
         heard: Some(heard),
+        is_unasked: true,
         items,
     })
 }

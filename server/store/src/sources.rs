@@ -220,6 +220,20 @@ pub(crate) fn remove(unit: &mut Unit<'_>, tenant: &TenantId, id: &SourceId) -> R
     Ok(removed > 0)
 }
 
+/// Forgets what is known of a subscription.
+pub(crate) fn remove_subscription(
+    unit: &mut Unit<'_>,
+    tenant: &TenantId,
+    source: &SourceId,
+    reference: &str,
+) -> Result<(), StoreError> {
+    unit.settle_tables(&["feed_subscriptions"])?;
+    diesel::delete(feed_subscriptions::table.find((tenant.as_str(), source.as_str(), reference)))
+        .execute(unit.connection)
+        .or_refused()?;
+    Ok(())
+}
+
 /// Stores what is known of a subscription.
 pub(crate) fn put_subscription(
     unit: &mut Unit<'_>,

@@ -95,6 +95,14 @@ pub trait TxInbound {
         subscription: &FeedSubscription,
     ) -> Result<(), StoreError>;
 
+    /// Forgets what is known of a subscription at a source.
+    fn remove_feed_subscription(
+        &mut self,
+        tenant: &TenantId,
+        source: &SourceId,
+        reference: &str,
+    ) -> Result<(), StoreError>;
+
     /// Stores a new notice.
     fn insert_notice(&mut self, tenant: &TenantId, notice: &Notice) -> Result<(), StoreError>;
 

@@ -233,7 +233,10 @@ async fn changed(app: &App, applying: &Applying, kind: FeedType, since: Timestam
             .collect();
         let items = unknown(app, applying, items).await?;
         if !items.is_empty() {
-            let told = Told { heard: None, items };
+            let told = Told {
+                items,
+                ..Told::default()
+            };
             app.take_in(&applying.caller, source.id.clone(), told).await?;
         }
         match next {

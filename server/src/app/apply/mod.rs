@@ -48,7 +48,7 @@ impl App {
         let work = self.to_the_end(async move {
             for id in ids {
                 if let Err(error) = apply_one(&app, &tenant, &id).await {
-                    tracing::error!(cause = ?error.cause, reason = %error.reason, "a notice could not be applied yet");
+                    tracing::error!(notice = %id, cause = ?error.cause, reason = %error.reason, "a notice could not be applied yet");
                 }
             }
             Ok(())
@@ -70,7 +70,7 @@ pub async fn run_once(app: &App) -> Result<(), AppError> {
     for (tenant, id) in waiting {
         // One that fails must not keep the others waiting; it is come back to.
         if let Err(error) = apply_one(app, &tenant, &id).await {
-            tracing::error!(cause = ?error.cause, reason = %error.reason, "a notice could not be applied yet");
+            tracing::error!(notice = %id, cause = ?error.cause, reason = %error.reason, "a notice could not be applied yet");
         }
     }
     Ok(())
@@ -150,6 +150,13 @@ async fn apply(app: &App, tenant: &TenantId, id: &NoticeId, is_step: bool) -> Re
     match attempt(app, &applying).await {
         Ok(()) => Ok(()),
         Err(error) if is_transient(&error) && applying.notice.tries < MOST_TRIES => {
+            tracing::warn!(
+                source = %applying.source.id,
+                notice = %applying.notice.id,
+                correlation = %applying.notice.correlation,
+                tries = applying.notice.tries,
+                "what a source told is put off",
+            );
             put_off(app, &applying.caller, &applying.notice).await?;
             Err(error)
         }

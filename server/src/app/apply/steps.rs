@@ -166,8 +166,8 @@ async fn waiting(app: &App, applying: &Applying, item: Item) -> Result<Option<No
         Some(_) => Ok(None),
         None => {
             let told = Told {
-                heard: None,
                 items: vec![item],
+                ..Told::default()
             };
             let taken = app
                 .take_in(&applying.caller, applying.source.id.clone(), told)

@@ -55,6 +55,15 @@ impl TxInbound for Unit<'_> {
         self.attempt(|unit| sources::put_subscription(unit, tenant, subscription))
     }
 
+    fn remove_feed_subscription(
+        &mut self,
+        tenant: &TenantId,
+        source: &SourceId,
+        reference: &str,
+    ) -> Result<(), StoreError> {
+        self.attempt(|unit| sources::remove_subscription(unit, tenant, source, reference))
+    }
+
     fn insert_notice(&mut self, tenant: &TenantId, notice: &Notice) -> Result<(), StoreError> {
         self.attempt(|unit| {
             notices::insert(unit, tenant, notice);

@@ -124,6 +124,14 @@ on_both! {
         let of = tenant.clone();
         let late = rig.write(move |tx| tx.put_feed_subscription(&of, &stored)).await;
         assert_eq!(late, Err(StoreError::Conflict));
+        let left = rig.write(move |tx| {
+            let (ehr, lab) = (source_id("ehr"), source_id("lab"));
+            tx.remove_feed_subscription(&tenant, &lab, "Subscription/1")?;
+            let other = tx.feed_subscriptions(&tenant, &ehr)?.len();
+            tx.remove_feed_subscription(&tenant, &ehr, "Subscription/1")?;
+            Ok((other, tx.feed_subscriptions(&tenant, &ehr)?.len()))
+        }).await.unwrap();
+        assert_eq!(left, (1, 0));
     }
 
     async fn a_notice_waits_until_it_is_settled_and_then_keeps_nothing_that_was_sent(rig: Arc<Rig>) {

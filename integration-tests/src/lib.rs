@@ -18,6 +18,7 @@ pub mod races;
 pub mod scene;
 pub mod slow;
 pub mod subscriber;
+pub mod trial;
 pub mod visitor;
 pub mod websocket;
 

@@ -3,10 +3,10 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, ValueEnum};
-use handoff_integration_tests::Backend;
+use clap::Parser;
 use handoff_integration_tests::deliveries::report::Report;
 use handoff_integration_tests::deliveries::{Settings, run};
+use handoff_integration_tests::trial::{Course, Turn, leave, print_found};
 
 /// Subscribers that must have every event although servers die; exits 1 where something does not hold afterwards.
 #[derive(Debug, Parser)]
@@ -24,84 +24,44 @@ struct Flags {
     /// How often every server is killed
     #[arg(long, value_name = "N", default_value_t = 2)]
     kills: usize,
-    /// What everything follows from; a fresh one unless given
-    #[arg(long, value_name = "S")]
-    seed: Option<u64>,
-    /// On which database
-    #[arg(long, value_enum, default_value_t = On::Both)]
-    on: On,
+    #[command(flatten)]
+    course: Course,
 }
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum On {
-    /// Two servers on PostgreSQL and Azurite.
-    Postgres,
-    /// One server on SQLite and a directory.
-    Sqlite,
-    /// One after the other.
-    Both,
-}
-
-/// How many findings are printed in full.
-const PRINTED: usize = 40;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let flags = Flags::parse();
-    let seed = flags.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
-    let backends: &[Backend] = match flags.on {
-        On::Postgres => &[Backend::Production],
-        On::Sqlite => &[Backend::Embedded],
-        On::Both => &[Backend::Production, Backend::Embedded],
-    };
-    let mut failed = false;
-    for backend in backends {
-        failed |= !holds(&flags, seed, *backend).await;
-    }
-    if failed {
-        println!("deliveries: FAILED; again with `--seed {seed}`");
-        ExitCode::FAILURE
-    } else {
-        println!("deliveries: passed with seed {seed}");
-        ExitCode::SUCCESS
-    }
+    flags
+        .course
+        .run("deliveries", async |turn| holds(&flags, turn).await)
+        .await
 }
 
-async fn holds(flags: &Flags, seed: u64, backend: Backend) -> bool {
-    let name = match backend {
-        Backend::Production => "postgres",
-        Backend::Embedded => "sqlite",
-    };
+async fn holds(flags: &Flags, turn: Turn) -> bool {
     println!(
-        "{name}: {} moves of {} Tasks by {} writers, every server killed {} times, seed {seed}",
-        flags.moves, flags.tasks, flags.writers, flags.kills
+        "{}: {} moves of {} Tasks by {} writers, every server killed {} times, seed {}",
+        turn.name(),
+        flags.moves,
+        flags.tasks,
+        flags.writers,
+        flags.kills,
+        turn.seed
     );
     let mut outcome = run(Settings {
-        seed,
+        seed: turn.seed,
         moves: flags.moves,
         tasks: flags.tasks,
         writers: flags.writers,
         kills: flags.kills,
-        backend,
+        backend: turn.backend,
     })
     .await;
     let report = Report::of(&outcome);
     print!("{report}");
-    for violation in report.found.iter().take(PRINTED) {
-        println!("  {violation}");
-    }
-    if report.found.len() > PRINTED {
-        println!("  … {} in all", report.found.len());
-    }
+    print_found(&report.found);
     let holds = report.found.is_empty();
     if !holds {
-        outcome.stand.keep();
-        println!(
-            "  left in place: {} and database {}",
-            outcome.stand.folder().display(),
-            outcome.stand.name()
-        );
+        leave(&mut outcome.stand);
     }
-    println!("{name}: {}", if holds { "passed" } else { "FAILED" });
     holds
 }

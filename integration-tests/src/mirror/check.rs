@@ -2,7 +2,6 @@
 //! faults.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt;
 
 use serde_json::Value;
 
@@ -32,19 +31,7 @@ pub enum Rule {
 }
 
 /// Something that does not hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation {
-    /// What should.
-    pub rule: Rule,
-    /// Where, and how it is instead.
-    pub what: String,
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}: {}", self.rule, self.what)
-    }
-}
+pub type Violation = crate::trial::Violation<Rule>;
 
 /// A version of a Task, on either side.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,6 @@ mod revocation;
 mod uses;
 
 use std::collections::HashMap;
-use std::fmt;
 
 use super::plan::Part;
 use super::record::{Answer, Change, Micros, Record, Stream};
@@ -40,19 +39,7 @@ pub enum Rule {
 }
 
 /// Something that does not hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation {
-    /// What should.
-    pub rule: Rule,
-    /// Where, and how it is instead.
-    pub what: String,
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}: {}", self.rule, self.what)
-    }
-}
+pub type Violation = crate::trial::Violation<Rule>;
 
 /// How much later than an answered revocation bytes may come.
 #[derive(Debug, Clone, Copy)]

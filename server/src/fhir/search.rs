@@ -137,9 +137,26 @@ pub fn criteria(kind: Kind, pairs: &[(String, String)], base: &str) -> Result<Ve
             if value.chars().count() > INDEXED_TEXT {
                 return Err(not_supported(format!("the value of `{name}` is too long")));
             }
+            if modifier != Some("missing") {
+                check_codes(kind, name, value)?;
+            }
             filter(parameter, modifier, value, base)
         })
         .collect()
+}
+
+/// A code that R4 does not have is one that nothing will ever have: a mistake, which nobody would notice.
+fn check_codes(kind: Kind, name: &str, value: &str) -> Result<(), AppError> {
+    let codes = table().resource(kind.as_str()).and_then(|resource| {
+        let element = resource.element(resource.key(name)?)?;
+        element.codes
+    });
+    let Some(codes) = codes else { return Ok(()) };
+    let is_code = |written: &str| codes.contains(written.rsplit('|').next().unwrap_or(written));
+    if value.split(',').all(is_code) {
+        return Ok(());
+    }
+    Err(not_supported(format!("`{name}` is of {}", codes.codes().join(", "))))
 }
 
 fn filter(

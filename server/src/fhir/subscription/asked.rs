@@ -240,7 +240,11 @@ fn criteria_of(
     problems: &mut Problems,
 ) -> Option<Criteria> {
     let place = "Subscription.criteria";
-    let written = value.get("criteria").and_then(Value::as_str)?;
+    let Some(written) = value.get("criteria").and_then(Value::as_str) else {
+        let text = "says what is told: a topic, or a search like `Task?status=ready`";
+        problems.0.push(Issue::at(IssueType::Required, place, text));
+        return None;
+    };
     let filters: Vec<&str> = extensions(value.get("_criteria"))
         .filter(|(url, _)| url.strip_prefix(BACKPORT) == Some("backport-filter-criteria"))
         .filter_map(|(_, one)| one.get("valueString").and_then(Value::as_str))
@@ -253,7 +257,14 @@ fn criteria_of(
         problems.refuse(place, format!("there are more than {MOST_FILTERS} filters"));
         return None;
     }
-    if written.contains("://") || payload.is_some() {
+    let is_search = focus(written.split('?').next().unwrap_or_default()).is_some();
+    if is_search && payload.is_some() {
+        problems.refuse(
+            "Subscription.channel.payload",
+            "`backport-payload-content` goes with a topic; leave it out with criteria like `Task?status=ready`",
+        );
+    }
+    if written.contains("://") || (payload.is_some() && !is_search) {
         let Some(kind) = written.strip_prefix(TOPIC).and_then(topic_kind) else {
             let known: Vec<String> = TOPICS
                 .iter()
@@ -277,9 +288,9 @@ fn criteria_of(
             filters: Vec::new(),
             changes: Vec::new(),
         };
-        for filter in filters {
+        for (number, filter) in filters.into_iter().enumerate() {
             if let Err(text) = add_filter(&mut criteria, kind.change, filter, base) {
-                problems.refuse("Subscription.criteria.extension", text);
+                problems.refuse(&format!("Subscription.criteria.extension[{number}]"), text);
             }
         }
         return Some(criteria);
@@ -337,8 +348,9 @@ fn add_filter(
         .find_map(|before| filter.strip_prefix(before.as_str()))
         .unwrap_or(filter);
     let pairs = pairs_of(query.as_bytes());
-    if pairs.is_empty() || pairs.len() > MOST_FILTERS {
-        return Err(format!("a filter is `parameter=value`, about {kind}"));
+    let is_of_another = query.split('=').next().is_some_and(|name| name.contains('?'));
+    if is_of_another || pairs.is_empty() || pairs.len() > MOST_FILTERS {
+        return Err(format!("a filter of this topic is about {kind}: `{kind}?parameter=value`"));
     }
     for (name, value) in pairs {
         match change {
@@ -358,7 +370,11 @@ fn add_filter(
             }
             _ => {
                 let found = search::criteria(criteria.focus, &[(name, value)], base);
-                criteria.filters.extend(found.map_err(|error| error.text)?);
+                let with_own = |error: AppError| match change {
+                    Some((own, words)) => format!("{}; this topic also has `{own}`, of {}", error.text, words.join(", ")),
+                    None => error.text,
+                };
+                criteria.filters.extend(found.map_err(with_own)?);
             }
         }
     }

@@ -32,6 +32,7 @@ mod policies;
 mod races;
 mod redemption;
 mod rest;
+mod restraint;
 mod revocations;
 mod scopes;
 mod search;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -294,7 +295,109 @@ async fn steps_that_never_came_are_read_at_the_source() {
     assert_eq!(aside[0]["reason"], "illegal-transition");
 }
 
-/// How many notices wait.
+/// Who held the Task in between at the source, and doesn't any more when that is told, never could fetch anything here.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn steps_on_the_way_to_an_end_release_nothing() {
+    let app = TestApp::start(Backend::Embedded).await;
+    let other = TestApp::start(Backend::Embedded).await;
+    let feed = introduce(&app, &other, "lane").await;
+    change_settings(&app, |settings| {
+        settings.trust = Trust::AsSent;
+        settings.types = BTreeSet::from([FeedType::Task]);
+    })
+    .await;
+    let (ehr, theirs) = (app.client("ehr").await, other.client("ehr").await);
+    let letter = document(&ehr, b"%PDF-1.4 ours, which both speak of").await;
+    let tell = async |number: u32, id: &str| {
+        let path = format!("Task/{id}");
+        let mut told = notification("event-notification", number, &[(number, &path)]);
+        let sent = theirs.get(&format!("/fhir/{path}")).await.expect(200).json();
+        told["entry"].as_array_mut().unwrap().push(json!({
+            "fullUrl": format!("{}/fhir/{path}", other.server.base_url), "resource": sent,
+            "request": {"method": "PUT", "url": path}, "response": {"status": "200"}
+        }));
+        feed.post(FEED, &told).await.expect(200);
+    };
+    for (number, first_is_told) in [(1, true), (3, false)] {
+        let identifier = format!("h-{number}");
+        let mut sent = task("accepted", &letter.id, Some("Practitioner/lane"));
+        sent["identifier"] = json!([{"value": identifier}]);
+        let id = theirs.post("/fhir/Task", &sent).await.expect(201).id();
+        if first_is_told {
+            tell(number, &id).await;
+            becomes(&ehr, &identifier, "accepted").await;
+        }
+        let path = format!("/fhir/Task/{id}");
+        for (status, owner) in [
+            ("in-progress", "otis"),
+            ("in-progress", "lane"),
+            ("completed", "lane"),
+        ] {
+            let mut now = theirs.get(&path).await.expect(200).json();
+            now["status"] = json!(status);
+            now["owner"] = json!({"reference": format!("Practitioner/{owner}")});
+            theirs.put(&path, &now).await.expect(200);
+        }
+        tell(number + 1, &id).await;
+        becomes(&ehr, &identifier, "completed").await;
+    }
+    assert_eq!(quarantine(&app).await, [] as [Value; 0]);
+    let path = format!("/files/{}/access-grants?status=all", letter.id);
+    let grants = ehr.get(&path).await.expect(200).json().to_string();
+    assert!(!grants.contains("Practitioner/otis"), "{grants}");
+    let auditor = app.client("auditor").await;
+    let bound = auditor
+        .get("/fhir/AuditEvent?subtype=grant-bound&_count=50")
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(bound["entry"].as_array().map_or(0, Vec::len), 1, "{bound}");
+}
+
+/// A gateway that answers for the source says nothing of what changed there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_answers_was_not_asked() {
+    let (app, other) = (
+        TestApp::start(Backend::Embedded).await,
+        TestApp::start(Backend::Embedded).await,
+    );
+    let feed = introduce(&app, &other, "lane").await;
+    let (elsewhere, known) = (other.server.base_url.clone(), Arc::new(Mutex::new(None)));
+    let credentials = Arc::clone(&known);
+    change_settings(&app, move |settings| {
+        settings.base = Some(format!("{elsewhere}/nothing-here"));
+        // They are asked for below the base too.
+        if let Some(taken) = settings.credentials.take() {
+            *credentials.lock().unwrap() = Some(taken);
+        }
+    })
+    .await;
+    feed.post(FEED, &notification("handshake", 0, &[]))
+        .await
+        .expect(200);
+    feed.post(FEED, &notification("heartbeat", 3, &[]))
+        .await
+        .expect(200);
+    eventually("it is laid aside", async || {
+        quarantine(&app).await.iter().any(|one| one["about"].is_null())
+    })
+    .await;
+    assert_eq!(missing(&app).await, [(1, 3)]);
+    let back = other.server.base_url.clone();
+    change_settings(&app, move |settings| {
+        settings.base = Some(format!("{back}/fhir"));
+        settings.credentials.clone_from(&known.lock().unwrap());
+    })
+    .await;
+    let operator = app.client("operator").await;
+    let id = quarantine(&app).await[0]["id"].as_str().unwrap().to_owned();
+    operator
+        .post_plain(&format!("/admin/quarantine/{id}/retry"), &json!({}))
+        .await
+        .expect(200);
+    assert_eq!(missing(&app).await, [] as [(i64, i64); 0]);
+}
+
 /// A limit that held for what names a topic only would be none.
 #[tokio::test]
 async fn a_source_that_is_limited_to_topics_names_one() {
@@ -334,6 +437,7 @@ async fn a_source_that_is_limited_to_topics_names_one() {
     feed.post(FEED, &told(2, None)).await.expect(200);
 }
 
+/// How many notices wait.
 async fn waiting(app: &TestApp) -> u64 {
     let depth = app.server.app.read(|read| Ok(read.inbox_depth()?)).await.unwrap();
     depth.get("waiting").copied().unwrap_or(0)

@@ -131,6 +131,9 @@ impl Scene<'_> {
                 return Stands::Ended(Reason::Reassigned);
             }
         }
+        if let Some(reason) = self.standing.holds(&task.id, &document.id) {
+            return Stands::Paused(reason);
+        }
         match task.facts.status {
             TaskStatus::OnHold => Stands::Paused(Reason::TaskOnHold),
             status if self.workflow.is_actionable(status) => Stands::Live,
@@ -162,6 +165,10 @@ pub fn reconcile(scene: &Scene<'_>, fresh: &mut dyn FnMut() -> (GrantId, Handle)
                 if !grants.iter().any(|g| g.document == document.id) {
                     plan.refused.push((document.id.clone(), None, reason));
                 }
+                continue;
+            }
+            // What is held back for now is decided once it is not.
+            if scene.standing.holds(&scene.task.id, id).is_some() {
                 continue;
             }
             for attachment in distinct(&document.attachments) {
@@ -403,7 +410,11 @@ pub fn issue(
         return Err(because(Reason::Invalid));
     }
     let withheld = scene.withholds(asked.document);
-    if let Some(reason) = withheld.or_else(|| asked.document.blocks_content(&asked.attachment.sha256)) {
+    let held = || scene.standing.holds(&scene.task.id, &asked.document.id);
+    if let Some(reason) = withheld
+        .or_else(held)
+        .or_else(|| asked.document.blocks_content(&asked.attachment.sha256))
+    {
         return Err(because(reason));
     }
     if !scene.task.facts.holders().contains(&asked.grantee) {

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::ids::{ActorRef, SourceId};
+use crate::ids::{ActorRef, DocumentId, SourceId, TaskId};
 use crate::reason::Reason;
 use crate::standing::Target;
 use crate::time::Timestamp;
@@ -55,6 +55,21 @@ kinds! {
     MemberNoMore = "member-no-more",
     /// The person acts no more.
     ActorEnded = "actor-ended",
+    /// The Task has ended, and what says so can't be applied here.
+    TaskEnded = "task-ended",
+    /// The Task rests, or is of somebody else, or is not known as it is now.
+    TaskHeld = "task-held",
+    /// The document was withdrawn, and what says so can't be applied here.
+    DocumentEnded = "document-ended",
+    /// The document is not known as it is now.
+    DocumentHeld = "document-held",
+}
+
+impl FactKind {
+    /// Whether what it stands in the way of goes on once it stands no more.
+    pub const fn only_holds(self) -> bool {
+        matches!(self, Self::TaskHeld | Self::DocumentHeld)
+    }
 }
 
 /// What a version of a resource says.
@@ -62,7 +77,7 @@ kinds! {
 pub struct Saying {
     /// What.
     pub kind: FactKind,
-    /// Of whom: `Patient/1`, `Practitioner/1`, `Encounter/1`.
+    /// Of whom: `Patient/1`, `Practitioner/1`, `Encounter/1`; of our own `Task/1` and `DocumentReference/1`.
     pub subject: String,
     /// The team of a membership; empty for the others.
     pub team: String,
@@ -92,6 +107,10 @@ impl Fact {
             }
             FactKind::MemberNoMore | FactKind::ActorEnded => {
                 Target::parse("actor", &self.saying.subject).ok()
+            }
+            FactKind::TaskEnded | FactKind::TaskHeld => Target::parse("task", &self.saying.subject).ok(),
+            FactKind::DocumentEnded | FactKind::DocumentHeld => {
+                Target::parse("document", &self.saying.subject).ok()
             }
             FactKind::ConsentGiven | FactKind::EncounterEnded | FactKind::Member => None,
         }
@@ -199,6 +218,34 @@ impl Facts {
         }
         // What the patient said last counts, and of two at once the stricter.
         (withdrawn.is_some() && withdrawn >= given).then_some(Reason::ConsentWithdrawn)
+    }
+
+    /// Why nothing is released under this Task any more.
+    pub fn on_task(&self, task: &TaskId) -> Option<Reason> {
+        self.says(|| format!("Task/{task}"), FactKind::TaskEnded)
+            .then_some(Reason::TaskNotActionable)
+    }
+
+    /// Why nothing of this document is released any more.
+    pub fn on_document(&self, document: &DocumentId) -> Option<Reason> {
+        self.says(
+            || format!("DocumentReference/{document}"),
+            FactKind::DocumentEnded,
+        )
+        .then_some(Reason::DocumentWithheld)
+    }
+
+    /// Why nothing of this document is released under this Task for now.
+    pub fn holds(&self, task: &TaskId, document: &DocumentId) -> Option<Reason> {
+        let rests = self.says(|| format!("Task/{task}"), FactKind::TaskHeld);
+        let unknown = || self.says(|| format!("DocumentReference/{document}"), FactKind::DocumentHeld);
+        rests
+            .then_some(Reason::TaskOnHold)
+            .or_else(|| unknown().then_some(Reason::DocumentWithheld))
+    }
+
+    fn says(&self, subject: impl FnOnce() -> String, kind: FactKind) -> bool {
+        !self.0.is_empty() && self.of(&subject()).any(|(known, ..)| known == kind)
     }
 
     /// Why nothing is done for this actor at all.

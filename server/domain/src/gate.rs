@@ -98,7 +98,8 @@ impl Gate<'_> {
         let blocked = self.standing.on_release(self.task, document);
         let caller = || self.standing.on_caller(self.caller);
         let holder = || self.standing.on_holder(self.task, &self.caller.actor);
-        match blocked.or_else(caller).or_else(holder) {
+        let held = || self.standing.holds(&self.task.id, &document.id);
+        match blocked.or_else(held).or_else(caller).or_else(holder) {
             Some(reason) => Err(reason),
             None => Ok(()),
         }

@@ -69,7 +69,7 @@ impl SourceVersion {
             }
             (Some(Ordering::Equal) | None, Some(Ordering::Equal)) => Age::Same,
             _ if self.version.is_some() && self.version == held.version => Age::Same,
-            (Some(Ordering::Equal), None) if self.version.is_none() || held.version.is_none() => Age::Same,
+            // Much may happen within an instant of a clock that counts seconds.
             _ => Age::Untold,
         }
     }
@@ -187,8 +187,10 @@ pub struct Notice {
     pub matter: Matter,
     /// Which version of it.
     pub version: SourceVersion,
-    /// The resource as it was sent; empty where it has to be read from the source.
+    /// The resource as it was sent; empty where it has to be read from the source, or was deleted.
     pub body: Vec<u8>,
+    /// Whether it tells that the resource was deleted.
+    pub gone: bool,
     /// When it came.
     pub received_at: Timestamp,
     /// The request that it came with.
@@ -335,10 +337,11 @@ impl FeedSubscription {
         self.last_event = self.last_event.max(total);
     }
 
-    /// The source says so in a handshake, where a smaller number means that it began anew.
+    /// The source says so in a handshake, where a smaller number means that it began anew: of what it has told since, nothing
+    /// is known.
     pub fn began_with(&mut self, total: i64) {
         if total < self.last_event {
-            self.last_event = total;
+            self.last_event = 0;
             self.missing.clear();
         }
         self.counted(total);
@@ -425,7 +428,7 @@ mod tests {
                 version(Some(1), Some("b")),
                 Age::Untold,
             ),
-            (version(Some(1), None), version(Some(1), None), Age::Same),
+            (version(Some(1), None), version(Some(1), None), Age::Untold),
             (version(None, None), version(Some(1), Some("2")), Age::Untold),
             (version(None, None), version(None, None), Age::Untold),
         ] {

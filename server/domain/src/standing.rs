@@ -209,12 +209,19 @@ impl Standing {
                 .into_iter()
                 .flatten()
                 .find_map(|about| self.1.on_patient(about))
+                .or_else(|| self.1.on_task(&task.id))
+                .or_else(|| self.1.on_document(&document.id))
         };
         self.0
             .iter()
             .any(stops)
             .then_some(Reason::Emergency)
             .or_else(told)
+    }
+
+    /// Why nothing of this document is released under this Task for now, while what was granted stays.
+    pub fn holds(&self, task: &TaskId, document: &DocumentId) -> Option<Reason> {
+        self.1.holds(task, document)
     }
 
     /// Why nothing is released to this actor.
@@ -264,6 +271,12 @@ impl Standing {
         self.on_actor(&of.actor)
             .or_else(|| self.0.iter().any(stops).then_some(Reason::Emergency))
             .or_else(|| of.patients.iter().find_map(|about| self.1.on_patient(about)))
+            .or_else(|| self.1.on_task(&of.task))
+            .or_else(|| {
+                let document = of.document.as_ref()?;
+                let ended = self.1.on_document(document);
+                ended.or_else(|| self.1.holds(&of.task, document))
+            })
     }
 }
 

@@ -99,7 +99,8 @@ impl ReadInbound for MeasuredTx<'_> {
         fn feed_subscriptions(&mut self, tenant: &TenantId, source: &SourceId) -> Result<Vec<FeedSubscription>, StoreError>;
         fn notice(&mut self, tenant: &TenantId, id: &NoticeId) -> Result<Option<Notice>, StoreError>;
         fn notices(&mut self, tenant: &TenantId, search: &NoticeSearch) -> Result<Vec<Notice>, StoreError>;
-        fn waiting_notices(&mut self, now: Timestamp, limit: u32) -> Result<Vec<(TenantId, NoticeId)>, StoreError>;
+        fn waiting_sources(&mut self, now: Timestamp) -> Result<Vec<(TenantId, SourceId)>, StoreError>;
+        fn waiting_notices(&mut self, tenant: &TenantId, source: &SourceId, now: Timestamp, limit: u32) -> Result<Vec<NoticeId>, StoreError>;
         fn backlog(&mut self, tenant: &TenantId, source: &SourceId) -> Result<(u64, u64), StoreError>;
         fn inbox_depth(&mut self) -> Result<BTreeMap<String, u64>, StoreError>;
         fn mirror(&mut self, tenant: &TenantId, source: &SourceId, theirs: &str) -> Result<Option<Mirror>, StoreError>;

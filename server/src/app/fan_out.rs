@@ -193,9 +193,11 @@ fn may_be_told(
     subscription: &Subscription,
 ) -> Result<bool, AppError> {
     let listener: Result<Listener, _> = app.listener(&pending.tenant, subscription, None)?;
-    match listener {
-        Ok(listener) => Ok(listener.sees(tx, known, &pending.event)?.is_some()),
-        // Who may be told nothing for now, for what an operator or the rules say, finds by the gap that there was something.
-        Err(_) => Ok(true),
-    }
+    let listener = match listener {
+        Ok(listener) => listener,
+        // Who may be told nothing for now, for what an operator or the rules say, finds by the gap that there was something:
+        // of what it could have seen.
+        Err(_) => app.would_be_listener(&pending.tenant, subscription)?,
+    };
+    Ok(listener.sees(tx, known, &pending.event)?.is_some())
 }

@@ -2,10 +2,14 @@
 //! about and asked for again, and the source for everything that changed meanwhile.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt as _};
+use tokio::time::timeout;
 
 use handoff_domain::audit::{Agent, Context};
 use handoff_domain::ids::{CorrelationId, TenantId};
-use handoff_domain::inbox::{FeedSubscription, Matter, SourceVersion, split_reference};
+use handoff_domain::inbox::{FeedSubscription, split_reference};
 use handoff_domain::ports::SourceAct;
 use handoff_domain::source::Source;
 use handoff_domain::time::Span;
@@ -18,6 +22,9 @@ use super::json_edit::set_field;
 use super::sources::caller_of;
 use super::{App, AppError, Caller, Cuts};
 
+/// How many sources are asked at once, and how long each has.
+const AT_ONCE: usize = 16;
+const PATIENCE: Duration = Duration::from_mins(1);
 /// How long one process watches before another may.
 const TURN: Span = Span::seconds(30);
 
@@ -31,11 +38,17 @@ pub async fn run_once(app: &App) -> Result<(), AppError> {
     if asked.is_empty() || !app.store.lease("feed-watch", &app.settings.process, TURN).await? {
         return Ok(());
     }
-    for (tenant, source) in asked {
-        if let Err(error) = look_after(app, &tenant, &source).await {
-            tracing::warn!(source = %source.id, cause = ?error.cause, "a source could not be looked after");
+    // One that does not answer keeps the others waiting no longer than that.
+    let each = asked.into_iter().map(|(tenant, source)| async move {
+        match timeout(PATIENCE, look_after(app, &tenant, &source)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(source = %source.id, cause = ?error.cause, "a source could not be looked after");
+            }
+            Err(_) => tracing::warn!(source = %source.id, "a source does not answer"),
         }
-    }
+    });
+    stream::iter(each).buffer_unordered(AT_ONCE).collect::<()>().await;
     Ok(())
 }
 
@@ -67,12 +80,7 @@ async fn recover(
 ) -> Result<(), AppError> {
     let caller = caller(app, tenant, source)?;
     let told = Told {
-        items: vec![Item {
-            numbered: None,
-            matter: Matter::Changes,
-            version: SourceVersion::default(),
-            body: Vec::new(),
-        }],
+        items: vec![Item::changes()],
         ..Told::default()
     };
     app.take_in(&caller, source.id.clone(), told).await?;

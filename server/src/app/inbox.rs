@@ -2,7 +2,7 @@
 
 use handoff_domain::audit::{Event, Outcome};
 use handoff_domain::ids::{NoticeId, SourceId};
-use handoff_domain::inbox::{FeedSubscription, Matter, Notice, NoticeState, Numbered, SourceVersion};
+use handoff_domain::inbox::{Age, FeedSubscription, Matter, Notice, NoticeState, Numbered, SourceVersion};
 use handoff_domain::ports::Tx;
 use handoff_domain::reason::Reason;
 use handoff_domain::source::Source;
@@ -59,6 +59,21 @@ pub struct Item {
     pub version: SourceVersion,
     /// The resource, where it was sent.
     pub body: Vec<u8>,
+    /// Whether it was deleted.
+    pub gone: bool,
+}
+
+impl Item {
+    /// Whatever changed.
+    pub fn changes() -> Self {
+        Self {
+            numbered: None,
+            matter: Matter::Changes,
+            version: SourceVersion::default(),
+            body: Vec::new(),
+            gone: false,
+        }
+    }
 }
 
 /// Prints nothing that may be about a patient.
@@ -121,7 +136,7 @@ fn take_in(tx: &mut dyn Tx, scope: &Scope, id: &SourceId, told: &Told) -> Result
                     _ => !known.is_repeated(event),
                 };
                 fresh = Some((event, new));
-                if !new {
+                if !new && !is_news(tx, scope, &source, item)? {
                     repeated = repeated.saturating_add(1);
                     continue;
                 }
@@ -155,13 +170,7 @@ fn take_in(tx: &mut dyn Tx, scope: &Scope, id: &SourceId, told: &Told) -> Result
         known.status.clone_from(&heard.status);
         known.heard_at = now;
         if !known.missing.is_empty() && source.settings.base.is_some() && !asks {
-            let ask = Item {
-                numbered: None,
-                matter: Matter::Changes,
-                version: SourceVersion::default(),
-                body: Vec::new(),
-            };
-            let notice = notice(scope, &mut source, None, &ask)?;
+            let notice = notice(scope, &mut source, None, &Item::changes())?;
             tx.insert_notice(&tenant, &notice)?;
             taken.push(notice.id);
         }
@@ -176,6 +185,16 @@ fn take_in(tx: &mut dyn Tx, scope: &Scope, id: &SourceId, told: &Told) -> Result
         .detail("repeated", repeated.to_string());
     tx.record(&tenant, row);
     Ok(taken)
+}
+
+/// Whether a version came that is newer than what is known, although its event did before: a source that begins its numbers anew
+/// need not say so.
+fn is_news(tx: &mut dyn Tx, scope: &Scope, source: &Source, item: &Item) -> Result<bool, AppError> {
+    let Some(reference) = item.matter.reference() else {
+        return Ok(false);
+    };
+    let mirror = tx.mirror(scope.tenant(), &source.id, reference)?;
+    Ok(mirror.is_some_and(|mirror| item.version.against(&mirror.version) == Age::Newer))
 }
 
 /// A source that is limited to topics tells of nothing without naming one of them.
@@ -256,6 +275,7 @@ fn notice(
         matter: item.matter.clone(),
         version,
         body: item.body.clone(),
+        gone: item.gone,
         received_at: scope.now(),
         correlation: scope.caller.context.correlation.clone(),
         state: NoticeState::Waiting { due: scope.now() },

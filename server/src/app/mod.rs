@@ -174,6 +174,8 @@ pub struct App {
     pub vault: Arc<dyn Vault>,
     /// Who in this process waits for events of which subscriptions.
     pub ear: Arc<Ear>,
+    /// What sources told that this process is applying.
+    pub in_hand: Arc<apply::InHand>,
     /// What is set.
     pub settings: Arc<Settings>,
     /// Where work goes on that must outlive the request which began it.

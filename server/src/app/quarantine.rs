@@ -7,7 +7,7 @@ use handoff_domain::inbox::{Notice, NoticeState};
 use handoff_domain::ports::NoticeSearch;
 use handoff_domain::reason::Reason;
 
-use super::apply::apply_one;
+use super::apply::{Pace, apply_one, give_up};
 use super::standing::{administers, may_administer};
 use super::{App, AppError, Caller, Class, Cuts, Scope};
 
@@ -65,7 +65,7 @@ impl App {
         })
         .await?;
         let (app, tenant, of) = (self.clone(), caller.tenant().clone(), id.clone());
-        self.to_the_end(async move { apply_one(&app, &tenant, &of).await })
+        self.to_the_end(async move { apply_one(&app, &tenant, &of, Pace::Patient).await })
             .await?;
         self.quarantined_one(caller, id).await
     }
@@ -84,12 +84,13 @@ impl App {
             check_quarantined(&notice)?;
             let row = about_notice(&scope, &notice, "notice-dismissed");
             let at = scope.now();
+            let cuts = give_up(tx, &scope, &notice)?;
             tx.update_notice(
                 scope.tenant(),
                 &notice.become_state(NoticeState::Dismissed { at }),
             )?;
             tx.record(scope.tenant(), row);
-            Ok(((), Cuts::none()))
+            Ok(((), cuts))
         })
         .await
     }

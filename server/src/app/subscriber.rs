@@ -232,13 +232,13 @@ pub fn focus_of(event: &TopicEvent) -> Option<(Kind, &str)> {
 }
 
 impl App {
-    /// Who is told by a Subscription, at this moment; or why nobody is.
-    pub fn listener(
+    /// Who a Subscription was made by, as a caller, whether it may do anything now or not.
+    fn subscriber(
         &self,
         tenant: &TenantId,
         subscription: &Subscription,
         correlation: Option<CorrelationId>,
-    ) -> Result<Result<Listener, Reason>, AppError> {
+    ) -> Result<Caller, AppError> {
         let principal = &subscription.subscriber;
         let correlation = match correlation {
             Some(known) => known,
@@ -251,19 +251,39 @@ impl App {
             now: self.clock.now(),
             agent: Arc::new(Agent::default()),
         };
+        Ok(Caller {
+            context: context.with_principal(principal),
+            principal: Arc::new(principal.clone()),
+            session: None,
+            caps: (self.standings.caps)(principal),
+        })
+    }
+
+    /// Who would be told by a Subscription if nothing stood in its way but what each event is about.
+    pub fn would_be_listener(
+        &self,
+        tenant: &TenantId,
+        subscription: &Subscription,
+    ) -> Result<Listener, AppError> {
+        let caller = self.subscriber(tenant, subscription, None)?;
+        Ok(Listener::caller(self.scope(&caller)))
+    }
+
+    /// Who is told by a Subscription, at this moment; or why nobody is.
+    pub fn listener(
+        &self,
+        tenant: &TenantId,
+        subscription: &Subscription,
+        correlation: Option<CorrelationId>,
+    ) -> Result<Result<Listener, Reason>, AppError> {
+        let principal = &subscription.subscriber;
         if principal.tenant != *tenant || !(self.standings.is_issuer)(tenant, &principal.issuer) {
             return Ok(Err(Reason::TokenInvalid));
         }
         if let Some(reason) = self.standing.of(tenant).on_caller(principal) {
             return Ok(Err(reason));
         }
-        let caller = Caller {
-            context: context.with_principal(principal),
-            principal: Arc::new(principal.clone()),
-            session: None,
-            caps: (self.standings.caps)(principal),
-        };
-        let scope = self.scope(&caller);
+        let scope = self.scope(&self.subscriber(tenant, subscription, correlation)?);
         let own = Relation {
             creator: true,
             ..Relation::default()

@@ -278,7 +278,7 @@ fn update(
         .ok_or_else(AppError::not_found)?;
     let kept = open_secrets(app, scope, id, &now.sealed)?;
     let same_route = before.channel.route == asked.channel.route;
-    if !same_route && asked.headers.iter().any(|line| is_redacted(line)) {
+    if own.creator && !same_route && asked.headers.iter().any(|line| is_redacted(line)) {
         // Whoever gets them now did not get them from their subscriber.
         return Err(AppError::rule(
             "Subscription.channel.header",
@@ -496,7 +496,10 @@ fn is_alike_but_for_status(kept: &Resource, sent: &Resource) -> bool {
 fn check_end(scope: &Scope, asked: &AskedFor) -> Result<(), AppError> {
     let is_over = asked.end.is_some_and(|end| end <= scope.now());
     if is_over && asked.status != SubscriptionStatus::Off {
-        return Err(AppError::rule("Subscription.end", "is in the past"));
+        return Err(AppError::rule(
+            "Subscription.end",
+            "this instant is in the past; leave `end` out, or set a later one",
+        ));
     }
     Ok(())
 }

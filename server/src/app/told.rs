@@ -52,8 +52,10 @@ impl ToldFacts {
             Arc::make_mut(known).learn(&fact);
             news = true;
             // At the start nobody is in the middle of anything that did not know of it.
+            // Nor was anybody, who held something back for a fact that stood, told that it does no more.
+            let bears = fact.stands || fact.saying.kind.only_holds();
             if !first
-                && fact.stands
+                && bears
                 && self.lately.len() < MOST_LATELY
                 && let Some(target) = fact.target()
             {
@@ -105,6 +107,8 @@ pub(super) fn about(
         .map(str::to_owned)
         .collect();
     subjects.push(actor.to_string());
+    subjects.push(format!("Task/{}", task.id));
+    subjects.extend(document.map(|document| format!("DocumentReference/{}", document.id)));
     subjects.dedup();
     let facts = tx.facts_about(tenant, &subjects)?;
     Ok(Arc::new(facts.into_iter().collect()))

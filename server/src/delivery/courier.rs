@@ -70,6 +70,14 @@ impl Courier {
         }
         if let Some(told) = notice.told.first() {
             all.push(("X-Correlation-Id".to_owned(), told.event.correlation.clone()));
+            // Whose resource it is that base R4 puts at the subscriber's: nothing else of it says so.
+            if channel.payload.content().is_none() && !body.is_empty() {
+                let base = self.settings.fhir_base(&notice.tenant);
+                all.push((
+                    "Content-Location".to_owned(),
+                    format!("{base}{}/_history/{}", told.event.focus, told.event.version),
+                ));
+            }
         }
         let secret = SigningSecret::parse(&notice.secrets.signing)
             .map_err(|_| failure("secrets-unreadable".to_owned()))?;

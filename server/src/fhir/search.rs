@@ -156,7 +156,10 @@ fn check_codes(kind: Kind, name: &str, value: &str) -> Result<(), AppError> {
     if value.split(',').all(is_code) {
         return Ok(());
     }
-    Err(not_supported(format!("`{name}` is of {}", codes.codes().join(", "))))
+    Err(not_supported(format!(
+        "`{name}` is of {}",
+        codes.codes().join(", ")
+    )))
 }
 
 fn filter(

@@ -4,7 +4,7 @@
 mod proof;
 mod read;
 
-use actix_web::http::StatusCode;
+use actix_web::http::{StatusCode, header};
 use actix_web::{HttpRequest, HttpResponse, web};
 use handoff_domain::audit::Context;
 use handoff_domain::ids::{SourceId, TenantId};
@@ -108,7 +108,9 @@ async fn put(
         let sent = receive(&state, &request, payload, &put.source).await?;
         check_content_type(&request)?;
         let resource = parse(&sent.body, &ParseOptions::default()).map_err(AppError::invalid)?;
-        let told = read::of_resource(&put.kind, &put.id, &resource)?;
+        let from = request.headers().get(header::CONTENT_LOCATION);
+        let from = from.and_then(|value| value.to_str().ok());
+        let told = read::of_resource(&put.kind, &put.id, resource, from)?;
         take_in(&state, sent, told).await
     };
     finish(&state, &request, answer.await)

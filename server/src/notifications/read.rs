@@ -6,9 +6,10 @@ use std::collections::HashMap;
 use handoff_domain::inbox::{MOST_EVENTS, Matter, SourceVersion, split_reference};
 use handoff_domain::reason::Reason;
 use handoff_domain::source::{FeedType, Source};
+use handoff_domain::time::Timestamp;
 use handoff_fhir_model::{Issue, IssueType, Parameter, Resource, bundle, parameters};
 
-use crate::app::apply::{shorten, version_of};
+use crate::app::apply::{name_origin, shorten, version_of};
 use crate::app::inbox::{Heard, Item, Told};
 use crate::app::{AppError, Class};
 
@@ -22,17 +23,17 @@ pub(super) fn of_empty() -> Told {
     Told {
         heard: None,
         is_unasked: true,
-        items: vec![Item {
-            numbered: None,
-            matter: Matter::Changes,
-            version: SourceVersion::default(),
-            body: Vec::new(),
-        }],
+        items: vec![Item::changes()],
     }
 }
 
-/// A resource, sent as an update of this type and id.
-pub(super) fn of_resource(kind: &str, id: &str, resource: &Resource) -> Result<Told, AppError> {
+/// A resource, sent as an update of this type and id; `from` is where it lies, where that was said.
+pub(super) fn of_resource(
+    kind: &str,
+    id: &str,
+    mut resource: Resource,
+    from: Option<&str>,
+) -> Result<Told, AppError> {
     if resource.type_name() != kind {
         return Err(wrong(
             "resourceType",
@@ -49,9 +50,18 @@ pub(super) fn of_resource(kind: &str, id: &str, resource: &Resource) -> Result<T
         return Err(AppError::new(
             Class::Unprocessable,
             Reason::NotSupported,
-            "resources of that type mean nothing here",
+            format!(
+                "resources of that type mean nothing here; these do: {}",
+                known_types()
+            ),
         ));
     }
+    let base = from.and_then(|from| {
+        from.split("/_history/")
+            .next()?
+            .strip_suffix(&format!("/{kind}/{id}"))
+    });
+    name_origin(base, &mut resource);
     Ok(Told {
         heard: None,
         is_unasked: true,
@@ -60,6 +70,7 @@ pub(super) fn of_resource(kind: &str, id: &str, resource: &Resource) -> Result<T
             matter: Matter::Resource(format!("{kind}/{id}")),
             version: version_of(resource.value()),
             body: resource.to_json(),
+            gone: false,
         }],
     })
 }
@@ -93,17 +104,43 @@ pub(super) fn of_bundle(source: &Source, resource: Resource, most: usize) -> Res
         })?;
     let status = parameters(&status).map_err(AppError::invalid)?;
     let source = &based(source, &status);
-    let mut carried: HashMap<String, Resource> = HashMap::new();
+    let mut carried = Carried::new();
     for entry in entries {
+        if entry
+            .request
+            .as_ref()
+            .is_some_and(|request| request.method == "DELETE")
+        {
+            let named = [
+                entry.full_url.as_deref(),
+                entry.request.as_ref().map(|request| request.url.as_str()),
+            ];
+            let named = named.into_iter().flatten().map(|one| source.local(one));
+            carried.extend(
+                named
+                    .filter(|one| type_of(one).is_some())
+                    .map(|one| (one.to_owned(), None)),
+            );
+            continue;
+        }
         let Some(mut resource) = entry.resource else {
             continue;
         };
         let Some(id) = resource.id() else { continue };
         let key = format!("{}/{id}", resource.type_name());
         shorten(source, &mut resource);
-        carried.insert(key, resource);
+        name_origin(source.settings.base.as_deref(), &mut resource);
+        carried.insert(key, Some(resource));
     }
     of_status(source, &status, &carried, most)
+}
+
+/// The resources that came along, by reference; `None` where one was deleted.
+type Carried = HashMap<String, Option<Resource>>;
+
+fn known_types() -> String {
+    let names: Vec<&str> = FeedType::ALL.iter().map(|kind| kind.as_str()).collect();
+    names.join(", ")
 }
 
 /// The source with its base. Where none is configured it is that by which it names its own subscription: references are
@@ -128,7 +165,7 @@ fn based(source: &Source, status: &[Parameter]) -> Source {
 fn of_status(
     source: &Source,
     status: &[Parameter],
-    carried: &HashMap<String, Resource>,
+    carried: &Carried,
     most: usize,
 ) -> Result<Told, AppError> {
     let named = |name: &str| status.iter().find(|parameter| parameter.name == name);
@@ -194,30 +231,28 @@ fn of_status(
 }
 
 /// The resources of one event, in the order in which they are to be applied.
-fn of_event(
-    source: &Source,
-    event: &Parameter,
-    carried: &HashMap<String, Resource>,
-) -> Result<Vec<Item>, AppError> {
+fn of_event(source: &Source, event: &Parameter, carried: &Carried) -> Result<Vec<Item>, AppError> {
     let parts = event.parts();
-    let number = parts
-        .iter()
-        .find(|part| part.name == "event-number")
+    let named = |name: &str| parts.iter().find(|part| part.name == name);
+    let number = named("event-number")
         .and_then(count)
         .filter(|number| *number > 0)
         .ok_or_else(|| missing("event-number"))?;
-    let focus = parts
-        .iter()
-        .find(|part| part.name == "focus")
-        .and_then(Parameter::reference);
-    let Some(focus) = focus else {
+    let Some(focus) = named("focus").and_then(Parameter::reference) else {
+        if !carried.is_empty() {
+            return Err(wrong(
+                "Bundle.entry[0].resource",
+                "an event whose resource comes along names it: its `focus` is missing",
+            ));
+        }
         return Ok(vec![Item {
             numbered: Some((number, 0)),
-            matter: Matter::Changes,
-            version: SourceVersion::default(),
-            body: Vec::new(),
+            ..Item::changes()
         }]);
     };
+    let at = named("timestamp")
+        .and_then(Parameter::text)
+        .and_then(Timestamp::parse_instant);
     let context = parts
         .iter()
         .filter(|part| part.name == "additional-context")
@@ -225,7 +260,7 @@ fn of_event(
         // Of what surrounds the focus only what means something here, and came along.
         .filter(|reference| {
             let local = source.local(reference);
-            type_of(local).is_some() && carried.contains_key(local)
+            type_of(local).is_some() && carried.get(local).is_some_and(Option::is_some)
         })
         .take(MOST_CONTEXT);
     let mut items = Vec::new();
@@ -234,14 +269,22 @@ fn of_event(
         if local.is_empty() || local.len() > LONGEST_REFERENCE || local.contains(char::is_whitespace) {
             return Err(missing("focus"));
         }
-        let resource = carried.get(local);
+        let carried = carried.get(local);
+        let gone = matches!(carried, Some(None));
+        let resource = carried.and_then(Option::as_ref);
         items.push(Item {
             numbered: Some((number, part)),
             matter: Matter::Resource(local.to_owned()),
-            version: resource
-                .map(|resource| version_of(resource.value()))
-                .unwrap_or_default(),
+            version: match resource {
+                Some(resource) => version_of(resource.value()),
+                // Nothing else says when it was deleted.
+                None => SourceVersion {
+                    updated: at.filter(|_| gone),
+                    version: None,
+                },
+            },
             body: resource.map(Resource::to_json).unwrap_or_default(),
+            gone,
         });
     }
     items.sort_by_key(|item| item.matter.reference().and_then(type_of));
@@ -263,9 +306,17 @@ fn count(parameter: &Parameter) -> Option<i64> {
 }
 
 fn missing(name: &str) -> AppError {
+    let as_what = match name {
+        "subscription" => "a reference, as `valueReference`",
+        "focus" => "a reference like `Task/1`, as `valueReference`",
+        "event-number" => "a whole number from 1, as `valueString`",
+        "events-since-subscription-start" => "a whole number, as `valueString`",
+        "status" => "`requested`, `active`, `error` or `off`, as `valueCode`",
+        _ => "a text or code",
+    };
     wrong(
-        "Bundle.entry[0].resource",
-        &format!("the parameter `{name}` of the status is missing or not as it must be"),
+        &format!("Bundle.entry[0].resource.parameter.where(name = '{name}')"),
+        &format!("the parameter `{name}` of the status is missing, or is not {as_what}"),
     )
 }
 

@@ -209,6 +209,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         store,
         background: background.handle().clone(),
         blobs,
+        in_hand: Arc::default(),
         sources: Arc::new(SourcesOverHttp::new(
             Arc::clone(&outbound),
             Arc::clone(&clock),

@@ -36,6 +36,7 @@ static NOTICES: Table = Table {
         ("outcome", Column::Text),
         ("tries", Column::Int),
         ("revision", Column::Int),
+        ("gone", Column::Flag),
     ],
 };
 
@@ -59,6 +60,7 @@ struct Row {
     outcome: Option<String>,
     tries: i64,
     revision: i64,
+    gone: bool,
 }
 
 impl Row {
@@ -97,6 +99,7 @@ impl Row {
                 version: self.source_version,
             },
             body,
+            gone: self.gone,
             received_at: Timestamp(self.received_at),
             correlation: CorrelationId::parse(self.correlation).ok()?,
             state,
@@ -178,23 +181,44 @@ pub(crate) fn search(
     Ok(found)
 }
 
-/// Those that wait and whose time has come, oldest first.
-pub(crate) fn waiting(
+/// Sources of which some wait whose time has come.
+pub(crate) fn waiting_sources(
     connection: &mut AnyConnection,
     now: Timestamp,
-    limit: u32,
-) -> Result<Vec<(TenantId, NoticeId)>, StoreError> {
+) -> Result<Vec<(TenantId, SourceId)>, StoreError> {
     let rows: Vec<(String, String)> = Statement::<(Text, Text)>::new(
-        "SELECT tenant, id FROM notices WHERE state = 'waiting' AND state_at <= ",
+        "SELECT DISTINCT tenant, source FROM notices WHERE state = 'waiting' AND state_at <= ",
     )
     .bind(now.0)
-    .sql(" ORDER BY state_at, id LIMIT ")
-    .bind(i64::from(limit))
     .load(connection)
     .or_refused()?;
     rows.into_iter()
-        .map(|(tenant, id)| Some((TenantId::parse(tenant).ok()?, NoticeId::parse(id).ok()?)))
+        .map(|(tenant, source)| Some((TenantId::parse(tenant).ok()?, SourceId::parse(source).ok()?)))
         .map(|read| read.ok_or_else(|| unreadable("notice")))
+        .collect()
+}
+
+/// Those of a source that wait and whose time has come, oldest first.
+pub(crate) fn waiting(
+    connection: &mut AnyConnection,
+    tenant: &TenantId,
+    source: &SourceId,
+    now: Timestamp,
+    limit: u32,
+) -> Result<Vec<NoticeId>, StoreError> {
+    let ids: Vec<String> =
+        Statement::<Text>::new("SELECT id FROM notices WHERE state = 'waiting' AND tenant = ")
+            .bind(tenant.as_str())
+            .sql(" AND source = ")
+            .bind(source.as_str())
+            .sql(" AND state_at <= ")
+            .bind(now.0)
+            .sql(" ORDER BY state_at, place LIMIT ")
+            .bind(i64::from(limit))
+            .load(connection)
+            .or_refused()?;
+    ids.into_iter()
+        .map(|id| NoticeId::parse(id).map_err(|_| unreadable("notice")))
         .collect()
 }
 
@@ -257,6 +281,7 @@ pub(crate) fn insert(unit: &mut Unit<'_>, tenant: &TenantId, notice: &Notice) {
             outcome.into(),
             i64::from(notice.tries).into(),
             notice.revision.into(),
+            notice.gone.into(),
         ],
     );
 }

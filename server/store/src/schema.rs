@@ -409,6 +409,7 @@ diesel::table! {
         outcome -> Nullable<Text>,
         tries -> BigInt,
         revision -> BigInt,
+        gone -> Bool,
     }
 }
 

@@ -45,12 +45,17 @@ pub trait ReadInbound {
     /// Notices that match, newest first, without what was sent.
     fn notices(&mut self, tenant: &TenantId, search: &NoticeSearch) -> Result<Vec<Notice>, StoreError>;
 
-    /// Notices of all tenants that wait and whose time has come, oldest first.
+    /// Sources of all tenants of which notices wait whose time has come.
+    fn waiting_sources(&mut self, now: Timestamp) -> Result<Vec<(TenantId, SourceId)>, StoreError>;
+
+    /// Notices of a source that wait and whose time has come, oldest first.
     fn waiting_notices(
         &mut self,
+        tenant: &TenantId,
+        source: &SourceId,
         now: Timestamp,
         limit: u32,
-    ) -> Result<Vec<(TenantId, NoticeId)>, StoreError>;
+    ) -> Result<Vec<NoticeId>, StoreError>;
 
     /// How many notices of a source wait, and how many of them ask for whatever changed and were not begun.
     fn backlog(&mut self, tenant: &TenantId, source: &SourceId) -> Result<(u64, u64), StoreError>;

@@ -8,11 +8,11 @@ use handoff_domain::ports::{SourceAct, SourceAnswer, SourceError, SourceRequest}
 use handoff_domain::reason::Reason;
 use handoff_domain::source::{FeedType, Source};
 use handoff_domain::time::{Span, Timestamp};
-use handoff_fhir_model::{ParseOptions, Resource, bundle, parse};
+use handoff_fhir_model::{ParseOptions, bundle, parse};
 use serde_json::Value;
 
 use super::steps::unsettled;
-use super::{Applying, Held, hold, settle, version_of};
+use super::{Applying, Held, hold, name_origin, settle, version_of};
 use crate::app::inbox::{Item, Told};
 use crate::app::{App, AppError, Class, Cuts};
 
@@ -140,8 +140,16 @@ pub(super) async fn changes(app: &App, applying: &Applying) -> Result<(), AppErr
     let before: Vec<FeedSubscription> = app
         .read(move |read| Ok(read.feed_subscriptions(&of, &name)?))
         .await?;
+    let mut answered = false;
     for kind in &source.settings.types {
-        changed(app, applying, *kind, since).await?;
+        answered |= changed(app, applying, *kind, since).await?;
+    }
+    if !answered {
+        return Err(AppError::new(
+            Class::Unprocessable,
+            Reason::NotSupported,
+            "the source answers for none of the types that it may speak of; look at its base, our credentials there and `--type`",
+        ));
     }
     let scope = app.scope(&applying.caller);
     let of = applying.clone();
@@ -164,7 +172,14 @@ pub(super) async fn changes(app: &App, applying: &Applying) -> Result<(), AppErr
                 tx.put_feed_subscription(scope.tenant(), &known)?;
             }
         }
-        settle(tx, &scope, notice, None, handoff_domain::audit::About::default())?;
+        settle(
+            tx,
+            &scope,
+            &of,
+            notice,
+            None,
+            handoff_domain::audit::About::default(),
+        )?;
         Ok(((), Cuts::none()))
     })
     .await
@@ -187,8 +202,8 @@ async fn begin(app: &App, applying: &Applying) -> Result<(), AppError> {
     .await
 }
 
-/// Takes in what changed of one type.
-async fn changed(app: &App, applying: &Applying, kind: FeedType, since: Timestamp) -> Result<(), AppError> {
+/// Takes in what changed of one type; answers whether the source has it.
+async fn changed(app: &App, applying: &Applying, kind: FeedType, since: Timestamp) -> Result<bool, AppError> {
     let source = applying.source.as_ref();
     let mut path = format!(
         "{}?_lastUpdated=gt{}&_sort=_lastUpdated&_count={PAGE}",
@@ -199,6 +214,7 @@ async fn changed(app: &App, applying: &Applying, kind: FeedType, since: Timestam
         let answer = ask(app, source, SourceAct::Get, &path).await?;
         match answer.status {
             200 => {}
+            401 => return Err(refused(401)),
             // A type that the source does not have, or that our client may not read there, is not asked for.
             400..=499 | 501 => {
                 tracing::warn!(
@@ -207,27 +223,24 @@ async fn changed(app: &App, applying: &Applying, kind: FeedType, since: Timestam
                     status = answer.status,
                     "a source does not answer what changed"
                 );
-                return Ok(());
+                return Ok(false);
             }
             status => return Err(refused(status)),
         }
         let page = parse(&answer.body, &ParseOptions::expecting("Bundle")).map_err(AppError::invalid)?;
         let next = next_of(source, page.value())?;
-        let found: Vec<Resource> = bundle(page)
-            .map_err(AppError::invalid)?
-            .entries
-            .into_iter()
-            .filter_map(|entry| entry.resource)
-            .collect();
+        let found = bundle(page).map_err(AppError::invalid)?.entries.into_iter();
         let items: Vec<Item> = found
-            .iter()
+            .filter_map(|entry| entry.resource)
             .filter(|resource| resource.type_name() == kind.as_str())
-            .filter_map(|resource| {
+            .filter_map(|mut resource| {
+                name_origin(source.settings.base.as_deref(), &mut resource);
                 Some(Item {
                     numbered: None,
                     matter: Matter::Resource(format!("{}/{}", kind.as_str(), resource.id()?)),
                     version: version_of(resource.value()),
                     body: resource.to_json(),
+                    gone: false,
                 })
             })
             .collect();
@@ -241,7 +254,7 @@ async fn changed(app: &App, applying: &Applying, kind: FeedType, since: Timestam
         }
         match next {
             Some(next) => path = next,
-            None => return Ok(()),
+            None => return Ok(true),
         }
     }
     Err(AppError::new(

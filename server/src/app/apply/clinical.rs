@@ -59,7 +59,7 @@ pub(super) async fn apply(
     let (scope, of) = (app.scope(&applying.caller), applying.clone());
     app.write(&tenant, move |tx| {
         if let Held::Open(notice, _) = hold(tx, &of, &version)? {
-            settle(tx, &scope, notice, None, About::default())?;
+            settle(tx, &scope, &of, notice, None, About::default())?;
         }
         Ok(((), Cuts::none()))
     })
@@ -113,7 +113,13 @@ fn reason_of(facts: &[Fact]) -> Reason {
             FactKind::PatientMerged => Some(Reason::PatientMerged),
             FactKind::ConsentWithdrawn | FactKind::ConsentDenied => Some(Reason::ConsentWithdrawn),
             FactKind::MemberNoMore | FactKind::ActorEnded => Some(Reason::ActorRevoked),
-            FactKind::ConsentGiven | FactKind::EncounterEnded | FactKind::Member => None,
+            FactKind::ConsentGiven
+            | FactKind::EncounterEnded
+            | FactKind::Member
+            | FactKind::TaskEnded
+            | FactKind::TaskHeld
+            | FactKind::DocumentEnded
+            | FactKind::DocumentHeld => None,
         })
         .unwrap_or(Reason::Permitted)
 }

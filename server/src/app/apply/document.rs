@@ -7,13 +7,16 @@ use handoff_domain::audit::About;
 use handoff_domain::ids::{BinaryId, DocumentId, TaskId};
 use handoff_domain::inbox::{Mirror, SourceVersion};
 use handoff_domain::ports::{Kind, Tx};
-use handoff_domain::source::{ContentRule, Source};
+use handoff_domain::source::{ContentRule, FeedType, Source};
+use handoff_domain::standing::Target;
 use handoff_fhir_model::Resource;
 use serde_json::{Map, Value, json};
 
-use super::references::{localise, rename};
-use super::{Applying, Held, ask, hold, is_as_stored, mirrored, settle, settle_old};
+use super::references::{is_echo, localise, rename};
+use super::restraint::while_applying;
+use super::{Applying, Held, Here, as_it_is, ask, hold, mirrored, mirrored_as, settle, settle_old};
 use crate::app::documents;
+use crate::app::standing::take_back;
 use crate::app::tasks::{self, Expected};
 use crate::app::{App, AppError, Cuts, Scope, json_edit};
 
@@ -26,7 +29,11 @@ enum Became {
     /// Nothing more is to be done.
     Settled,
     /// It is mirrored as this, `DocumentReference/1`; Tasks may have waited for it.
-    Mirrored(String),
+    Mirrored {
+        ours: String,
+        /// Whether it was held back, and is not any more.
+        lifted: bool,
+    },
 }
 
 /// Applies a notice about a document.
@@ -37,19 +44,24 @@ pub(super) async fn apply(
     version: SourceVersion,
 ) -> Result<(), AppError> {
     let became = mirror(app, applying, resource, version.clone()).await?;
-    let Became::Mirrored(ours) = became else {
+    let Became::Mirrored { ours, lifted } = became else {
         return Ok(());
     };
+    let tenant = applying.caller.tenant().clone();
+    if lifted && let Ok(target) = Target::parse("document", &ours) {
+        app.see_change().await;
+        take_back(app, &tenant, &target).await?;
+    }
     release_awaiting(app, applying, &ours).await?;
     let scope = app.scope(&applying.caller);
-    let (of, tenant) = (applying.clone(), applying.caller.tenant().clone());
+    let of = applying.clone();
     app.write(&tenant, move |tx| {
         if let Held::Open(notice, _) = hold(tx, &of, &version)? {
             let about = About {
                 document: Some(ours.clone()),
                 ..About::default()
             };
-            settle(tx, &scope, notice, Some(ours.clone()), about)?;
+            settle(tx, &scope, &of, notice, Some(ours.clone()), about)?;
         }
         Ok(((), Cuts::none()))
     })
@@ -80,7 +92,8 @@ async fn mirror(
                     Some(Became::Settled)
                 }
                 Held::Open(notice, Some(before)) if before.notice == notice.id => {
-                    before.ours.map(Became::Mirrored)
+                    // Whether it had been held back was not written down: it is looked at once more.
+                    before.ours.map(|ours| Became::Mirrored { ours, lifted: true })
                 }
                 Held::Open(..) => None,
             };
@@ -93,7 +106,9 @@ async fn mirror(
         return Ok(became);
     }
     let mut resource = resource;
-    if applying.source.settings.content == ContentRule::Fetch {
+    let is_current = resource.value().get("status").and_then(Value::as_str) == Some("current");
+    // Of what is withdrawn no content is needed, and it may not be there any more.
+    if applying.source.settings.content == ContentRule::Fetch && is_current {
         fetch_content(app, applying, &mut resource).await?;
     }
     app.with_content(&applying.caller, resource, move |tx, scope, resource| {
@@ -101,35 +116,44 @@ async fn mirror(
         let Held::Open(notice, before) = hold(tx, &of, &version)? else {
             return Ok((Became::Settled, Cuts::none()));
         };
+        let ours = mirrored_as(
+            tx,
+            scope,
+            FeedType::DocumentReference,
+            before.as_ref(),
+            of.reference(),
+        )?;
+        if (before.is_none() || ours.is_none()) && is_echo(tx, scope, &of.source, resource)? {
+            settle_old(tx, scope, notice)?;
+            return Ok((Became::Settled, Cuts::none()));
+        }
         let mut local = localise(tx, scope, &of.source, resource.clone())?;
-        let ours = match before.as_ref().and_then(|mirror| mirror.ours.clone()) {
-            Some(ours) => Some(ours),
-            None => adopted(tx, scope, resource.id())?,
-        };
         let known = ours
             .as_deref()
             .and_then(|ours| ours.strip_prefix("DocumentReference/"))
             .and_then(|id| DocumentId::parse(id).ok());
         keep_addresses(tx, scope, &of.source, known.as_ref(), &mut local.resource)?;
-        let unchanged = match &known {
-            Some(id) => is_as_stored(tx, scope, Kind::Document, id.as_str(), &local.resource)?,
-            None => None,
+        if let Some(id) = &known {
+            keep_content(tx, scope, id, is_current, &mut local.resource)?;
+        }
+        let here = match &known {
+            Some(id) => as_it_is(tx, scope, Kind::Document, id.as_str(), &local.resource, &version)?,
+            None => Here::Differs,
         };
-        let (id, cuts) = match (&known, unchanged) {
-            (Some(id), Some(_)) => (id.to_string(), Cuts::none()),
-            (Some(id), None) => {
-                let (stored, cuts) = documents::update(tx, scope, id, &local.resource, Expected::Existing)?;
-                (stored.id, cuts)
-            }
-            (None, _) => {
-                let (stored, cuts) = documents::create(tx, scope, &new, &local.resource)?;
-                (stored.id, cuts)
-            }
+        if before.is_none() && here == Here::Newer {
+            settle_old(tx, scope, notice)?;
+            return Ok((Became::Settled, Cuts::none()));
+        }
+        let ours = format!("DocumentReference/{}", known.as_ref().unwrap_or(&new));
+        let (scope, lifted) = while_applying(tx, scope, &of, &notice, &ours)?;
+        let cuts = match (&known, here) {
+            (Some(_), Here::Same(_)) => Cuts::none(),
+            (Some(id), _) => documents::update(tx, &scope, id, &local.resource, Expected::Existing)?.1,
+            (None, _) => documents::create(tx, &scope, &new, &local.resource)?.1,
         };
-        let reference = format!("DocumentReference/{id}");
-        let mirror: Mirror = mirrored(&notice, before, Some(reference.clone()), Vec::new());
+        let mirror: Mirror = mirrored(&notice, before, Some(ours.clone()), Vec::new());
         tx.put_mirror(scope.tenant(), &mirror)?;
-        Ok((Became::Mirrored(reference), cuts))
+        Ok((Became::Mirrored { ours, lifted }, cuts))
     })
     .await
 }
@@ -178,7 +202,7 @@ async fn is_uploaded(app: &App, applying: &Applying, id: &str) -> Result<bool, A
 }
 
 /// A document of the placer's own that the source speaks of by our id.
-fn adopted(tx: &mut dyn Tx, scope: &Scope, id: Option<&str>) -> Result<Option<String>, AppError> {
+pub(super) fn adopted(tx: &mut dyn Tx, scope: &Scope, id: Option<&str>) -> Result<Option<String>, AppError> {
     let Some(id) = id.and_then(|id| DocumentId::parse(id).ok()) else {
         return Ok(None);
     };
@@ -186,6 +210,59 @@ fn adopted(tx: &mut dyn Tx, scope: &Scope, id: Option<&str>) -> Result<Option<St
     let own =
         found.filter(|document| !document.deleted && document.created_by == scope.caller.principal.actor);
     Ok(own.map(|document| format!("DocumentReference/{}", document.id)))
+}
+
+/// Content that is here already stays as it is: the same bytes again are no other content, and what is withdrawn loses none.
+fn keep_content(
+    tx: &mut dyn Tx,
+    scope: &Scope,
+    id: &DocumentId,
+    is_current: bool,
+    resource: &mut Resource,
+) -> Result<(), AppError> {
+    let stored = tx.current(scope.tenant(), Kind::Document, id.as_str())?;
+    let Some(stored) = stored.filter(|version| !version.body.is_empty()) else {
+        return Ok(());
+    };
+    let stored = json_edit::open(&stored.body)?;
+    let Some(before) = stored.value().get("content").and_then(Value::as_array) else {
+        return Ok(());
+    };
+    if !is_current {
+        json_edit::set_field(resource.value_mut(), "content", json!(before));
+        return Ok(());
+    }
+    let digest = |tx: &mut dyn Tx, content: &Value| -> Result<_, AppError> {
+        let url = content.pointer("/attachment/url").and_then(Value::as_str);
+        let id = url
+            .and_then(|url| url.strip_prefix("Binary/"))
+            .map(BinaryId::parse);
+        let Some(Ok(id)) = id else { return Ok(None) };
+        Ok(tx
+            .binary(scope.tenant(), &id)?
+            .map(|binary| (binary.sha256, binary.content_type)))
+    };
+    for i in 0..before.len() {
+        let (Some(known), Some(sent)) = (
+            before.get(i),
+            resource.value().pointer(&format!("/content/{i}")).cloned(),
+        ) else {
+            break;
+        };
+        let held = digest(tx, known)?;
+        if held.is_some()
+            && held == digest(tx, &sent)?
+            && let Some(attachment) = attachment_mut(resource, i)
+        {
+            for own in ["url", "size", "hash", "extension"] {
+                match known.pointer(&format!("/attachment/{own}")) {
+                    Some(value) => drop(attachment.insert(own.to_owned(), value.clone())),
+                    None => drop(attachment.remove(own)),
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Addresses of content at the source are written in full: a `Binary/1` there is not one of ours.

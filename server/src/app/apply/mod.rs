@@ -2,78 +2,53 @@
 //! case of its own, by the placer that the source acts as; what is refused is laid aside and keeps nothing else waiting.
 
 mod ask;
+mod backlog;
 mod clinical;
 mod document;
+mod gone;
+mod outcome;
 mod references;
+mod restraint;
 mod steps;
 mod task;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock};
 
-use handoff_domain::audit::{About, Agent, Context, Event, Outcome};
-use handoff_domain::ids::{NoticeId, SourceId, TenantId};
-use handoff_domain::inbox::{Age, Matter, Mirror, Notice, NoticeState, SourceVersion, split_reference};
-use handoff_domain::ports::{Kind, NoticeSearch, Tx};
+use handoff_domain::audit::{Agent, Context};
+use handoff_domain::ids::{NoticeId, TenantId};
+use handoff_domain::inbox::{Matter, Mirror, Notice, NoticeState, SourceVersion, split_reference};
+use handoff_domain::ports::{Kind, Tx};
 use handoff_domain::reason::Reason;
-use handoff_domain::source::{FeedType, Source, Trust};
-use handoff_domain::time::{Span, Timestamp};
+use handoff_domain::source::{ContentRule, FeedType, Source, Trust};
+use handoff_domain::time::Timestamp;
 use handoff_fhir_model::{ParseOptions, Resource, parse};
 use serde_json::Value;
 
 pub(super) use ask::ask;
-pub use references::shorten;
+use backlog::lock;
+pub use backlog::{InHand, run_once};
+use outcome::{lay_aside, put_off, settle, settle_old, told};
+pub use references::{name_origin, shorten};
+pub(super) use restraint::give_up;
+use restraint::restrain;
 
-use super::outcome::operation_outcome;
 use super::sources::caller_of;
-use super::{App, AppError, Caller, Class, Cuts, Scope, admission};
+use super::{App, AppError, Caller, Class, Scope, admission};
 
-/// How many notices are looked for at once.
-const BATCH: u32 = 200;
-/// How long one process works on the backlog before another may.
-const TURN: Span = Span::seconds(10);
 /// How often something that fails behind us is tried before somebody has to look.
 const MOST_TRIES: u32 = 30;
 /// How many notices that were refused are tried again because another about the same resource was applied.
 const TRIED_AGAIN: u32 = 20;
-/// Among how many that were laid aside an older request to ask for everything is looked for.
-const ASKED_AGAIN: u32 = 50;
-/// How long who told waits for it to be applied. It is durable, whatever comes of that.
-const PATIENCE: Duration = Duration::from_secs(2);
 
-impl App {
-    /// Applies notices that were just taken in, in order, as far as that goes quickly.
-    pub async fn apply_soon(&self, tenant: &TenantId, ids: Vec<NoticeId>) {
-        let (app, tenant) = (self.clone(), tenant.clone());
-        let work = self.to_the_end(async move {
-            for id in ids {
-                if let Err(error) = apply_one(&app, &tenant, &id).await {
-                    tracing::error!(notice = %id, cause = ?error.cause, reason = %error.reason, "a notice could not be applied yet");
-                }
-            }
-            Ok(())
-        });
-        // What takes longer goes on by itself.
-        let _later = tokio::time::timeout(PATIENCE, work).await;
-    }
-}
-
-/// Applies what waits. One process at a time works on the backlog.
-pub async fn run_once(app: &App) -> Result<(), AppError> {
-    let now = app.clock.now();
-    let waiting = app
-        .read(move |read| Ok(read.waiting_notices(now, BATCH)?))
-        .await?;
-    if waiting.is_empty() || !app.store.lease("inbox", &app.settings.process, TURN).await? {
-        return Ok(());
-    }
-    for (tenant, id) in waiting {
-        // One that fails must not keep the others waiting; it is come back to.
-        if let Err(error) = apply_one(app, &tenant, &id).await {
-            tracing::error!(notice = %id, cause = ?error.cause, reason = %error.reason, "a notice could not be applied yet");
-        }
-    }
-    Ok(())
+/// How a notice is applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// At once: what takes many questions to its source is left to who is patient.
+    Soon,
+    /// By whoever works off its source's backlog.
+    Patient,
+    /// On the way to a later one of the same resource, which asked for all that is between.
+    Step,
 }
 
 /// A notice on its way, with what it is applied by.
@@ -81,12 +56,16 @@ pub async fn run_once(app: &App) -> Result<(), AppError> {
 pub(super) struct Applying {
     /// Who told.
     pub(super) source: Arc<Source>,
-    /// The notice as it was when it was begun.
+    /// What.
     pub(super) notice: Notice,
     /// The placer that the source acts as, under the correlation of its request.
     pub(super) caller: Caller,
-    /// Whether it is applied on the way to a later one, which asked for all that is between.
     is_step: bool,
+    is_patient: bool,
+    /// What was read of the resource, where that was not what was sent, with its version.
+    read: Arc<OnceLock<(Vec<u8>, SourceVersion)>>,
+    /// Notices that may be applied now that this one was.
+    freed: Arc<Mutex<Vec<NoticeId>>>,
 }
 
 impl Applying {
@@ -97,19 +76,53 @@ impl Applying {
     fn tenant(&self) -> &TenantId {
         self.caller.tenant()
     }
+
+    /// The type of what it is about.
+    fn kind(&self) -> Option<FeedType> {
+        split_reference(self.reference()).and_then(|(kind, _)| FeedType::parse(kind))
+    }
+
+    /// Whether its source has to be asked before anything can be applied.
+    fn asks_first(&self) -> bool {
+        let settings = &self.source.settings;
+        let is_empty = self.notice.body.is_empty() && !self.notice.gone;
+        is_empty || settings.trust == Trust::ReRead || settings.content == ContentRule::Fetch
+    }
+
+    /// The notice in the version that was read.
+    fn notice_as_read(&self) -> Notice {
+        let mut notice = self.notice.clone();
+        if let Some((_, version)) = self.read.get() {
+            notice.version = version.clone();
+        }
+        notice
+    }
+
+    /// The resource as it was read, or else sent, valid or not.
+    fn as_read(&self) -> Option<Value> {
+        let body = self.read.get().map_or(&self.notice.body, |(body, _)| body);
+        serde_json::from_slice(body).ok()
+    }
 }
 
-/// Applies one notice, or says what became of it.
-pub(super) async fn apply_one(app: &App, tenant: &TenantId, id: &NoticeId) -> Result<(), AppError> {
-    apply(app, tenant, id, false).await
+/// Applies one notice, or says what became of it; and then those that it was in the way of.
+pub(super) async fn apply_one(
+    app: &App,
+    tenant: &TenantId,
+    id: &NoticeId,
+    pace: Pace,
+) -> Result<(), AppError> {
+    let mut freed = apply(app, tenant, id, pace).await?;
+    // Each of them frees fewer; what is left waits for its source's turn.
+    for _ in 0..TRIED_AGAIN {
+        let Some(next) = freed.pop() else { break };
+        freed.extend(apply(app, tenant, &next, pace).await?);
+    }
+    Ok(())
 }
 
-/// Applies a notice on the way to a later one of the same resource.
-async fn apply_step(app: &App, tenant: &TenantId, id: &NoticeId) -> Result<(), AppError> {
-    apply(app, tenant, id, true).await
-}
-
-async fn apply(app: &App, tenant: &TenantId, id: &NoticeId, is_step: bool) -> Result<(), AppError> {
+/// Applies one notice; answers those that may be applied now.
+async fn apply(app: &App, tenant: &TenantId, id: &NoticeId, pace: Pace) -> Result<Vec<NoticeId>, AppError> {
     let (of, which) = (tenant.clone(), id.clone());
     let found = app
         .read(move |read| {
@@ -120,12 +133,11 @@ async fn apply(app: &App, tenant: &TenantId, id: &NoticeId, is_step: bool) -> Re
             Ok(Some((notice, source)))
         })
         .await?;
-    let Some((notice, source)) = found else {
-        return Ok(());
+    let Some((notice, source)) =
+        found.filter(|(notice, _)| matches!(notice.state, NoticeState::Waiting { .. }))
+    else {
+        return Ok(Vec::new());
     };
-    if !matches!(notice.state, NoticeState::Waiting { .. }) {
-        return Ok(());
-    }
     let context = Context {
         tenant: tenant.clone(),
         correlation: notice.correlation.clone(),
@@ -139,16 +151,24 @@ async fn apply(app: &App, tenant: &TenantId, id: &NoticeId, is_step: bool) -> Re
             Reason::NotFound,
             "the source that told of it is not configured any more",
         );
-        return lay_aside(app, &caller, &notice, &gone).await;
+        lay_aside(app, &caller, &notice, &gone).await?;
+        return Ok(Vec::new());
     };
     let applying = Applying {
         caller: caller_of(&source, context),
         source: Arc::new(source),
         notice,
-        is_step,
+        is_step: pace == Pace::Step,
+        is_patient: pace == Pace::Patient,
+        read: Arc::default(),
+        freed: Arc::default(),
+    };
+    let Some(_in_hand) = app.in_hand.notice(&applying) else {
+        return Ok(Vec::new());
     };
     match attempt(app, &applying).await {
-        Ok(()) => Ok(()),
+        Ok(Done::Settled) => {}
+        Ok(Done::Later) => restrain(app, &applying).await?,
         Err(error) if is_transient(&error) && applying.notice.tries < MOST_TRIES => {
             tracing::warn!(
                 source = %applying.source.id,
@@ -157,11 +177,24 @@ async fn apply(app: &App, tenant: &TenantId, id: &NoticeId, is_step: bool) -> Re
                 tries = applying.notice.tries,
                 "what a source told is put off",
             );
+            restrain(app, &applying).await?;
             put_off(app, &applying.caller, &applying.notice).await?;
-            Err(error)
+            return Err(error);
         }
-        Err(error) => lay_aside(app, &applying.caller, &applying.notice, &error).await,
+        Err(error) => {
+            restrain(app, &applying).await?;
+            lay_aside(app, &applying.caller, &applying.notice, &error).await?;
+        }
     }
+    Ok(std::mem::take(&mut *lock(&applying.freed)))
+}
+
+/// What became of an attempt.
+enum Done {
+    /// What was to be done is.
+    Settled,
+    /// Its source has to be asked at length.
+    Later,
 }
 
 /// Whether it may go better another time, without anybody doing anything about it.
@@ -173,16 +206,20 @@ fn is_transient(error: &AppError) -> bool {
     behind_us || error.store.is_some()
 }
 
-async fn attempt(app: &App, applying: &Applying) -> Result<(), AppError> {
+async fn attempt(app: &App, applying: &Applying) -> Result<Done, AppError> {
     let standing = app.standing.of(applying.tenant());
     if let Some(reason) = standing.on_caller(&applying.caller.principal) {
         return Err(AppError::forbidden(reason));
     }
     let Matter::Resource(reference) = &applying.notice.matter else {
-        return ask::changes(app, applying).await;
+        if !applying.is_patient {
+            return Ok(Done::Later);
+        }
+        ask::changes(app, applying).await?;
+        return Ok(Done::Settled);
     };
-    let kind = split_reference(reference)
-        .and_then(|(kind, _)| FeedType::parse(kind))
+    let kind = applying
+        .kind()
         .filter(|kind| applying.source.settings.types.contains(kind))
         .ok_or_else(|| {
             AppError::new(
@@ -191,24 +228,30 @@ async fn attempt(app: &App, applying: &Applying) -> Result<(), AppError> {
                 "this source may not speak of resources of that type, or they mean nothing here",
             )
         })?;
+    if applying.notice.gone {
+        gone::apply(app, applying, kind).await?;
+        return Ok(Done::Settled);
+    }
     let (resource, version) = resource_of(app, applying, kind, reference).await?;
     match kind {
-        FeedType::Task => steps::apply(app, applying, resource, version).await,
-        FeedType::DocumentReference => document::apply(app, applying, resource, version).await,
+        FeedType::Task => return steps::apply(app, applying, resource, version).await,
+        FeedType::DocumentReference => document::apply(app, applying, resource, version).await?,
         FeedType::Patient
         | FeedType::Consent
         | FeedType::Practitioner
         | FeedType::PractitionerRole
         | FeedType::CareTeam
-        | FeedType::Encounter => clinical::apply(app, applying, &resource, version).await,
+        | FeedType::Encounter => clinical::apply(app, applying, &resource, version).await?,
     }
+    Ok(Done::Settled)
 }
 
 fn unreadable() -> AppError {
     AppError::new(
         Class::Unprocessable,
         Reason::NotSupported,
-        "it has to be read from the source, and this source can't be asked: configure its FHIR base",
+        "it has to be read from the source, and this source can't be asked: configure its FHIR base (`handoff sources add … \
+         --replace --base …`), then try again",
     )
 }
 
@@ -221,10 +264,20 @@ async fn resource_of(
 ) -> Result<(Resource, SourceVersion), AppError> {
     let notice = &applying.notice;
     if notice.body.is_empty() || applying.source.settings.trust == Trust::ReRead {
-        let body = ask::read(app, &applying.source, reference).await?;
+        let body = ask::read(app, &applying.source, reference).await;
+        if body.as_ref().is_err_and(|error| error.class == Class::NotFound) {
+            // Whatever was sent, it is not so any more.
+            let _first = applying.read.set((Vec::new(), notice.version.clone()));
+        }
+        let body = body?;
+        let version = |value: &Value| version_of(value).not_ahead(app.clock.now());
+        if let Ok(value) = serde_json::from_slice(&body) {
+            let _first = applying.read.set((body.clone(), version(&value)));
+        }
         let mut resource = checked(app, &body, kind, reference)?;
         shorten(&applying.source, &mut resource);
-        let version = version_of(resource.value()).not_ahead(app.clock.now());
+        name_origin(applying.source.settings.base.as_deref(), &mut resource);
+        let version = version(resource.value());
         return Ok((resource, version));
     }
     let resource = checked(app, &notice.body, kind, reference)?;
@@ -285,20 +338,31 @@ fn hold(tx: &mut dyn Tx, applying: &Applying, version: &SourceVersion) -> Result
     })
 }
 
-/// Whether what is stored of a resource says the same already. A version of it would tell nobody anything, and two servers that
-/// mirror each other would go on for ever.
-fn is_as_stored(
+/// How what is stored of a resource stands to a version of its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Here {
+    /// It says the same, in this version of ours. Another would tell nobody anything, and two servers that mirror each other
+    /// would go on for ever.
+    Same(i64),
+    /// It says something else, and was written after that version.
+    Newer,
+    /// It says something else.
+    Differs,
+}
+
+fn as_it_is(
     tx: &mut dyn Tx,
     scope: &Scope,
     kind: Kind,
     id: &str,
     resource: &Resource,
-) -> Result<Option<i64>, AppError> {
+    version: &SourceVersion,
+) -> Result<Here, AppError> {
     let Some(stored) = tx
         .current(scope.tenant(), kind, id)?
         .filter(|version| !version.body.is_empty())
     else {
-        return Ok(None);
+        return Ok(Here::Differs);
     };
     let mine = super::json_edit::open(&stored.body)?;
     let bare = |resource: &Resource| {
@@ -320,7 +384,36 @@ fn is_as_stored(
         }
         value
     };
-    Ok((bare(&mine) == bare(resource)).then_some(stored.version))
+    Ok(if bare(&mine) == bare(resource) {
+        Here::Same(stored.version)
+    } else if version
+        .updated
+        .is_some_and(|at| at.0 / 1000 < stored.last_updated.0 / 1000)
+    {
+        // Resources tell milliseconds.
+        Here::Newer
+    } else {
+        Here::Differs
+    })
+}
+
+/// What a resource is here: as it was mirrored, or one of the placer's own that the source speaks of by our id.
+fn mirrored_as(
+    tx: &mut dyn Tx,
+    scope: &Scope,
+    kind: FeedType,
+    mirror: Option<&Mirror>,
+    theirs: &str,
+) -> Result<Option<String>, AppError> {
+    if let Some(ours) = mirror.and_then(|mirror| mirror.ours.clone()) {
+        return Ok(Some(ours));
+    }
+    let id = split_reference(theirs).map(|(_, id)| id);
+    match kind {
+        FeedType::Task => task::adopted(tx, scope, id),
+        FeedType::DocumentReference => document::adopted(tx, scope, id),
+        _ => Ok(None),
+    }
 }
 
 /// What is known of the resource once the notice is applied.
@@ -336,163 +429,4 @@ fn mirrored(notice: &Notice, before: Option<Mirror>, ours: Option<String>, await
         awaits,
         revision: revision.saturating_add(1),
     }
-}
-
-/// Writes down that a notice was applied, and has those of the same resource that were refused tried again: what stood
-/// in their way may be gone.
-fn settle(
-    tx: &mut dyn Tx,
-    scope: &Scope,
-    notice: Notice,
-    ours: Option<String>,
-    about: About,
-) -> Result<(), AppError> {
-    let tenant = scope.tenant().clone();
-    let row = told(scope, &notice, Outcome::Success, Reason::Permitted).about(about);
-    let search = NoticeSearch {
-        state: "quarantined",
-        source: Some(notice.source.clone()),
-        about: notice.matter.reference().map(str::to_owned),
-        limit: TRIED_AGAIN,
-        ..NoticeSearch::default()
-    };
-    let now = scope.now();
-    let is_about_one = search.about.is_some();
-    tx.update_notice(
-        &tenant,
-        &notice.become_state(NoticeState::Applied { at: now, ours }),
-    )?;
-    if !is_about_one {
-        tx.record(&tenant, row);
-        return Ok(());
-    }
-    for refused in tx.notices(&tenant, &search)? {
-        if let Some(refused) = tx.lock_notice(&tenant, &refused.id)? {
-            tx.update_notice(&tenant, &refused.become_state(NoticeState::Waiting { due: now }))?;
-        }
-    }
-    tx.record(&tenant, row);
-    Ok(())
-}
-
-/// Writes down that a notice is old.
-fn settle_old(tx: &mut dyn Tx, scope: &Scope, notice: Notice) -> Result<(), AppError> {
-    let row = told(scope, &notice, Outcome::Success, Reason::Permitted).detail("old", "true");
-    let state = NoticeState::Superseded { at: scope.now() };
-    tx.update_notice(scope.tenant(), &notice.become_state(state))?;
-    tx.record(scope.tenant(), row);
-    Ok(())
-}
-
-/// An audit row about a notice.
-pub(super) fn told(
-    scope: &Scope,
-    notice: &Notice,
-    outcome: Outcome,
-    reason: Reason,
-) -> handoff_domain::audit::AuditRow {
-    let mut row = scope
-        .row(Event::NoticeApplied, outcome, reason)
-        .detail("source", notice.source.as_str())
-        .detail("notice", notice.id.as_str());
-    if let Some(reference) = notice.matter.reference() {
-        row = row.detail("about", reference);
-    }
-    if let Some(numbered) = &notice.numbered {
-        row = row.detail("event", numbered.event.to_string());
-    }
-    row
-}
-
-/// Has a notice tried again later.
-async fn put_off(app: &App, caller: &Caller, notice: &Notice) -> Result<(), AppError> {
-    let (scope, id) = (app.scope(caller), notice.id.clone());
-    app.write(caller.tenant(), move |tx| {
-        let waiting = |notice: &Notice| matches!(notice.state, NoticeState::Waiting { .. });
-        if let Some(mut notice) = tx.lock_notice(scope.tenant(), &id)?.filter(waiting) {
-            notice.tries = notice.tries.saturating_add(1);
-            let due = notice.next_try(scope.now());
-            tx.update_notice(scope.tenant(), &notice.become_state(NoticeState::Waiting { due }))?;
-        }
-        Ok(((), Cuts::none()))
-    })
-    .await
-}
-
-/// Lays a notice aside with the OperationOutcome that says why.
-async fn lay_aside(app: &App, caller: &Caller, notice: &Notice, error: &AppError) -> Result<(), AppError> {
-    let (scope, id, reason) = (app.scope(caller), notice.id.clone(), error.reason);
-    let outcome = operation_outcome(error, notice.correlation.as_str());
-    let outcome = String::from_utf8(outcome).unwrap_or_default();
-    app.write(caller.tenant(), move |tx| {
-        let waiting = |notice: &Notice| matches!(notice.state, NoticeState::Waiting { .. });
-        if let Some(mut notice) = tx.lock_notice(scope.tenant(), &id)?.filter(waiting) {
-            notice.tries = notice.tries.saturating_add(1);
-            let row = told(&scope, &notice, Outcome::Denied, reason);
-            let state = if is_aside(tx, scope.tenant(), &notice)? {
-                NoticeState::Superseded { at: scope.now() }
-            } else {
-                NoticeState::Quarantined {
-                    at: scope.now(),
-                    reason,
-                    outcome: outcome.clone(),
-                }
-            };
-            let is_about_all = notice.matter == Matter::Changes;
-            let (source, own) = (notice.source.clone(), notice.id.clone());
-            tx.update_notice(scope.tenant(), &notice.become_state(state))?;
-            tx.record(scope.tenant(), row);
-            if is_about_all {
-                replace_asking(tx, &scope, source, &own)?;
-            }
-        }
-        Ok(((), Cuts::none()))
-    })
-    .await
-}
-
-/// One request to ask for everything is enough of those that were laid aside: the newest says it all.
-fn replace_asking(
-    tx: &mut dyn Tx,
-    scope: &Scope,
-    source: SourceId,
-    newest: &NoticeId,
-) -> Result<(), AppError> {
-    let search = NoticeSearch {
-        state: "quarantined",
-        source: Some(source),
-        limit: ASKED_AGAIN,
-        ..NoticeSearch::default()
-    };
-    let at = scope.now();
-    for old in tx.notices(scope.tenant(), &search)? {
-        if old.matter == Matter::Changes
-            && old.id != *newest
-            && let Some(old) = tx.lock_notice(scope.tenant(), &old.id)?
-        {
-            tx.update_notice(scope.tenant(), &old.become_state(NoticeState::Superseded { at }))?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether the same version of the same resource is quarantined already: told by two topics, or told and found by asking. One
-/// of them is enough to look after.
-fn is_aside(tx: &mut dyn Tx, tenant: &TenantId, notice: &Notice) -> Result<bool, AppError> {
-    let Some(reference) = notice.matter.reference() else {
-        return Ok(false);
-    };
-    // Two that are refused at the same time must see each other.
-    tx.lock_source(tenant, &notice.source)?;
-    let search = NoticeSearch {
-        state: "quarantined",
-        source: Some(notice.source.clone()),
-        about: Some(reference.to_owned()),
-        limit: TRIED_AGAIN,
-        ..NoticeSearch::default()
-    };
-    let aside = tx.notices(tenant, &search)?;
-    Ok(aside
-        .iter()
-        .any(|known| known.version.against(&notice.version) == Age::Same))
 }

@@ -4,17 +4,20 @@
 
 use std::collections::BTreeMap;
 
-use handoff_domain::ids::DocumentId;
+use handoff_domain::ids::{DocumentId, TaskId};
 use handoff_domain::inbox::split_reference;
 use handoff_domain::ports::Tx;
 use handoff_domain::source::Source;
 use handoff_fhir_model::Resource;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::app::json_edit::set_field;
 use crate::app::{AppError, Scope};
 
 /// The most resources of a source that one of its resources names.
 const MOST_NAMED: usize = 500;
+/// The longest base of a server that is written down, in bytes.
+const LONGEST_BASE: usize = 500;
 
 /// A source's resource with references of ours.
 pub(super) struct Local {
@@ -73,6 +76,69 @@ pub fn shorten(source: &Source, resource: &mut Resource) {
             *reference = local.to_owned();
         }
     });
+}
+
+/// Writes down where a resource came from, by the FHIR base of its server, unless it says so itself.
+pub fn name_origin(base: Option<&str>, resource: &mut Resource) {
+    let (Some(base), Some(id)) = (base.filter(|base| base.len() <= LONGEST_BASE), resource.id()) else {
+        return;
+    };
+    let origin = format!("{base}/{}/{id}", resource.type_name());
+    let value = resource.value_mut();
+    if value.pointer("/meta/source").is_some() {
+        return;
+    }
+    if value.get("meta").is_none() {
+        set_field(value, "meta", json!({}));
+    }
+    if let Some(meta) = value.get_mut("meta") {
+        set_field(meta, "source", json!(origin));
+    }
+}
+
+/// Whether a resource is one of ours that comes back, from its source or by way of others: it is told here, and not changed by
+/// its own echo.
+pub(super) fn is_echo(
+    tx: &mut dyn Tx,
+    scope: &Scope,
+    source: &Source,
+    resource: &Resource,
+) -> Result<bool, AppError> {
+    let Some(origin) = resource.value().pointer("/meta/source").and_then(Value::as_str) else {
+        return Ok(false);
+    };
+    let origin = origin.split(['#', '?']).next().unwrap_or_default();
+    let origin = origin.split("/_history/").next().unwrap_or_default();
+    let tenant = scope.tenant();
+    if let Some(ours) = origin.strip_prefix(&scope.settings.fhir_base(tenant)) {
+        let known = match split_reference(ours) {
+            Some(("Task", id)) => match TaskId::parse(id) {
+                Ok(id) => tx.task(tenant, &id)?.is_some(),
+                Err(_) => false,
+            },
+            Some(("DocumentReference", id)) => match DocumentId::parse(id) {
+                Ok(id) => tx.document(tenant, &id)?.is_some(),
+                Err(_) => false,
+            },
+            _ => false,
+        };
+        return Ok(known);
+    }
+    for (_, other) in tx.sources(Some(tenant))? {
+        let theirs = other.settings.base.as_deref().and_then(|base| {
+            let rest = origin.strip_prefix(base)?;
+            rest.strip_prefix('/')
+        });
+        if other.id != source.id
+            && let Some(theirs) = theirs
+            && tx
+                .mirror(tenant, &other.id, theirs)?
+                .is_some_and(|mirror| mirror.ours.is_some())
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Writes one reference of a resource as another.

@@ -1,8 +1,6 @@
 //! Versions of a Task between the one that is mirrored and the one that came: told later, or never. Whether a move is legal
 //! depends on those before it, so they are asked for and applied first where it matters, and nowhere else.
 
-use std::time::Duration;
-
 use handoff_domain::ids::{NoticeId, TaskId};
 use handoff_domain::inbox::{Age, Matter, Mirror, NoticeState, SourceVersion};
 use handoff_domain::ports::{BoxFuture, NoticeSearch, Read, SourceAct, StoreError};
@@ -14,42 +12,47 @@ use handoff_fhir_model::{ParseOptions, Resource, bundle, parse};
 use serde_json::Value;
 
 use super::ask::{ask, next_of, refused};
-use super::{Applying, apply_step, is_transient, task, version_of};
+use super::restraint::restrain;
+use super::{Applying, Done, Pace, is_transient, name_origin, task, version_of};
 use crate::app::inbox::{Item, Told};
-use crate::app::{App, AppError};
+use crate::app::{App, AppError, Class};
 
 /// How many versions are asked for at once, and how many pages are followed.
-const PAGE: usize = 100;
+const PAGE: usize = 50;
 const MOST_PAGES: usize = 20;
+/// How much of them is looked at, in bytes.
+const MOST: usize = 16 << 20;
 /// The most notices of one resource that are looked through for a version.
 const LOOKED_THROUGH: u32 = 100;
-/// How long a Task that is suspended waits for the steps before.
-const HURRY: Duration = Duration::from_secs(3);
 
-/// Applies a notice about a Task, after the steps that it skips where it can't stand without them.
+/// Applies a notice about a Task, after the steps that it skips where it can't stand without them. Until it stands nothing is
+/// released by any of them.
 pub(super) async fn apply(
     app: &App,
     applying: &Applying,
     resource: Resource,
     version: SourceVersion,
-) -> Result<(), AppError> {
+) -> Result<Done, AppError> {
     let as_it_stands = || task::apply(app, applying, resource.clone(), version.clone());
     // What a source with `re-read` said of a version is not believed, and there is no other than the newest to read.
     let can_ask = applying.source.settings.base.is_some() && applying.source.settings.trust == Trust::AsSent;
     if !can_ask || applying.is_step {
-        return as_it_stands().await;
+        return as_it_stands().await.map(|()| Done::Settled);
     }
     let status = resource.value().get("status").and_then(Value::as_str);
     // A Task goes back to where it was suspended from, which only the step before says. No other step says anything that
     // the next ones hang on: so they are applied at once, above all those that take rights away.
-    if status == Some(TaskStatus::OnHold.as_str()) && skips(app, applying, &version).await? {
-        // However slowly the source answers: what is suspended releases nothing soon after. What failed is tried below.
-        let _ = tokio::time::timeout(HURRY, catch_up(app, applying, &version)).await;
+    let suspends = status == Some(TaskStatus::OnHold.as_str()) && skips(app, applying, &version).await?;
+    if !suspends {
+        match as_it_stands().await {
+            Err(error) if error.reason == Reason::IllegalTransition => {}
+            settled => return settled.map(|()| Done::Settled),
+        }
     }
-    match as_it_stands().await {
-        Err(error) if error.reason == Reason::IllegalTransition => {}
-        settled => return settled,
+    if !applying.is_patient {
+        return Ok(Done::Later);
     }
+    restrain(app, applying).await?;
     let caught_up = catch_up(app, applying, &version).await;
     match (as_it_stands().await, caught_up) {
         // It may be legal once the source can be asked.
@@ -58,7 +61,7 @@ pub(super) async fn apply(
         {
             Err(unasked)
         }
-        (settled, _) => settled,
+        (settled, _) => settled.map(|()| Done::Settled),
     }
 }
 
@@ -96,7 +99,7 @@ fn catch_up<'a>(
         for item in between(app, applying, known.as_ref(), version).await? {
             if let Some(id) = waiting(app, applying, item).await? {
                 // A step that is refused is laid aside by itself.
-                apply_step(app, applying.tenant(), &id).await?;
+                super::apply(app, applying.tenant(), &id, Pace::Step).await?;
             }
         }
         Ok(())
@@ -121,8 +124,14 @@ async fn between(
     let source = applying.source.as_ref();
     let mut path = format!("{}/_history?_count={PAGE}", applying.reference());
     let mut steps = Vec::new();
+    let mut size: usize = 0;
     for _ in 0..MOST_PAGES {
         let answer = ask(app, source, SourceAct::Get, &path).await?;
+        size = size.saturating_add(answer.body.len());
+        if size > MOST {
+            let text = "the Task's history at its source is too long to be read; bring it to where it is there, and dismiss this";
+            return Err(AppError::new(Class::Unprocessable, Reason::TooLarge, text));
+        }
         if answer.status != 200 {
             tracing::warn!(source = %source.id, status = answer.status, "a source does not answer a Task's history");
             return Err(refused(answer.status));
@@ -131,8 +140,11 @@ async fn between(
         let next = next_of(source, page.value())?;
         let mut reached = false;
         for entry in bundle(page).map_err(AppError::invalid)?.entries {
-            let Some(resource) = entry.resource else { continue };
+            let Some(mut resource) = entry.resource else {
+                continue;
+            };
             let step = version_of(resource.value());
+            name_origin(source.settings.base.as_deref(), &mut resource);
             // Newest first: behind what is mirrored there is nothing new.
             reached |= known.is_some_and(|known| step.against(&known.version) != Age::Newer);
             if !reached && step.against(version) == Age::Older {
@@ -141,6 +153,7 @@ async fn between(
                     matter: Matter::Resource(applying.reference().to_owned()),
                     version: step,
                     body: resource.to_json(),
+                    gone: false,
                 });
             }
         }

@@ -350,7 +350,9 @@ fn add_filter(
     let pairs = pairs_of(query.as_bytes());
     let is_of_another = query.split('=').next().is_some_and(|name| name.contains('?'));
     if is_of_another || pairs.is_empty() || pairs.len() > MOST_FILTERS {
-        return Err(format!("a filter of this topic is about {kind}: `{kind}?parameter=value`"));
+        return Err(format!(
+            "a filter of this topic is about {kind}: `{kind}?parameter=value`"
+        ));
     }
     for (name, value) in pairs {
         match change {
@@ -371,7 +373,11 @@ fn add_filter(
             _ => {
                 let found = search::criteria(criteria.focus, &[(name, value)], base);
                 let with_own = |error: AppError| match change {
-                    Some((own, words)) => format!("{}; this topic also has `{own}`, of {}", error.text, words.join(", ")),
+                    Some((own, words)) => format!(
+                        "{}; this topic also has `{own}`, of {}",
+                        error.text,
+                        words.join(", ")
+                    ),
                     None => error.text,
                 };
                 criteria.filters.extend(found.map_err(with_own)?);

@@ -18,7 +18,9 @@ reads! { ReadInbound for Reader<'_>, Unit<'_>:
         = sources::subscriptions, of ["feed_subscriptions"];
     notice(tenant: &TenantId, id: &NoticeId) -> Option<Notice> = notices::notice, of ["notices"];
     notices(tenant: &TenantId, search: &NoticeSearch) -> Vec<Notice> = notices::search, of ["notices"];
-    waiting_notices(now: Timestamp, limit: u32) -> Vec<(TenantId, NoticeId)>
+    waiting_sources(now: Timestamp) -> Vec<(TenantId, SourceId)>
+        = notices::waiting_sources, of ["notices"];
+    waiting_notices(tenant: &TenantId, source: &SourceId, now: Timestamp, limit: u32) -> Vec<NoticeId>
         = notices::waiting, of ["notices"];
     backlog(tenant: &TenantId, source: &SourceId) -> (u64, u64) = notices::backlog, of ["notices"];
     inbox_depth() -> BTreeMap<String, u64> = notices::depth, of ["notices"];

@@ -48,6 +48,7 @@ fn notice(id: &str, about: Option<&str>) -> Notice {
             version: Some("3".to_owned()),
         },
         body: b"{}".to_vec(),
+        gone: about.is_none(),
         received_at: NOW,
         correlation: CorrelationId::parse("c-1").unwrap(),
         state: NoticeState::Waiting { due: NOW },
@@ -145,9 +146,13 @@ on_both! {
         }).await.unwrap();
         let of = tenant.clone();
         rig.read(move |read| {
-            let waiting: Vec<_> = read.waiting_notices(NOW, 9)?.into_iter().map(|(_, id)| id.to_string()).collect();
+            let (ehr, lab) = (source_id("ehr"), source_id("lab"));
+            let waiting: Vec<_> = read.waiting_notices(&of, &ehr, NOW, 9)?.into_iter().map(|id| id.to_string()).collect();
             assert_eq!(waiting, ["n1", "n2"]);
-            assert!(read.waiting_notices(after(-1), 9)?.is_empty(), "not yet");
+            assert_eq!(read.waiting_sources(NOW)?, [(of.clone(), ehr.clone())]);
+            assert!(read.waiting_notices(&of, &ehr, after(-1), 9)?.is_empty(), "not yet");
+            assert!(read.waiting_sources(after(-1))?.is_empty());
+            assert!(read.waiting_notices(&of, &lab, NOW, 9)?.is_empty());
             assert_eq!(read.backlog(&of, &source_id("ehr"))?, (2, 1));
             assert_eq!(read.backlog(&of, &source_id("lab"))?, (0, 0));
             assert_eq!(read.inbox_depth()?["waiting"], 2);

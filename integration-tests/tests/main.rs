@@ -37,6 +37,7 @@ mod revocations;
 mod scopes;
 mod search;
 mod sign_in;
+mod source_commands;
 mod sources;
 mod ssrf;
 mod streams;

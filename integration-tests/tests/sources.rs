@@ -1,5 +1,5 @@
-//! Sources that are asked: what a notice only names is read there, gaps and silence are healed by asking for what changed,
-//! content is fetched; and the command line that says which sources there are.
+//! Sources that are asked: what a notice only names is read there, gaps and silence are healed by asking for what changed, and
+//! content is fetched.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,15 +10,13 @@ use base64::engine::general_purpose::STANDARD;
 use handoff::app::sources::preset;
 use handoff_domain::ids::{ActorRef, SourceId, TenantId};
 use handoff_domain::inbox::FeedSubscription;
-use handoff_domain::ports::{self, Clock as _, StoreError};
+use handoff_domain::ports::{self, StoreError};
 use handoff_domain::source::{ContentRule, Credentials, FeedType, Proof, SecretPlace, Settings, Trust};
 use handoff_domain::time::Span;
-use handoff_integration_tests::process::run_with;
 use handoff_integration_tests::proxy::Proxy;
 use handoff_integration_tests::scene::{document, task};
-use handoff_integration_tests::{Answer, Backend, Client, TestApp, eventually, needed, on_both};
+use handoff_integration_tests::{Backend, Client, TestApp, eventually, needed, on_both};
 use reqwest::Method;
-use ring::hmac;
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair};
 use serde_json::{Value, json};
@@ -26,17 +24,6 @@ use sha2::{Digest as _, Sha256};
 
 const SECRET: &str = "a secret that the two servers share";
 const FEED: &str = "/notifications/other";
-
-/// What the command line is told of the server.
-const CONFIG: &str = r#"
-[server]
-public_url = "https://handoff.example"
-[blobs]
-url = "file:///var/lib/handoff/blobs"
-[[issuers]]
-issuer = "https://login.example/default"
-audience = ["https://handoff.example/fhir"]
-"#;
 
 /// A workflow in which no Task fails.
 const NEVER_FAILS: &str = r#"
@@ -104,7 +91,7 @@ async fn change_settings(app: &TestApp, change: impl Fn(&mut Settings) + Send + 
 }
 
 /// An `id-only` notification, or of another kind.
-fn notification(kind: &str, counted: u32, events: &[(u32, &str)]) -> Value {
+pub(crate) fn notification(kind: &str, counted: u32, events: &[(u32, &str)]) -> Value {
     let mut status = vec![
         json!({"name": "subscription", "valueReference": {"reference": "Subscription/7"}}),
         json!({"name": "status", "valueCode": "active"}),
@@ -405,7 +392,7 @@ async fn a_source_that_is_limited_to_topics_names_one() {
     let feed = introduce(&app, &app, "lane").await;
     let allowed = "https://ehr.example/topics/orders";
     change_settings(&app, move |settings| {
-        settings.topics = [allowed.to_owned()].into()
+        settings.topics = [allowed.to_owned()].into();
     })
     .await;
     let told = |number: u32, topic: Option<&str>| {
@@ -522,103 +509,4 @@ async fn a_notice_is_durable_before_it_is_answered() {
     feed.post("/notifications/ehr-feed", &told).await.expect(200);
     let found = ehr.get("/fhir/Task?identifier=durable").await.expect(200).json();
     assert_eq!(found["entry"].as_array().unwrap().len(), 1);
-}
-
-/// The command line adds, lists, changes and removes sources, beside a server that runs.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_command_line_says_which_sources_there_are() {
-    let app = TestApp::start(Backend::Production).await;
-    let file = app.folder().join("handoff.toml");
-    std::fs::write(&file, CONFIG).unwrap();
-    let (file, database) = (
-        file.to_str().unwrap(),
-        [("HANDOFF__DATABASE__URL", app.options.store.url.as_str())],
-    );
-    let run = async |arguments: &[&str]| {
-        let all: Vec<&str> = ["sources"].iter().chain(arguments).copied().collect();
-        run_with(&all, &database).await
-    };
-    let clinic = "Organization/referring-clinic";
-    let add = ["add", "lab", "--config", file, "--acts-as", clinic];
-    let with = |more: &[&'static str]| -> Vec<&str> { add.iter().chain(more).copied().collect() };
-    for wrong in [
-        with(&[]),
-        with(&["--mint-secret", "--trust", "blindly"]),
-        vec!["add"],
-    ] {
-        assert_eq!(run(&wrong).await.code, Some(2), "{wrong:?}");
-    }
-    for wrong in [
-        with(&["--mint-secret", "--type", "Observation"]),
-        with(&["--mint-secret", "--trust", "re-read"]),
-        with(&["--mint-secret", "--tenant", "c"]),
-        with(&["--secret-env", "NO_SUCH_VARIABLE"]),
-    ] {
-        let ended = run(&wrong).await;
-        assert_eq!(ended.code, Some(1), "{wrong:?}");
-        assert!(!ended.err.is_empty());
-    }
-    assert!(run(&["list", "--config", file]).await.out.contains("ehr-feed"));
-
-    let added = run(&with(&["--mint-secret", "--type", "Task"])).await;
-    assert_eq!(added.code, Some(0), "{}", added.err);
-    assert!(
-        added.out.contains("https://handoff.example/notifications/lab"),
-        "{}",
-        added.out
-    );
-    let secret = added.out.lines().last().unwrap().to_owned();
-    assert_eq!(secret.len(), 43);
-    let heartbeat = notification("heartbeat", 0, &[]);
-    let lab = app.stranger().with_token(secret.clone());
-    lab.post("/notifications/lab", &heartbeat).await.expect(200);
-    let again = run(&with(&["--mint-secret"])).await;
-    assert_eq!(again.code, Some(1));
-    assert!(again.err.contains("--replace"), "{}", again.err);
-
-    // From now on it signs what it sends.
-    let key = app.folder().join("lab.key");
-    let mut signing = with(&["--replace", "--signing-key-file"]);
-    signing.push(key.to_str().unwrap());
-    let changed = run(&signing).await;
-    assert_eq!(changed.code, Some(0), "{}", changed.err);
-    let text = changed.out.lines().last().unwrap().to_owned();
-    assert_eq!(std::fs::read_to_string(&key).unwrap().trim(), text);
-    lab.post("/notifications/lab", &heartbeat).await.expect(401);
-    let send = async |at: i64, text: &str| -> Answer {
-        let key = STANDARD.decode(text.trim_start_matches("whsec_")).unwrap();
-        let body = heartbeat.to_string();
-        let signed = format!("msg_1.{at}.{body}");
-        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), signed.as_bytes());
-        let request = app
-            .stranger()
-            .request(Method::POST, "/notifications/lab")
-            .header("content-type", "application/fhir+json")
-            .header("webhook-id", "msg_1")
-            .header("webhook-timestamp", at.to_string())
-            .header("webhook-signature", format!("v1,{}", STANDARD.encode(tag)))
-            .body(body);
-        app.stranger().send(request).await
-    };
-    let now = app.clock.now().0.div_euclid(1_000_000);
-    send(now, &text).await.expect(200);
-    send(now - 600, &text).await.expect(401);
-    send(now, &format!("whsec_{}", STANDARD.encode([7; 32])))
-        .await
-        .expect(401);
-
-    let listed = run(&["list", "--config", file, "--tenant", "default"]).await;
-    let line = listed.out.lines().find(|line| line.contains(" lab ")).unwrap();
-    assert!(line.contains("signature") && !line.contains("whsec_"), "{line}");
-    assert_eq!(run(&["remove", "lab", "--config", file]).await.code, Some(0));
-    assert_eq!(run(&["remove", "lab", "--config", file]).await.code, Some(1));
-    send(now, &text).await.expect(401);
-    let auditor = app.client("auditor").await;
-    let rows = auditor
-        .get("/fhir/AuditEvent?_count=100")
-        .await
-        .expect(200)
-        .json()
-        .to_string();
-    assert!(rows.contains("source-added") && rows.contains("source-removed"));
 }

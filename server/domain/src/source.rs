@@ -178,13 +178,23 @@ impl Settings {
                     .any(|c| c.is_control() || c.is_whitespace() || matches!(c, '"' | '<' | '>' | '\\'))
         };
         let is_base = |text: &String| is_url(text) && !text.ends_with('/') && !text.contains(['?', '#', '@']);
+        if matches!(
+            self.acts_as.as_str().split('/').next(),
+            Some("Patient" | "RelatedPerson")
+        ) {
+            return Err(SettingsError(
+                "--acts-as: a source acts as a placer: an Organization, Practitioner, PractitionerRole or Device",
+            ));
+        }
         if !self.base.iter().all(is_base) {
             return Err(SettingsError(
-                "the FHIR base is not an http(s) URL without user, query and slash at the end",
+                "--base: a FHIR base is a URL like `https://ehr.example/fhir`, without user, query and slash at the end",
             ));
         }
         if self.topics.len() > MOST_TOPICS || !self.topics.iter().all(is_url) {
-            return Err(SettingsError("topics are at most 50 canonical URLs"));
+            return Err(SettingsError(
+                "--topic: topics are at most 50 canonical URLs, like `https://ehr.example/topics/orders`",
+            ));
         }
         if self.types.is_empty() {
             return Err(SettingsError("a source that may speak of nothing is none"));
@@ -192,7 +202,7 @@ impl Settings {
         let asks = self.trust == Trust::ReRead || self.content == ContentRule::Fetch;
         if self.base.is_none() && (asks || self.credentials.is_some()) {
             return Err(SettingsError(
-                "what is to be read from the source needs its FHIR base",
+                "what is to be read from the source needs its FHIR base: `--base`",
             ));
         }
         Ok(())

@@ -8,6 +8,15 @@ use tokio::io::AsyncReadExt;
 /// The longest secret: a private key in PEM.
 const LONGEST: u64 = 64 * 1024;
 
+/// What is wrong with a file, in an operator's words.
+fn said(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "it is not for this user to read".to_owned(),
+        other => other.to_string(),
+    }
+}
+
 /// The secret, without the line's end after it; or what is wrong, in words that name the place and nothing of the secret.
 pub async fn read(place: &SecretPlace) -> Result<SecretString, String> {
     let text = match place {
@@ -15,7 +24,7 @@ pub async fn read(place: &SecretPlace) -> Result<SecretString, String> {
             std::env::var(name).map_err(|_| format!("the variable `{name}` is not set, or not text"))?
         }
         SecretPlace::File(path) => {
-            let cause = |error: std::io::Error| format!("`{path}` can't be read: {}", error.kind());
+            let cause = |error: std::io::Error| format!("`{path}` can't be read: {}", said(&error));
             let file = tokio::fs::File::open(path).await.map_err(cause)?;
             let mut text = String::new();
             let read = file

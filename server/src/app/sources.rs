@@ -85,7 +85,8 @@ pub fn add(
             },
         )?,
         Some(_) => {
-            let text = format!("there is a source `{id}` already; say `--replace` to change it");
+            let text =
+                format!("there is a source `{id}` already; say `--replace` to replace all of its settings");
             return Err(AppError::new(Class::Conflict, Reason::Invalid, text));
         }
         None => {

@@ -47,7 +47,17 @@ pub async fn subscribe(
             return Err(AppError::new(
                 Class::Unprocessable,
                 Reason::NotSupported,
-                format!("the source refuses the Subscription (status {})", answer.status),
+                format!(
+                    "the source refuses the Subscription (status {}){}",
+                    answer.status,
+                    match answer.status {
+                        401 | 403 =>
+                            ": give `--client-id` and `--key-file` of a client that may create Subscriptions there",
+                        404 | 405 | 501 =>
+                            ": it has no Subscriptions at that base; have it send by its own means",
+                        _ => ": look at the topic, and at what the source says of it",
+                    }
+                ),
             ));
         }
         let reference = named(source, answer.location.as_deref(), &answer.body).ok_or_else(|| {

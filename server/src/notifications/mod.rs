@@ -11,7 +11,7 @@ use handoff_domain::ids::{SourceId, TenantId};
 use handoff_domain::reason::Reason;
 use handoff_domain::source::Source;
 use handoff_fhir_model::outcome::{Details, outcome};
-use handoff_fhir_model::{ParseOptions, parse};
+use handoff_fhir_model::{Issue, IssueType, ParseOptions, Severity, parse};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
@@ -26,8 +26,8 @@ use crate::http::attempts::buckets::Buckets;
 use crate::http::body::{Body, read_body, stated_length};
 use crate::http::request::{admit, context_of, look_at, record_refusal, tenant_of};
 
-use proof::Presented;
 pub use proof::is_signing_key;
+use proof::{Presented, Signed};
 
 /// How many requests a source may send in a minute.
 const PER_MINUTE: usize = 6_000;
@@ -176,8 +176,12 @@ async fn receive(
                 return Err(refused(state, &context).await);
             }
             let body = read_body(state, request, payload, limit).await?;
-            let is_good = proof::is_signed(found.as_ref(), signature, &body, context.now).await?;
-            let Some(source) = proved(found, is_good) else {
+            let signed = proof::is_signed(found.as_ref(), signature, &body, context.now).await?;
+            if signed == Signed::Once {
+                // Only who has the key learns that.
+                return Err(record_refusal(state, &context, untimely()).await);
+            }
+            let Some(source) = proved(found, signed == Signed::Now) else {
                 return Err(refused(state, &context).await);
             };
             (source, body)
@@ -206,7 +210,17 @@ fn unauthenticated() -> AppError {
     AppError::new(
         Class::Unauthenticated,
         Reason::Unauthenticated,
-        "a source proves itself by its shared secret as a Bearer token, or by signing what it sends",
+        "a source proves itself by its shared secret as a Bearer token, or by signing what it sends: `webhook-id` (without dots), \
+         `webhook-timestamp`, `webhook-signature`",
+    )
+}
+
+fn untimely() -> AppError {
+    AppError::new(
+        Class::Unauthenticated,
+        Reason::TokenInvalid,
+        "the signature is good, and of another time: `webhook-timestamp` is more than five minutes from now; sign each attempt \
+         anew, and look at the clock",
     )
 }
 
@@ -216,6 +230,7 @@ async fn refused(state: &HttpState, context: &Context) -> AppError {
         Reason::TokenInvalid,
         "there is no such source, or this does not prove that you are it",
     );
+    tracing::info!(correlation = %context.correlation, "a notification is not proved to be of a source: no such source, or wrong secret or signature");
     record_refusal(state, context, refusal).await
 }
 
@@ -231,11 +246,21 @@ async fn take_in(state: &HttpState, sent: Sent, told: Told) -> Result<(), AppErr
     Ok(())
 }
 
+/// What is applied, and what is laid aside, shows later.
+fn taken() -> Issue {
+    Issue {
+        severity: Severity::Information,
+        code: IssueType::Informational,
+        expression: None,
+        text: "taken in; what can't be applied waits in the quarantine".to_owned(),
+    }
+}
+
 fn finish(state: &HttpState, request: &HttpRequest, answer: Result<(), AppError>) -> HttpResponse {
     match answer {
         Ok(()) => with_correlation(state, request, HttpResponse::build(StatusCode::OK))
             .content_type(FHIR_JSON)
-            .body(outcome(&[], Details::default()).to_string()),
+            .body(outcome(&[taken()], Details::default()).to_string()),
         Err(error) => failure(state, request, Face::Fhir, &error),
     }
 }

@@ -9,7 +9,7 @@ use handoff_domain::ids::TenantId;
 use handoff_domain::reason::Reason;
 use handoff_domain::source::{Proof, Source};
 use handoff_domain::time::Timestamp;
-use handoff_outbound::signing::{SignedHeaders, SigningSecret, verify};
+use handoff_outbound::signing::{SignatureError, SignedHeaders, SigningSecret, verify};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest as _, Sha256};
 
@@ -89,13 +89,24 @@ pub(super) fn is_bearer(source: Option<&Source>, secret: &SecretString) -> bool 
         == 0
 }
 
+/// How a signature stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Signed {
+    /// It is the source's, over the body, and of now.
+    Now,
+    /// It is, and of another time.
+    Once,
+    /// It is not.
+    Not,
+}
+
 /// Whether the body was signed by the source, just now.
 pub(super) async fn is_signed(
     source: Option<&Source>,
     signature: &Signature,
     body: &[u8],
     now: Timestamp,
-) -> Result<bool, AppError> {
+) -> Result<Signed, AppError> {
     let (secret, known) = match source.map(|source| &source.settings.proof) {
         Some(Proof::Signature { key }) => {
             let text = secret_place::read(key).await.map_err(unusable)?;
@@ -110,8 +121,16 @@ pub(super) async fn is_signed(
         timestamp: &signature.timestamp,
         signature: &signature.signatures,
     };
-    let good = verify(&[secret], headers, body, now.0.div_euclid(1_000_000), TOLERANCE).is_ok();
-    Ok(good && known)
+    let secrets = [secret];
+    let as_of = |seconds: i64| verify(&secrets, headers, body, seconds, TOLERANCE);
+    Ok(match as_of(now.0.div_euclid(1_000_000)) {
+        Ok(()) if known => Signed::Now,
+        Err(SignatureError::Untimely) if known => match signature.timestamp.parse().map(as_of) {
+            Ok(Ok(())) => Signed::Once,
+            _ => Signed::Not,
+        },
+        _ => Signed::Not,
+    })
 }
 
 fn unusable(cause: String) -> AppError {
@@ -185,13 +204,18 @@ mod tests {
         let body = br#"{"test": 2432232314}"#;
         let now = Timestamp(1_614_265_330 * 1_000_000);
         let good = signature(id, at, tag);
-        assert!(is_signed(Some(&known), &good, body, now).await.unwrap());
-        assert!(!is_signed(Some(&known), &good, b"{}", now).await.unwrap());
-        assert!(!is_signed(None, &good, body, now).await.unwrap());
+        let stands = async |source: Option<&Source>, signature: &Signature, body: &[u8], at| {
+            is_signed(source, signature, body, at).await.unwrap()
+        };
+        assert_eq!(stands(Some(&known), &good, body, now).await, Signed::Now);
+        assert_eq!(stands(Some(&known), &good, b"{}", now).await, Signed::Not);
+        assert_eq!(stands(None, &good, body, now).await, Signed::Not);
         let late = Timestamp(now.0 + 301 * 1_000_000);
-        assert!(!is_signed(Some(&known), &good, body, late).await.unwrap());
+        assert_eq!(stands(Some(&known), &good, body, late).await, Signed::Once);
+        assert_eq!(stands(Some(&known), &good, b"{}", late).await, Signed::Not);
+        assert_eq!(stands(None, &good, body, late).await, Signed::Not);
         let other = signature("msg_other", at, tag);
-        assert!(!is_signed(Some(&known), &other, body, now).await.unwrap());
+        assert_eq!(stands(Some(&known), &other, body, now).await, Signed::Not);
     }
 
     #[test]

@@ -187,9 +187,10 @@ fn of_document(applying: &Applying) -> Option<FactKind> {
     };
     let says = |name: &str| value.get(name).and_then(Value::as_str);
     match (says("status"), says("docStatus")) {
-        (_, Some("entered-in-error")) => Some(FactKind::DocumentEnded),
+        (_, Some("entered-in-error")) | (Some("superseded" | "entered-in-error"), _) => {
+            Some(FactKind::DocumentEnded)
+        }
         (Some("current"), _) => None,
-        (Some("superseded" | "entered-in-error"), _) => Some(FactKind::DocumentEnded),
         _ => Some(FactKind::DocumentHeld),
     }
 }

@@ -1,13 +1,11 @@
 //! `handoff sources`: the servers that may send us notifications, and with whose rights. Servers that run see a change at the
 //! next notification.
 
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+mod proof;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use handoff_domain::audit::{Agent, AuditRow, Context, Event, Outcome};
 use handoff_domain::ids::{ActorRef, CorrelationId, SourceId, TenantId};
@@ -18,19 +16,16 @@ use handoff_domain::source::{
     ContentRule, Credentials, Feed, FeedType, Proof, SecretPlace, Settings, Source, Trust,
 };
 use handoff_store::StoreConfig;
-use secrecy::{ExposeSecret, SecretString};
-use sha2::{Digest as _, Sha256};
+use secrecy::ExposeSecret;
 
 use super::{ConfigFile, Failed, block_on, say};
 use crate::adapters::{OsEntropy, SourcesOverHttp, SystemClock, secret_place};
 use crate::app::subscribe::subscribe;
-use crate::app::{AppError, sources};
+use crate::app::{AppError, Class, sources};
 use crate::config::{Config, Subscriptions, is_loopback};
-use crate::notifications::is_signing_key;
 use crate::wiring::outbound;
 
-/// The shortest shared secret that is taken, in bytes.
-const SHORTEST_SECRET: usize = 24;
+use proof::{ProofFlags, absolute};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SourcesCommand {
@@ -64,10 +59,7 @@ enum ContentFlag {
 }
 
 #[derive(Debug, Args)]
-#[command(
-    group = ArgGroup::new("proof").required(true),
-    group = ArgGroup::new("private-key").requires("client_id")
-)]
+#[command(group = ArgGroup::new("private-key").requires("client_id"))]
 pub(crate) struct AddFlags {
     /// Its name in our URLs: `/notifications/NAME`
     name: String,
@@ -94,21 +86,8 @@ pub(crate) struct AddFlags {
     /// What becomes of content that lies at the source
     #[arg(long, value_enum, default_value = "keep")]
     content: ContentFlag,
-    /// Make a shared secret and print it, once
-    #[arg(long, group = "proof")]
-    mint_secret: bool,
-    /// A file with the shared secret; no more than its digest is kept
-    #[arg(long, value_name = "FILE", group = "proof")]
-    secret_file: Option<PathBuf>,
-    /// A variable with the shared secret
-    #[arg(long, value_name = "NAME", group = "proof")]
-    secret_env: Option<String>,
-    /// A file with the key of its signatures (Standard Webhooks), read at each; made and printed once where there is none
-    #[arg(long, value_name = "FILE", group = "proof")]
-    signing_key_file: Option<PathBuf>,
-    /// A variable of the server with that key
-    #[arg(long, value_name = "NAME", group = "proof")]
-    signing_key_env: Option<String>,
+    #[command(flatten)]
+    proof: ProofFlags,
     /// Our client id at the source (SMART backend services)
     #[arg(long, value_name = "ID", requires = "private-key")]
     client_id: Option<String>,
@@ -135,7 +114,7 @@ pub(crate) struct AddFlags {
     /// Create the Subscriptions at the source too, one for each `--topic`, and watch over them
     #[arg(long, requires = "base", requires = "topic")]
     subscribe: bool,
-    /// Change the one of that name
+    /// Replace all settings of the one of that name by these
     #[arg(long)]
     replace: bool,
 }
@@ -169,12 +148,6 @@ pub(super) fn run(command: &SourcesCommand) -> Result<(), Failed> {
     }
 }
 
-/// What an operator is told once.
-struct Minted {
-    what: &'static str,
-    secret: SecretString,
-}
-
 fn add(flags: &AddFlags) -> Result<(), Failed> {
     let id = named(&flags.name)?;
     let entropy = OsEntropy::new();
@@ -185,10 +158,19 @@ fn add(flags: &AddFlags) -> Result<(), Failed> {
     check_reach(&config, flags)?;
     let (tenant, store) = open(&config, &flags.tenant)?;
     block_on(async {
-        let (proof, minted, shared) = proof(flags, &entropy).await?;
-        let settings = settings(proof)?;
-        let made = settings.clone();
         let store = handoff_store::open(&store).await?;
+        let known = known(store.as_ref(), &tenant, &id).await?;
+        if known.is_none() && flags.replace {
+            return Err(Failed(format!(
+                "there is no source `{id}` to replace; `list` shows those that are"
+            )));
+        }
+        let proved = flags
+            .proof
+            .of(known.map(|known| known.settings.proof), &entropy)
+            .await?;
+        let settings = settings(proved.proof)?;
+        let made = settings.clone();
         let row = row(&entropy, &tenant)?;
         let (of, name, replace) = (tenant.clone(), id.clone(), flags.replace);
         write(store.as_ref(), move |tx| {
@@ -199,7 +181,9 @@ fn add(flags: &AddFlags) -> Result<(), Failed> {
             "tenant {tenant}: source {id} may send notifications to {}/notifications/{id}",
             base_of(&config, &tenant)
         ))?;
-        if let Some(minted) = minted {
+        say(&described(&tenant, &id, &made))?;
+        unreadable_keys(&made).await;
+        if let Some(minted) = proved.minted {
             say(&format!(
                 "{}, which is not shown again:\n{}",
                 minted.what,
@@ -221,7 +205,7 @@ fn add(flags: &AddFlags) -> Result<(), Failed> {
                 &tenant,
                 &source,
                 &endpoint,
-                shared.as_ref(),
+                proved.shared.as_ref(),
                 SystemClock.now(),
             );
             let made = made.await.map_err(|error| {
@@ -236,6 +220,62 @@ fn add(flags: &AddFlags) -> Result<(), Failed> {
         }
         Ok(())
     })
+}
+
+async fn known(store: &dyn Store, tenant: &TenantId, id: &SourceId) -> Result<Option<Source>, Failed> {
+    let (tenant, id) = (tenant.clone(), id.clone());
+    ports::read(store, move |read| Ok::<_, AppError>(read.source(&tenant, &id)?))
+        .await
+        .map_err(told)
+}
+
+/// All that is set of a source, without secrets.
+fn described(tenant: &TenantId, id: &SourceId, settings: &Settings) -> String {
+    let types: Vec<&str> = settings.types.iter().map(|kind| kind.as_str()).collect();
+    let topics: Vec<&str> = settings.topics.iter().map(String::as_str).collect();
+    format!(
+        "tenant {tenant}: {id} acts as {}, proves itself by {}, speaks of {} by {}; base {}, {}, content {}, {}",
+        settings.acts_as,
+        settings.proof.as_str(),
+        types.join(" "),
+        if topics.is_empty() {
+            "any topic".to_owned()
+        } else {
+            topics.join(" ")
+        },
+        settings.base.as_deref().unwrap_or("none"),
+        match settings.trust {
+            Trust::AsSent => "believed as sent",
+            Trust::ReRead => "read again",
+        },
+        match settings.content {
+            ContentRule::Keep => "left there",
+            ContentRule::Fetch => "fetched",
+        },
+        settings.credentials.as_ref().map_or_else(
+            || "asked without credentials".to_owned(),
+            |known| format!("asked as client {}", known.client_id)
+        ),
+    )
+}
+
+/// Keys may lie where only the server can read them; whoever mistyped one wants to know.
+async fn unreadable_keys(settings: &Settings) {
+    let own = settings
+        .credentials
+        .as_ref()
+        .map(|known| ("our private key there", &known.key));
+    let theirs = match &settings.proof {
+        Proof::Signature { key } => Some(("the key of its signatures", key)),
+        Proof::Bearer { .. } => None,
+    };
+    for (what, place) in own.into_iter().chain(theirs) {
+        if let Err(error) = secret_place::read(place).await {
+            eprintln!(
+                "handoff: note: {what} can't be read by this command: {error}; the server has to be able to"
+            );
+        }
+    }
 }
 
 /// The client for other servers.
@@ -325,84 +365,6 @@ fn settings(flags: &AddFlags, proof: Proof) -> Result<Settings, Failed> {
     Ok(settings)
 }
 
-/// The server that reads it may run in another folder.
-fn absolute(file: &Path) -> String {
-    std::path::absolute(file)
-        .unwrap_or_else(|_| file.to_owned())
-        .to_string_lossy()
-        .into_owned()
-}
-
-/// How it proves itself, what an operator is told of that, and the secret that it will send where that is known here.
-type Proved = (Proof, Option<Minted>, Option<SecretString>);
-
-async fn proof(flags: &AddFlags, entropy: &OsEntropy) -> Result<Proved, Failed> {
-    let mut bytes = [0; 32];
-    entropy.fill(&mut bytes);
-    if flags.mint_secret {
-        let secret = SecretString::from(URL_SAFE_NO_PAD.encode(bytes));
-        let minted = Minted {
-            what: "Its shared secret",
-            secret: secret.clone(),
-        };
-        return Ok((bearer(&secret), Some(minted), Some(secret)));
-    }
-    let shared = match (&flags.secret_file, &flags.secret_env) {
-        (Some(file), _) => Some(("--secret-file", SecretPlace::File(absolute(file)))),
-        (None, Some(name)) => Some(("--secret-env", SecretPlace::Environment(name.clone()))),
-        (None, None) => None,
-    };
-    if let Some((flag, place)) = shared {
-        let secret = secret_place::read(&place)
-            .await
-            .map_err(|error| Failed(format!("{flag}: {error}")))?;
-        if secret.expose_secret().len() < SHORTEST_SECRET {
-            return Err(Failed(format!(
-                "{flag}: a shared secret has at least {SHORTEST_SECRET} characters; `--mint-secret` makes one"
-            )));
-        }
-        return Ok((bearer(&secret), None, Some(secret)));
-    }
-    if let Some(name) = &flags.signing_key_env {
-        let key = SecretPlace::Environment(name.clone());
-        return Ok((Proof::Signature { key }, None, None));
-    }
-    let Some(file) = &flags.signing_key_file else {
-        return Err(Failed("say how the source proves itself".to_owned()));
-    };
-    let place = SecretPlace::File(absolute(file));
-    let minted = if file.exists() {
-        let key = secret_place::read(&place)
-            .await
-            .map_err(|error| Failed(format!("--signing-key-file: {error}")))?;
-        if !is_signing_key(key.expose_secret()) {
-            return Err(Failed(
-                "--signing-key-file: not a key: `whsec_` and the base64 of 24 to 64 bytes".to_owned(),
-            ));
-        }
-        None
-    } else {
-        let key = format!("whsec_{}", STANDARD.encode(bytes));
-        let mut made = std::fs::OpenOptions::new()
-            .create_new(true)
-            .write(true)
-            .mode(0o600)
-            .open(file)?;
-        writeln!(made, "{key}")?;
-        Some(Minted {
-            what: "The key of its signatures",
-            secret: SecretString::from(key),
-        })
-    };
-    Ok((Proof::Signature { key: place }, minted, None))
-}
-
-fn bearer(secret: &SecretString) -> Proof {
-    Proof::Bearer {
-        sha256: Sha256::digest(secret.expose_secret()).into(),
-    }
-}
-
 fn list(flags: &ListFlags) -> Result<(), Failed> {
     let config = flags.file.load()?;
     let asked = flags.tenant.as_deref().unwrap_or("default");
@@ -425,19 +387,13 @@ fn list(flags: &ListFlags) -> Result<(), Failed> {
             return say("no source is configured");
         }
         for (tenant, source, subscriptions) in found {
-            let settings = &source.settings;
-            let types: Vec<&str> = settings.types.iter().map(|kind| kind.as_str()).collect();
+            let heard = source.feed.heard_at.map_or_else(
+                || "not heard of yet".to_owned(),
+                |at| format!("heard of at {}", at.to_instant()),
+            );
             say(&format!(
-                "tenant {tenant}: {} acts as {}, proves itself by {}, speaks of {}, base {}, heard of {}",
-                source.id,
-                settings.acts_as,
-                settings.proof.as_str(),
-                types.join(" "),
-                settings.base.as_deref().unwrap_or("none"),
-                source
-                    .feed
-                    .heard_at
-                    .map_or_else(|| "never".to_owned(), handoff_domain::Timestamp::to_instant),
+                "{}; {heard}",
+                described(&tenant, &source.id, &source.settings)
             ))?;
             for known in subscriptions {
                 say(&format!(
@@ -463,14 +419,15 @@ fn remove(flags: &RemoveFlags) -> Result<(), Failed> {
         let store = handoff_store::open(&store).await?;
         let row = row(&OsEntropy::new(), &tenant)?;
         let (of, name) = (tenant.clone(), id.clone());
-        let removed = write(store.as_ref(), move |tx| {
+        let removed = ports::write(store.as_ref(), move |tx| {
             sources::remove(tx, &of, &name, row.clone())
         });
         match removed.await {
             Ok(()) => say(&format!("tenant {tenant}: source {id} is gone")),
-            Err(_) => Err(Failed(format!(
+            Err(error) if error.class == Class::NotFound => Err(Failed(format!(
                 "there is no source `{id}`; `list` shows those that are"
             ))),
+            Err(error) => Err(told(error)),
         }
     })
 }

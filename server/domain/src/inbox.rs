@@ -468,9 +468,13 @@ mod tests {
         assert_eq!(known.missing, [(1, 1), (3, 3), (5, 5)]);
         known.healed();
         assert!(known.is_repeated(4));
-        // It began anew.
-        known.began_with(0);
+        // It began anew, and counts already: what it has told since is missing, however far it was before.
+        known.counted(100);
+        known.began_with(3);
+        assert_eq!((known.last_event, known.missing.as_slice()), (3, &[(1, 3)][..]));
         assert!(!known.is_repeated(1));
+        known.began_with(3);
+        assert_eq!(known.missing, [(2, 3)], "a handshake again is no beginning");
     }
 
     #[test]

@@ -296,6 +296,7 @@ on_both! {
         assert!(first.iter().all(|one| one.body == first[0].body));
         assert!(first.iter().all(|one| one.header("webhook-id") == first[0].header("webhook-id")));
         assert_eq!(first[0].parameter("events-since-subscription-start").as_deref(), Some("1"));
+        eventually("it is written down", async || scene.stands().await.course.attempts == 0).await;
         scene.app.clock.advance(Span::seconds(61));
         let all = scene.subscriber.until(SOON, |all| beats(all).len() > first.len()).await;
         let last = beats(&all).pop().unwrap();

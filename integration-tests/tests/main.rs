@@ -17,6 +17,7 @@ mod dead_letters;
 mod deliveries;
 mod deliveries_checker;
 mod demo;
+mod doubts;
 mod echoes;
 mod examples;
 mod faults;

@@ -14,15 +14,15 @@ use sha2::{Digest as _, Sha256};
 use crate::notifications::{event, feed, mirrored, notification, put, quarantined, theirs, versioned};
 
 /// A mirrored Task of Lane's, and what he has of it.
-struct Scene {
-    app: TestApp,
-    feed: Client,
-    lane: Client,
-    letter: Document,
+pub(crate) struct Scene {
+    pub(crate) app: TestApp,
+    pub(crate) feed: Client,
+    pub(crate) lane: Client,
+    pub(crate) letter: Document,
 }
 
 impl Scene {
-    async fn set(app: TestApp) -> Self {
+    pub(crate) async fn set(app: TestApp) -> Self {
         let ehr = app.client("ehr").await;
         let letter = document(&ehr, b"%PDF-1.4 a letter").await;
         Self {
@@ -33,12 +33,12 @@ impl Scene {
         }
     }
 
-    fn version(&self, identifier: &str, status: &str, version: u32) -> Value {
+    pub(crate) fn version(&self, identifier: &str, status: &str, version: u32) -> Value {
         theirs(status, &self.letter.id, identifier, version)
     }
 
     /// Accepted at the source, and so here.
-    async fn accepted(&self, identifier: &str) -> String {
+    pub(crate) async fn accepted(&self, identifier: &str) -> String {
         put(&self.feed, &self.version(identifier, "accepted", 1))
             .await
             .expect(200);
@@ -47,13 +47,13 @@ impl Scene {
     }
 
     /// Lane fetches: what comes of it.
-    async fn fetched(&self, id: &str) -> (u16, Option<String>) {
+    pub(crate) async fn fetched(&self, id: &str) -> (u16, Option<String>) {
         let path = format!("/fhir/Binary/{}?task=Task/{id}", self.letter.binary);
         let answer = self.lane.get(&path).await;
         (answer.status.as_u16(), answer.reason())
     }
 
-    async fn dismiss(&self, about: &str) {
+    pub(crate) async fn dismiss(&self, about: &str) {
         let operator = self.app.client("operator").await;
         let aside = quarantined(&self.app, about).await;
         let path = format!("/admin/quarantine/{}", aside["id"].as_str().unwrap());
@@ -216,13 +216,15 @@ on_both! {
         let slow = scene.app.stranger().with_token(SECRET.to_owned());
         let named: Vec<String> = (1..=20).map(|number| format!("Task/slow-{number}")).collect();
         let events: Vec<_> = (1..).zip(&named).map(|(number, name)| (number, Some(name.as_str()), None)).collect();
-        slow.post("/notifications/slow", &notification("event-notification", Some(20), &events)).await.expect(200);
+        let told = at_base(&notification("event-notification", Some(20), &events), &base);
+        slow.post("/notifications/slow", &told).await.expect(200);
         let id = scene.accepted("q-1").await;
         put(&scene.feed, &scene.version("q-1", "completed", 3)).await.expect(200);
         quarantined(&scene.app, "Task/q-1").await;
         put(&scene.feed, &scene.version("q-1", "in-progress", 2)).await.expect(200);
         mirrored(&scene.lane, "q-1", "completed").await;
         assert_eq!(scene.fetched(&id).await.0, 403);
+        assert_eq!(quarantine_of(&scene.app).await, 0, "they wait still");
         held.abort();
     }
 
@@ -280,9 +282,14 @@ on_both! {
     }
 }
 
-const SECRET: &str = "a secret that the two servers share";
+/// A notification of a source that is somewhere else.
+pub(crate) fn at_base(told: &Value, base: &str) -> Value {
+    serde_json::from_str(&told.to_string().replace("https://ehr.example/fhir", base)).unwrap()
+}
 
-fn settings(base: Option<&str>, content: ContentRule, acts_as: &str) -> Settings {
+pub(crate) const SECRET: &str = "a secret that the two servers share";
+
+pub(crate) fn settings(base: Option<&str>, content: ContentRule, acts_as: &str) -> Settings {
     Settings {
         base: base.map(str::to_owned),
         acts_as: ActorRef::parse(acts_as).unwrap(),
@@ -297,7 +304,7 @@ fn settings(base: Option<&str>, content: ContentRule, acts_as: &str) -> Settings
     }
 }
 
-async fn add(app: &TestApp, tenant: &str, name: &str, settings: Settings) {
+pub(crate) async fn add(app: &TestApp, tenant: &str, name: &str, settings: Settings) {
     let store = app.server.app.store.as_ref();
     let (tenant, name) = (TenantId::parse(tenant).unwrap(), SourceId::parse(name).unwrap());
     preset(store, tenant, name, settings, app.server.app.clock.now())
@@ -312,7 +319,7 @@ async fn quarantine_of(app: &TestApp) -> usize {
 }
 
 /// Numbers of events, across a test.
-fn next() -> u32 {
+pub(crate) fn next() -> u32 {
     use std::sync::atomic::{AtomicU32, Ordering};
     static LAST: AtomicU32 = AtomicU32::new(0);
     LAST.fetch_add(1, Ordering::Relaxed) + 1

@@ -454,7 +454,12 @@ async fn a_source_that_does_not_answer_is_tried_again() {
     let proxy = Proxy::before(other.server.base_url.trim_start_matches("http://")).await;
     let feed = introduce(&app, &other, "lane").await;
     let base = format!("http://{}/fhir", proxy.address);
-    change_settings(&app, move |settings| settings.base = Some(base.clone())).await;
+    let token_url = format!("{}/dev-issuer/token", other.server.base_url);
+    change_settings(&app, move |settings| {
+        settings.base = Some(base.clone());
+        settings.credentials.as_mut().unwrap().token_url = Some(token_url.clone());
+    })
+    .await;
     proxy.refuse();
     let told = notification("event-notification", 1, &[(1, &format!("Task/{theirs}"))]);
     feed.post(FEED, &told).await.expect(200);

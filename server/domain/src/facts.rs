@@ -205,19 +205,23 @@ impl Facts {
         if self.0.is_empty() {
             return None;
         }
-        let subject = bare(reference)?;
-        let (mut given, mut withdrawn) = (None, None);
-        for (kind, _, at) in self.of(subject) {
+        let known = self.0.get(bare(reference)?)?;
+        // By source: none lifts what another one told.
+        let mut said: BTreeMap<&SourceId, (Option<Timestamp>, Option<Timestamp>)> = BTreeMap::new();
+        for ((source, _, kind, _), at) in known.as_ref() {
+            let (given, withdrawn) = said.entry(source).or_default();
             match kind {
                 FactKind::PatientMerged => return Some(Reason::PatientMerged),
-                FactKind::ConsentDenied => withdrawn = Some(Timestamp(i64::MAX)),
-                FactKind::ConsentWithdrawn => withdrawn = withdrawn.max(Some(at)),
-                FactKind::ConsentGiven => given = given.max(Some(at)),
+                FactKind::ConsentDenied => *withdrawn = Some(Timestamp(i64::MAX)),
+                FactKind::ConsentWithdrawn => *withdrawn = (*withdrawn).max(Some(*at)),
+                FactKind::ConsentGiven => *given = (*given).max(Some(*at)),
                 _ => {}
             }
         }
         // What the patient said last counts, and of two at once the stricter.
-        (withdrawn.is_some() && withdrawn >= given).then_some(Reason::ConsentWithdrawn)
+        said.values()
+            .any(|(given, withdrawn)| withdrawn.is_some() && withdrawn >= given)
+            .then_some(Reason::ConsentWithdrawn)
     }
 
     /// Why nothing is released under this Task any more.
@@ -349,6 +353,16 @@ mod tests {
         assert_eq!(facts.on_patient(ada), Some(Reason::ConsentWithdrawn));
         facts.learn(&fact("Consent/2", FactKind::ConsentGiven, ada, "", 5));
         assert_eq!(facts.on_patient(ada), Some(Reason::ConsentWithdrawn));
+        let elsewhere = Fact {
+            source: SourceId::parse("other").unwrap(),
+            ..fact("Consent/2", FactKind::ConsentGiven, ada, "", 9)
+        };
+        facts.learn(&elsewhere);
+        assert_eq!(
+            facts.on_patient(ada),
+            Some(Reason::ConsentWithdrawn),
+            "another source lifts nothing"
+        );
         facts.learn(&fact("Consent/2", FactKind::ConsentGiven, ada, "", 6));
         assert_eq!(facts.on_patient(ada), None);
         let denied = fact("Consent/3", FactKind::ConsentDenied, ada, "", 1);

@@ -369,9 +369,12 @@ impl FeedSubscription {
         }
     }
 
-    /// Nothing is missing any more: it was asked for.
-    pub fn healed(&mut self) {
-        self.missing.clear();
+    /// Nothing is missing any more up to this event: it was asked for.
+    pub fn healed(&mut self, up_to: i64) {
+        self.missing.retain_mut(|(first, last)| {
+            *first = (*first).max(up_to.saturating_add(1));
+            first <= last
+        });
     }
 
     /// Whether it should have been heard of by `now`: after two heartbeats without any.
@@ -466,7 +469,9 @@ mod tests {
         // Said before the fifth, and late.
         known.counted(2);
         assert_eq!(known.missing, [(1, 1), (3, 3), (5, 5)]);
-        known.healed();
+        known.healed(4);
+        assert_eq!(known.missing, [(5, 5)], "what came since is still missing");
+        known.healed(5);
         assert!(known.is_repeated(4));
         // It began anew, and counts already: what it has told since is missing, however far it was before.
         known.counted(100);

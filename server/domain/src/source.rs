@@ -165,7 +165,12 @@ pub struct SettingsError(pub &'static str);
 impl Settings {
     /// Whether a topic is one that the source may tell of. One that is limited to some may not tell without naming one.
     pub fn may_tell_of(&self, topic: Option<&str>) -> bool {
-        self.topics.is_empty() || topic.is_some_and(|topic| self.topics.contains(topic))
+        let is_one = |topic: &str| {
+            // A canonical may name a version.
+            let bare = topic.split('|').next().unwrap_or(topic);
+            self.topics.contains(topic) || self.topics.contains(bare)
+        };
+        self.topics.is_empty() || topic.is_some_and(is_one)
     }
 
     /// What is wrong with them, whatever they were read from.

@@ -23,6 +23,8 @@ pub struct Entry {
     pub resource: Option<Resource>,
     /// `request`; always there in a batch, transaction or history.
     pub request: Option<Request>,
+    /// `response.lastModified`: an instant.
+    pub last_modified: Option<String>,
 }
 
 /// `Bundle.entry.request`.
@@ -97,6 +99,9 @@ fn entry(mut item: Value) -> Entry {
         if_modified_since: text(request, "ifModifiedSince"),
     });
     Entry {
+        last_modified: item
+            .get("response")
+            .and_then(|response| text(response, "lastModified")),
         full_url: text(&item, "fullUrl"),
         resource: item
             .get_mut("resource")

@@ -1,9 +1,11 @@
 //! Taking in what a source tells: each event once, durably, before anybody is answered. Nothing is applied here.
 
+use std::collections::BTreeMap;
+
 use handoff_domain::audit::{Event, Outcome};
 use handoff_domain::ids::{NoticeId, SourceId};
 use handoff_domain::inbox::{Age, FeedSubscription, Matter, Notice, NoticeState, Numbered, SourceVersion};
-use handoff_domain::ports::Tx;
+use handoff_domain::ports::{NoticeSearch, Tx};
 use handoff_domain::reason::Reason;
 use handoff_domain::source::Source;
 use handoff_domain::time::{Span, Timestamp};
@@ -126,16 +128,12 @@ fn take_in(tx: &mut dyn Tx, scope: &Scope, id: &SourceId, told: &Told) -> Result
     }
     let mut asks = asking > 0;
     let (mut taken, mut repeated) = (Vec::new(), 0_u32);
-    let mut fresh: Option<(i64, bool)> = None;
+    // All resources of an event are new, or none.
+    let mut fresh: BTreeMap<i64, bool> = BTreeMap::new();
     for item in &told.items {
         let numbered = match (&mut known, item.numbered) {
             (Some(known), Some((event, part))) => {
-                // All resources of an event are new, or none.
-                let new = match fresh {
-                    Some((of, new)) if of == event => new,
-                    _ => !known.is_repeated(event),
-                };
-                fresh = Some((event, new));
+                let new = *fresh.entry(event).or_insert_with(|| !known.is_repeated(event));
                 if !new && !is_news(tx, scope, &source, item)? {
                     repeated = repeated.saturating_add(1);
                     continue;
@@ -187,14 +185,34 @@ fn take_in(tx: &mut dyn Tx, scope: &Scope, id: &SourceId, told: &Told) -> Result
     Ok(taken)
 }
 
-/// Whether a version came that is newer than what is known, although its event did before: a source that begins its numbers anew
-/// need not say so.
+/// Whether something came that is not known, although its event did before: a source that begins its numbers anew need not say
+/// so. What only names a resource says nothing old, and what was never heard of is nothing old either.
 fn is_news(tx: &mut dyn Tx, scope: &Scope, source: &Source, item: &Item) -> Result<bool, AppError> {
     let Some(reference) = item.matter.reference() else {
         return Ok(false);
     };
+    let only_named = item.body.is_empty() && !item.gone;
     let mirror = tx.mirror(scope.tenant(), &source.id, reference)?;
-    Ok(mirror.is_some_and(|mirror| item.version.against(&mirror.version) == Age::Newer))
+    match mirror.map(|mirror| item.version.against(&mirror.version)) {
+        Some(Age::Newer) => Ok(true),
+        Some(Age::Same | Age::Older) => Ok(false),
+        Some(Age::Untold) if !only_named => Ok(false),
+        Some(Age::Untold) | None => {
+            for state in ["waiting", "quarantined"] {
+                let search = NoticeSearch {
+                    state,
+                    source: Some(source.id.clone()),
+                    about: Some(reference.to_owned()),
+                    limit: 1,
+                    ..NoticeSearch::default()
+                };
+                if !tx.notices(scope.tenant(), &search)?.is_empty() {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        }
+    }
 }
 
 /// A source that is limited to topics tells of nothing without naming one of them.

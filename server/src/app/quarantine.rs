@@ -7,7 +7,7 @@ use handoff_domain::inbox::{Notice, NoticeState};
 use handoff_domain::ports::NoticeSearch;
 use handoff_domain::reason::Reason;
 
-use super::apply::{Pace, apply_one, give_up};
+use super::apply::{Pace, apply_one, relieve};
 use super::standing::{administers, may_administer};
 use super::{App, AppError, Caller, Class, Cuts, Scope};
 
@@ -84,7 +84,7 @@ impl App {
             check_quarantined(&notice)?;
             let row = about_notice(&scope, &notice, "notice-dismissed");
             let at = scope.now();
-            let cuts = give_up(tx, &scope, &notice)?;
+            let cuts = relieve(tx, &scope, &notice)?;
             tx.update_notice(
                 scope.tenant(),
                 &notice.become_state(NoticeState::Dismissed { at }),

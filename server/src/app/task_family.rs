@@ -65,6 +65,32 @@ fn descend(
     Ok(cuts)
 }
 
+/// The Tasks that a move of this one would bring along, all the way down.
+pub fn parts(tx: &mut dyn Tx, scope: &Scope, id: &TaskId) -> Result<Vec<TaskId>, AppError> {
+    let mut found = Vec::new();
+    let mut level: Vec<Task> = tx.task(scope.tenant(), id)?.into_iter().collect();
+    let mut seen = BTreeSet::from([id.clone()]);
+    for _ in 0..MAX_TASK_DEPTH {
+        let mut below = Vec::new();
+        for parent in &level {
+            for child in tx.children(scope.tenant(), &parent.id)? {
+                if seen.contains(&child) {
+                    continue;
+                }
+                let child = tx.task(scope.tenant(), &child)?;
+                let child = child.filter(|child| !child.deleted && is_part(child, parent));
+                below.extend(child.filter(|child| seen.insert(child.id.clone())));
+            }
+        }
+        if below.is_empty() {
+            break;
+        }
+        found.extend(below.iter().map(|task| task.id.clone()));
+        level = below;
+    }
+    Ok(found)
+}
+
 /// Whether `partOf` took effect: who named the parent may act on it. Named by others it is kept as text.
 fn is_part(child: &Task, parent: &Task) -> bool {
     let placer = &child.created_by;

@@ -104,8 +104,10 @@ pub(super) fn of_bundle(source: &Source, resource: Resource, most: usize) -> Res
         })?;
     let status = parameters(&status).map_err(AppError::invalid)?;
     let source = &based(source, &status);
-    let mut carried = Carried::new();
-    for entry in entries {
+    let mut carried = Carried::default();
+    // A history tells the newest first.
+    for entry in entries.rev() {
+        let at = entry.last_modified.as_deref().and_then(Timestamp::parse_instant);
         if entry
             .request
             .as_ref()
@@ -116,11 +118,10 @@ pub(super) fn of_bundle(source: &Source, resource: Resource, most: usize) -> Res
                 entry.request.as_ref().map(|request| request.url.as_str()),
             ];
             let named = named.into_iter().flatten().map(|one| source.local(one));
-            carried.extend(
-                named
-                    .filter(|one| type_of(one).is_some())
-                    .map(|one| (one.to_owned(), None)),
-            );
+            // Both name the same.
+            if let Some(named) = named.into_iter().find(|one| type_of(one).is_some()) {
+                carried.add(named, Sent { at, resource: None });
+            }
             continue;
         }
         let Some(mut resource) = entry.resource else {
@@ -130,13 +131,75 @@ pub(super) fn of_bundle(source: &Source, resource: Resource, most: usize) -> Res
         let key = format!("{}/{id}", resource.type_name());
         shorten(source, &mut resource);
         name_origin(source.settings.base.as_deref(), &mut resource);
-        carried.insert(key, Some(resource));
+        let at = version_of(resource.value()).updated.or(at);
+        let resource = Some(resource);
+        carried.add(&key, Sent { at, resource });
     }
-    of_status(source, &status, &carried, most)
+    carried.sort();
+    of_status(source, &status, &mut carried, most)
 }
 
-/// The resources that came along, by reference; `None` where one was deleted.
-type Carried = HashMap<String, Option<Resource>>;
+/// One version of a resource that came along; none where it was deleted.
+struct Sent {
+    /// When it came to be.
+    at: Option<Timestamp>,
+    resource: Option<Resource>,
+}
+
+/// The resources that came along, by reference, oldest first.
+#[derive(Default)]
+struct Carried(HashMap<String, Vec<Sent>>);
+
+impl Carried {
+    fn add(&mut self, reference: &str, sent: Sent) {
+        self.0.entry(reference.to_owned()).or_default().push(sent);
+    }
+
+    /// By when they came to be, where that is said of all.
+    fn sort(&mut self) {
+        for versions in self.0.values_mut() {
+            if versions.iter().all(|sent| sent.at.is_some()) {
+                versions.sort_by_key(|sent| sent.at);
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All that came of a resource, the first time that it is named; the newest from then on.
+    fn take(&mut self, reference: &str) -> Vec<Item> {
+        let Some(versions) = self.0.get_mut(reference) else {
+            return Vec::new();
+        };
+        let items = versions
+            .iter()
+            .map(|sent| Item {
+                numbered: None,
+                matter: Matter::Resource(reference.to_owned()),
+                version: match &sent.resource {
+                    Some(resource) => version_of(resource.value()),
+                    None => SourceVersion {
+                        updated: sent.at,
+                        version: None,
+                    },
+                },
+                body: sent.resource.as_ref().map(Resource::to_json).unwrap_or_default(),
+                gone: sent.resource.is_none(),
+            })
+            .collect();
+        let newest = versions.pop();
+        versions.clear();
+        versions.extend(newest);
+        items
+    }
+
+    fn has_resource(&self, reference: &str) -> bool {
+        let versions = self.0.get(reference);
+        versions.is_some_and(|versions| versions.iter().any(|sent| sent.resource.is_some()))
+    }
+}
 
 fn known_types() -> String {
     let names: Vec<&str> = FeedType::ALL.iter().map(|kind| kind.as_str()).collect();
@@ -165,7 +228,7 @@ fn based(source: &Source, status: &[Parameter]) -> Source {
 fn of_status(
     source: &Source,
     status: &[Parameter],
-    carried: &Carried,
+    carried: &mut Carried,
     most: usize,
 ) -> Result<Told, AppError> {
     let named = |name: &str| status.iter().find(|parameter| parameter.name == name);
@@ -231,7 +294,7 @@ fn of_status(
 }
 
 /// The resources of one event, in the order in which they are to be applied.
-fn of_event(source: &Source, event: &Parameter, carried: &Carried) -> Result<Vec<Item>, AppError> {
+fn of_event(source: &Source, event: &Parameter, carried: &mut Carried) -> Result<Vec<Item>, AppError> {
     let parts = event.parts();
     let named = |name: &str| parts.iter().find(|part| part.name == name);
     let number = named("event-number")
@@ -260,32 +323,33 @@ fn of_event(source: &Source, event: &Parameter, carried: &Carried) -> Result<Vec
         // Of what surrounds the focus only what means something here, and came along.
         .filter(|reference| {
             let local = source.local(reference);
-            type_of(local).is_some() && carried.get(local).is_some_and(Option::is_some)
+            type_of(local).is_some() && carried.has_resource(local)
         })
-        .take(MOST_CONTEXT);
+        .take(MOST_CONTEXT)
+        .collect::<Vec<_>>();
     let mut items = Vec::new();
-    for (part, reference) in (0..).zip(std::iter::once(focus).chain(context)) {
+    for reference in std::iter::once(focus).chain(context) {
         let local = source.local(reference);
         if local.is_empty() || local.len() > LONGEST_REFERENCE || local.contains(char::is_whitespace) {
             return Err(missing("focus"));
         }
-        let carried = carried.get(local);
-        let gone = matches!(carried, Some(None));
-        let resource = carried.and_then(Option::as_ref);
-        items.push(Item {
-            numbered: Some((number, part)),
-            matter: Matter::Resource(local.to_owned()),
-            version: match resource {
-                Some(resource) => version_of(resource.value()),
+        let mut found = carried.take(local);
+        if found.is_empty() {
+            found.push(Item {
+                matter: Matter::Resource(local.to_owned()),
+                ..Item::changes()
+            });
+        }
+        for mut item in found {
+            if item.gone && item.version.updated.is_none() {
                 // Nothing else says when it was deleted.
-                None => SourceVersion {
-                    updated: at.filter(|_| gone),
-                    version: None,
-                },
-            },
-            body: resource.map(Resource::to_json).unwrap_or_default(),
-            gone,
-        });
+                item.version.updated = at;
+            }
+            items.push(item);
+        }
+    }
+    for (part, item) in (0..).zip(&mut items) {
+        item.numbered = Some((number, part));
     }
     items.sort_by_key(|item| item.matter.reference().and_then(type_of));
     Ok(items)

@@ -177,9 +177,16 @@ impl SourcesOverHttp {
             let url = found.get("token_endpoint")?.as_str()?;
             Some(url.to_owned())
         });
-        url.ok_or_else(|| {
+        let url = url.ok_or_else(|| {
             SourceError::Credentials("the source's `smart-configuration` names no token endpoint".to_owned())
-        })
+        })?;
+        if is_same_server(&url, base) {
+            Ok(url)
+        } else {
+            Err(SourceError::Credentials(
+                "the source names a token endpoint of another server: where that is right, give it as `--token-url`".to_owned(),
+            ))
+        }
     }
 
     async fn ask_for_token(
@@ -264,9 +271,37 @@ impl SourceServer for SourcesOverHttp {
     }
 }
 
+/// Whether a token endpoint is of the server that names it. Were it believed about any other, it could have us fetch a token that
+/// is good there, and send it here.
+fn is_same_server(url: &str, base: &str) -> bool {
+    let origin = |url: &str| url::Url::parse(url).ok().map(|url| url.origin());
+    origin(url).is_some_and(|found| found.is_tuple() && Some(found) == origin(base))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::stays_below;
+    use super::{is_same_server, stays_below};
+
+    #[test]
+    fn a_source_speaks_of_its_own_token_endpoint_alone() {
+        let base = "https://ehr.example/fhir";
+        for own in [
+            "https://ehr.example/oauth2/token",
+            "https://EHR.example:443/token",
+        ] {
+            assert!(is_same_server(own, base), "{own}");
+        }
+        for other in [
+            "https://other.example/token",
+            "http://ehr.example/token",
+            "https://ehr.example:8443/token",
+            "https://ehr.example@other.example/token",
+            "/token",
+            "data:text/plain,token",
+        ] {
+            assert!(!is_same_server(other, base), "{other}");
+        }
+    }
 
     #[test]
     fn a_path_stays_below_its_base() {

@@ -164,11 +164,11 @@ pub(super) async fn changes(app: &App, applying: &Applying) -> Result<(), AppErr
         }
         // What was missing when we began is among what was asked for; what is missing since then is not.
         for mut known in tx.feed_subscriptions(scope.tenant(), &of.source.id)? {
-            let unchanged = before
-                .iter()
-                .any(|one| one.reference == known.reference && one.last_event == known.last_event);
-            if unchanged && !known.missing.is_empty() {
-                known.healed();
+            let asked = before.iter().find(|one| one.reference == known.reference);
+            // One that began anew meanwhile counts other events.
+            let asked = asked.filter(|one| one.last_event <= known.last_event);
+            if let Some(asked) = asked.filter(|_| !known.missing.is_empty()) {
+                known.healed(asked.last_event);
                 tx.put_feed_subscription(scope.tenant(), &known)?;
             }
         }

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use handoff_domain::ids::{NoticeId, SourceId, TenantId};
 use handoff_domain::time::Span;
 
-use super::{Applying, Pace, apply_one};
+use super::restraint::{Doubt, restrain};
+use super::{Applying, Pace, apply_one, prepare};
 use crate::app::{App, AppError};
 
 /// How many notices are looked for at once.
@@ -22,11 +23,19 @@ const MOST_ASKING: usize = 4;
 /// How long who told waits for it to be applied. It is durable, whatever comes of that.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long a notice waits before what it tells of is held back.
+const OVERDUE: Span = Span::seconds(2);
+/// How many of a source that wait too long are held back, and how many are remembered.
+const MOST_OVERDUE: u32 = 1_000;
+const MOST_REMEMBERED: usize = 20_000;
+
 /// Notices that this process has in hand, and sources whose backlog it works off.
 #[derive(Debug, Default)]
 pub struct InHand {
     notices: Mutex<HashMap<NoticeId, (TenantId, SourceId)>>,
     backlogs: Mutex<HashSet<(TenantId, SourceId)>>,
+    /// Those that wait behind others, and were looked at for that.
+    overdue: Mutex<HashSet<NoticeId>>,
 }
 
 /// Gives back what was taken in hand.
@@ -95,6 +104,7 @@ pub async fn run_once(app: &App) -> Result<(), AppError> {
     let now = app.clock.now();
     let waiting = app.read(move |read| Ok(read.waiting_sources(now)?)).await?;
     for (tenant, source) in waiting {
+        hold_back_overdue(app, &tenant, &source).await?;
         if let Some(turn) = app.in_hand.backlog(&tenant, &source) {
             let worker = app.clone();
             drop(app.background.spawn(async move {
@@ -104,6 +114,33 @@ pub async fn run_once(app: &App) -> Result<(), AppError> {
                 }
             }));
         }
+    }
+    Ok(())
+}
+
+/// Holds back what notices tell of that wait behind others, say because their source does not answer: whatever is not applied in
+/// a moment is not released meanwhile.
+async fn hold_back_overdue(app: &App, tenant: &TenantId, source: &SourceId) -> Result<(), AppError> {
+    let (of, whose, now) = (tenant.clone(), source.clone(), app.clock.now());
+    let waiting = app
+        .read(move |read| Ok(read.waiting_notices(&of, &whose, now, MOST_OVERDUE)?))
+        .await?;
+    for id in waiting {
+        if lock(&app.in_hand.overdue).contains(&id) {
+            continue;
+        }
+        let Some(applying) = prepare(app, tenant, &id, Pace::Soon).await? else {
+            continue;
+        };
+        if now.since(applying.notice.received_at) < OVERDUE {
+            continue;
+        }
+        restrain(app, &applying, Doubt::Open).await?;
+        let mut known = lock(&app.in_hand.overdue);
+        if known.len() >= MOST_REMEMBERED {
+            known.clear();
+        }
+        known.insert(id);
     }
     Ok(())
 }

@@ -35,8 +35,7 @@ pub(super) async fn apply(
             let (notice, before) = match hold(tx, &of, &at)? {
                 Held::Settled => return Ok((None, Cuts::none())),
                 Held::Old(notice) => {
-                    settle_old(tx, &scope, notice)?;
-                    return Ok((None, Cuts::none()));
+                    return Ok((None, settle_old(tx, &scope, notice)?));
                 }
                 Held::Open(notice, before) => (notice, before),
             };

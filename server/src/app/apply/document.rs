@@ -85,10 +85,11 @@ async fn mirror(
     let tenant = applying.caller.tenant().clone();
     let open = app
         .write(&tenant, move |tx| {
+            let mut cuts = Cuts::none();
             let became = match hold(tx, &ahead, &at)? {
                 Held::Settled => Some(Became::Settled),
                 Held::Old(notice) => {
-                    settle_old(tx, &scope, notice)?;
+                    cuts = settle_old(tx, &scope, notice)?;
                     Some(Became::Settled)
                 }
                 Held::Open(notice, Some(before)) if before.notice == notice.id => {
@@ -99,7 +100,7 @@ async fn mirror(
             };
             let open = became.is_none();
             *found.lock().unwrap_or_else(PoisonError::into_inner) = became;
-            Ok((open, Cuts::none()))
+            Ok((open, cuts))
         })
         .await?;
     if !open && let Some(became) = answer.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -124,8 +125,8 @@ async fn mirror(
             of.reference(),
         )?;
         if (before.is_none() || ours.is_none()) && is_echo(tx, scope, &of.source, resource)? {
-            settle_old(tx, scope, notice)?;
-            return Ok((Became::Settled, Cuts::none()));
+            let cuts = settle_old(tx, scope, notice)?;
+            return Ok((Became::Settled, cuts));
         }
         let mut local = localise(tx, scope, &of.source, resource.clone())?;
         let known = ours
@@ -141,11 +142,12 @@ async fn mirror(
             None => Here::Differs,
         };
         if before.is_none() && here == Here::Newer {
-            settle_old(tx, scope, notice)?;
-            return Ok((Became::Settled, Cuts::none()));
+            let cuts = settle_old(tx, scope, notice)?;
+            return Ok((Became::Settled, cuts));
         }
         let ours = format!("DocumentReference/{}", known.as_ref().unwrap_or(&new));
-        let (scope, lifted) = while_applying(tx, scope, &of, &notice, &ours)?;
+        let going = while_applying(tx, scope, &of, &notice, &ours)?;
+        let (scope, lifted) = (going.scope, going.is_lifted);
         let cuts = match (&known, here) {
             (Some(_), Here::Same(_)) => Cuts::none(),
             (Some(id), _) => documents::update(tx, &scope, id, &local.resource, Expected::Existing)?.1,

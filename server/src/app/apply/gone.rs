@@ -6,6 +6,7 @@ use handoff_domain::ids::{DocumentId, TaskId};
 use handoff_domain::reason::Reason;
 use handoff_domain::source::FeedType;
 
+use super::restraint::relieve;
 use super::{Applying, Held, hold, mirrored, mirrored_as, settle, settle_old};
 use crate::app::tasks::Expected;
 use crate::app::{App, AppError, Class, Cuts, documents, tasks};
@@ -25,8 +26,7 @@ pub(super) async fn apply(app: &App, applying: &Applying, kind: FeedType) -> Res
         let (notice, before) = match hold(tx, &of, &of.notice.version)? {
             Held::Settled => return Ok(((), Cuts::none())),
             Held::Old(notice) => {
-                settle_old(tx, &scope, notice)?;
-                return Ok(((), Cuts::none()));
+                return Ok(((), settle_old(tx, &scope, notice)?));
             }
             Held::Open(notice, before) => (notice, before),
         };
@@ -35,7 +35,7 @@ pub(super) async fn apply(app: &App, applying: &Applying, kind: FeedType) -> Res
             .as_deref()
             .and_then(|ours| ours.split_once('/'))
             .map(|(_, id)| id);
-        let ((), cuts) = match (kind, id) {
+        let ((), mut cuts) = match (kind, id) {
             (FeedType::Task, Some(id)) => match TaskId::parse(id) {
                 Ok(id) => tasks::delete(tx, &scope, &id, Expected::Existing)?,
                 Err(_) => ((), Cuts::none()),
@@ -56,6 +56,7 @@ pub(super) async fn apply(app: &App, applying: &Applying, kind: FeedType) -> Res
             scope.tenant(),
             &mirrored(&notice, before, ours.clone(), Vec::new()),
         )?;
+        cuts.extend(relieve(tx, &scope, &notice)?);
         settle(tx, &scope, &of, notice, ours, about)?;
         Ok(((), cuts))
     })

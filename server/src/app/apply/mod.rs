@@ -29,8 +29,8 @@ use backlog::lock;
 pub use backlog::{InHand, run_once};
 use outcome::{lay_aside, put_off, settle, settle_old, told};
 pub use references::{name_origin, shorten};
-pub(super) use restraint::give_up;
-use restraint::restrain;
+pub(super) use restraint::relieve;
+use restraint::{Doubt, restrain};
 
 use super::sources::caller_of;
 use super::{App, AppError, Caller, Class, Scope, admission};
@@ -86,7 +86,9 @@ impl Applying {
     fn asks_first(&self) -> bool {
         let settings = &self.source.settings;
         let is_empty = self.notice.body.is_empty() && !self.notice.gone;
-        is_empty || settings.trust == Trust::ReRead || settings.content == ContentRule::Fetch
+        let fetches =
+            settings.content == ContentRule::Fetch && self.kind() == Some(FeedType::DocumentReference);
+        is_empty || settings.trust == Trust::ReRead || fetches
     }
 
     /// The notice in the version that was read.
@@ -121,8 +123,13 @@ pub(super) async fn apply_one(
     Ok(())
 }
 
-/// Applies one notice; answers those that may be applied now.
-async fn apply(app: &App, tenant: &TenantId, id: &NoticeId, pace: Pace) -> Result<Vec<NoticeId>, AppError> {
+/// A notice that waits, with what it is applied by. Of one whose source is not configured any more it is said so at once.
+async fn prepare(
+    app: &App,
+    tenant: &TenantId,
+    id: &NoticeId,
+    pace: Pace,
+) -> Result<Option<Applying>, AppError> {
     let (of, which) = (tenant.clone(), id.clone());
     let found = app
         .read(move |read| {
@@ -136,7 +143,7 @@ async fn apply(app: &App, tenant: &TenantId, id: &NoticeId, pace: Pace) -> Resul
     let Some((notice, source)) =
         found.filter(|(notice, _)| matches!(notice.state, NoticeState::Waiting { .. }))
     else {
-        return Ok(Vec::new());
+        return Ok(None);
     };
     let context = Context {
         tenant: tenant.clone(),
@@ -152,9 +159,9 @@ async fn apply(app: &App, tenant: &TenantId, id: &NoticeId, pace: Pace) -> Resul
             "the source that told of it is not configured any more",
         );
         lay_aside(app, &caller, &notice, &gone).await?;
-        return Ok(Vec::new());
+        return Ok(None);
     };
-    let applying = Applying {
+    Ok(Some(Applying {
         caller: caller_of(&source, context),
         source: Arc::new(source),
         notice,
@@ -162,13 +169,20 @@ async fn apply(app: &App, tenant: &TenantId, id: &NoticeId, pace: Pace) -> Resul
         is_patient: pace == Pace::Patient,
         read: Arc::default(),
         freed: Arc::default(),
+    }))
+}
+
+/// Applies one notice; answers those that may be applied now.
+async fn apply(app: &App, tenant: &TenantId, id: &NoticeId, pace: Pace) -> Result<Vec<NoticeId>, AppError> {
+    let Some(applying) = prepare(app, tenant, id, pace).await? else {
+        return Ok(Vec::new());
     };
     let Some(_in_hand) = app.in_hand.notice(&applying) else {
         return Ok(Vec::new());
     };
     match attempt(app, &applying).await {
         Ok(Done::Settled) => {}
-        Ok(Done::Later) => restrain(app, &applying).await?,
+        Ok(Done::Later) => restrain(app, &applying, Doubt::Open).await?,
         Err(error) if is_transient(&error) && applying.notice.tries < MOST_TRIES => {
             tracing::warn!(
                 source = %applying.source.id,
@@ -177,12 +191,12 @@ async fn apply(app: &App, tenant: &TenantId, id: &NoticeId, pace: Pace) -> Resul
                 tries = applying.notice.tries,
                 "what a source told is put off",
             );
-            restrain(app, &applying).await?;
+            restrain(app, &applying, Doubt::Open).await?;
             put_off(app, &applying.caller, &applying.notice).await?;
             return Err(error);
         }
         Err(error) => {
-            restrain(app, &applying).await?;
+            restrain(app, &applying, Doubt::Refused).await?;
             lay_aside(app, &applying.caller, &applying.notice, &error).await?;
         }
     }

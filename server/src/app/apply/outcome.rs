@@ -8,6 +8,7 @@ use handoff_domain::ports::{NoticeSearch, Tx};
 use handoff_domain::reason::Reason;
 
 use super::backlog::lock;
+use super::restraint::relieve;
 use super::{Applying, TRIED_AGAIN};
 use crate::app::outcome::operation_outcome;
 use crate::app::{App, AppError, Caller, Cuts, Scope};
@@ -60,13 +61,14 @@ fn is_quarantined(notice: &Notice) -> bool {
     matches!(notice.state, NoticeState::Quarantined { .. })
 }
 
-/// Writes down that a notice is old.
-pub(super) fn settle_old(tx: &mut dyn Tx, scope: &Scope, notice: Notice) -> Result<(), AppError> {
+/// Writes down that a notice is old: nothing is held back because of it.
+pub(super) fn settle_old(tx: &mut dyn Tx, scope: &Scope, notice: Notice) -> Result<Cuts, AppError> {
+    let cuts = relieve(tx, scope, &notice)?;
     let row = told(scope, &notice, Outcome::Success, Reason::Permitted).detail("old", "true");
     let state = NoticeState::Superseded { at: scope.now() };
     tx.update_notice(scope.tenant(), &notice.become_state(state))?;
     tx.record(scope.tenant(), row);
-    Ok(())
+    Ok(cuts)
 }
 
 /// An audit row about a notice.

@@ -12,7 +12,7 @@ use handoff_fhir_model::{ParseOptions, Resource, bundle, parse};
 use serde_json::Value;
 
 use super::ask::{ask, next_of, refused};
-use super::restraint::restrain;
+use super::restraint::{Doubt, restrain};
 use super::{Applying, Done, Pace, is_transient, name_origin, task, version_of};
 use crate::app::inbox::{Item, Told};
 use crate::app::{App, AppError, Class};
@@ -52,7 +52,7 @@ pub(super) async fn apply(
     if !applying.is_patient {
         return Ok(Done::Later);
     }
-    restrain(app, applying).await?;
+    restrain(app, applying, Doubt::Open).await?;
     let caught_up = catch_up(app, applying, &version).await;
     match (as_it_stands().await, caught_up) {
         // It may be legal once the source can be asked.

@@ -32,15 +32,13 @@ pub(super) async fn apply(
             let (notice, before) = match hold(tx, &applying, &version)? {
                 Held::Settled => return Ok((false, Cuts::none())),
                 Held::Old(notice) => {
-                    settle_old(tx, &scope, notice)?;
-                    return Ok((false, Cuts::none()));
+                    return Ok((false, settle_old(tx, &scope, notice)?));
                 }
                 Held::Open(notice, before) => (notice, before),
             };
             let ours = mirrored_as(tx, &scope, FeedType::Task, before.as_ref(), applying.reference())?;
             if (before.is_none() || ours.is_none()) && is_echo(tx, &scope, &applying.source, &resource)? {
-                settle_old(tx, &scope, notice)?;
-                return Ok((false, Cuts::none()));
+                return Ok((false, settle_old(tx, &scope, notice)?));
             }
             let Local { resource, awaits } = localise(tx, &scope, &applying.source, resource.clone())?;
             let ours = ours
@@ -53,12 +51,12 @@ pub(super) async fn apply(
                 None => Here::Differs,
             };
             if before.is_none() && here == Here::Newer {
-                settle_old(tx, &scope, notice)?;
-                return Ok((false, Cuts::none()));
+                return Ok((false, settle_old(tx, &scope, notice)?));
             }
             let reference = format!("Task/{}", ours.as_ref().unwrap_or(&new));
-            let (scope, lifted) = while_applying(tx, &scope, &applying, &notice, &reference)?;
-            let (version, cuts) = match (&ours, here) {
+            let going = while_applying(tx, &scope, &applying, &notice, &reference)?;
+            let (scope, lifted) = (going.scope.clone(), going.is_lifted);
+            let (version, mut cuts) = match (&ours, here) {
                 (Some(id), Here::Same(version)) if lifted => (version, settle_one(tx, &scope, id)?.1),
                 (Some(_), Here::Same(version)) => (version, Cuts::none()),
                 (Some(id), _) => {
@@ -70,6 +68,7 @@ pub(super) async fn apply(
                     (stored.version, cuts)
                 }
             };
+            cuts.extend(going.settle_others(tx)?);
             let about = About {
                 task: Some(reference.clone()),
                 task_version: Some(version),

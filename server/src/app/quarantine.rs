@@ -92,7 +92,10 @@ impl App {
             tx.record(scope.tenant(), row);
             Ok(((), cuts))
         })
-        .await
+        .await?;
+        // Nothing may be held back because of it any more.
+        self.see_change().await;
+        Ok(())
     }
 }
 

@@ -68,11 +68,15 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    fn new(app: &App, caller: &Caller, leave: Leave) -> Self {
+    async fn new(app: &App, caller: &Caller, leave: Leave) -> Self {
         let entry = leave.announced.entry();
         entry.allow(leave.redemption.streams);
-        // What was blocked after the gate asked finds the stream, or is found here.
-        entry.cut_if_blocked(Some(&app.standing.of(caller.tenant())));
+        // What was blocked after the gate asked finds the stream, or is found here: if it stands still. What this process has in
+        // sight may be of before it was lifted.
+        if entry.is_blocked(&app.standing.of(caller.tenant())) {
+            app.see_change().await;
+            entry.cut_if_blocked(Some(&app.standing.of(caller.tenant())));
+        }
         Self {
             redemption: leave.redemption.id.clone(),
             binary: leave.binary.clone(),
@@ -199,7 +203,9 @@ impl App {
                 match decided {
                     Ok(Decided::Preview(preview)) => return Ok(Fetched::Preview(preview)),
                     Ok(Decided::Content(leave)) => {
-                        return Ok(Fetched::Content(Box::new(Ticket::new(&app, &caller, *leave))));
+                        return Ok(Fetched::Content(Box::new(
+                            Ticket::new(&app, &caller, *leave).await,
+                        )));
                     }
                     Ok(Decided::RunsElsewhere(row)) => refused = Some(*row),
                     Err(AppError { busy: Some(busy), .. }) => {

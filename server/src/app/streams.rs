@@ -105,6 +105,11 @@ impl Entry {
         }
     }
 
+    /// Whether what the stream carries, or its client, is blocked.
+    pub fn is_blocked(&self, standing: &Standing) -> bool {
+        standing.on_stream(&self.facts).is_some()
+    }
+
     /// Cuts the stream where what it carries, or its client, is blocked.
     pub fn cut_if_blocked(&self, standing: Option<&Standing>) {
         if let Some(reason) = standing.and_then(|standing| standing.on_stream(&self.facts)) {

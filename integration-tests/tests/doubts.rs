@@ -9,7 +9,7 @@ use handoff_integration_tests::{Answer, TestApp, eventually, on_both};
 use serde_json::{Value, json};
 
 use crate::notifications::{event, mirrored, notification, put, quarantined, theirs, versioned};
-use crate::restraint::{SECRET, Scene, add, at_base, next, settings};
+use crate::restraint::{SECRET, Scene, add, at_base, hanging, next, settings};
 
 /// What else a version says.
 type Change = fn(&mut Value);
@@ -224,14 +224,7 @@ on_both! {
     /// What waits behind a question that nobody answers is not released meanwhile.
     async fn what_waits_too_long_is_held(backend) {
         let scene = Scene::set(TestApp::start(backend).await).await;
-        let hanging = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base = format!("http://{}/fhir", hanging.local_addr().unwrap());
-        let held = tokio::spawn(async move {
-            let mut all = Vec::new();
-            while let Ok(one) = hanging.accept().await {
-                all.push(one);
-            }
-        });
+        let (base, held) = hanging().await;
         add(&scene.app, "default", "slow", settings(Some(&base), ContentRule::Fetch, "Organization/referring-clinic")).await;
         let slow = scene.app.stranger().with_token(SECRET.to_owned());
         let send = async |sent: &Value| -> Answer {

@@ -204,14 +204,7 @@ on_both! {
     /// One source that takes questions and answers none.
     async fn a_source_that_hangs_keeps_no_other_waiting(backend) {
         let scene = Scene::set(TestApp::start(backend).await).await;
-        let hanging = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base = format!("http://{}/fhir", hanging.local_addr().unwrap());
-        let held = tokio::spawn(async move {
-            let mut all = Vec::new();
-            while let Ok(one) = hanging.accept().await {
-                all.push(one);
-            }
-        });
+        let (base, held) = hanging().await;
         add(&scene.app, "default", "slow", settings(Some(&base), ContentRule::Keep, "Organization/referring-clinic")).await;
         let slow = scene.app.stranger().with_token(SECRET.to_owned());
         let named: Vec<String> = (1..=20).map(|number| format!("Task/slow-{number}")).collect();
@@ -280,6 +273,19 @@ on_both! {
         tokio::time::sleep(std::time::Duration::from_secs(3)).await;
         assert_eq!((seen(&ehr, "/fhir").await, seen(&ehr_b, "/t/b/fhir").await), before);
     }
+}
+
+/// The FHIR base of a server that takes questions and answers none, until the task is aborted.
+pub(crate) async fn hanging() -> (String, tokio::task::JoinHandle<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}/fhir", listener.local_addr().unwrap());
+    let held = tokio::spawn(async move {
+        let mut all = Vec::new();
+        while let Ok(one) = listener.accept().await {
+            all.push(one);
+        }
+    });
+    (base, held)
 }
 
 /// A notification of a source that is somewhere else.

@@ -15,7 +15,7 @@ const KINDS: [&str; 7] = ["actor", "client", "patient", "document", "task", "iss
 const SOON: Duration = Duration::from_secs(2);
 
 /// What the command line is told of the server's two tenants.
-const CONFIG: &str = r#"
+pub(crate) const CONFIG: &str = r#"
 [server]
 public_url = "https://handoff.example"
 [blobs]

@@ -8,18 +8,8 @@ use handoff_integration_tests::{Answer, Backend, TestApp};
 use reqwest::Method;
 use ring::hmac;
 
+use crate::revocations::CONFIG;
 use crate::sources::notification;
-
-/// What the command line is told of the server.
-const CONFIG: &str = r#"
-[server]
-public_url = "https://handoff.example"
-[blobs]
-url = "file:///var/lib/handoff/blobs"
-[[issuers]]
-issuer = "https://login.example/default"
-audience = ["https://handoff.example/fhir"]
-"#;
 
 /// The command line of a machine beside that of a server.
 struct Shell {

@@ -187,6 +187,35 @@ on_both! {
         eventually("both are quarantined", async || quarantine(&app).await.len() == 2).await;
     }
 
+    /// That something was deleted is read like everything else that it says.
+    async fn a_deletion_is_looked_up_as_well(backend) {
+        let (app, other) = (TestApp::start(backend).await, TestApp::start(Backend::Embedded).await);
+        let feed = introduce(&app, &other, "lane").await;
+        let (ehr, theirs) = (app.client("ehr").await, other.client("ehr").await);
+        let (id, _) = referral(&other, "d-1").await;
+        let focus = format!("Task/{id}");
+        let tell = async |number: u32, gone: bool| {
+            let mut told = notification("event-notification", number, &[(number, &focus)]);
+            if gone {
+                told["entry"].as_array_mut().unwrap().push(json!({
+                    "fullUrl": format!("{}/fhir/{focus}", other.server.base_url),
+                    "request": {"method": "DELETE", "url": focus}, "response": {"status": "204"},
+                }));
+            }
+            feed.post(FEED, &told).await.expect(200);
+        };
+        tell(1, false).await;
+        becomes(&ehr, "d-1", "accepted").await;
+        tell(2, true).await;
+        move_to(&other, &id, "in-progress").await;
+        tell(3, false).await;
+        becomes(&ehr, "d-1", "in-progress").await;
+        theirs.delete(&format!("/fhir/{focus}")).await.expect_one_of(&[200, 204]);
+        tell(4, true).await;
+        eventually("it is gone here too", async || status_of(&ehr, "d-1").await.is_none()).await;
+        assert_eq!(quarantine(&app).await, [] as [Value; 0]);
+    }
+
     /// Gaps in the numbers, a count that is ahead, an empty body and silence all lead to the source being asked for what
     /// changed.
     async fn what_did_not_come_is_asked_for(backend) {

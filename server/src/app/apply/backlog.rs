@@ -104,7 +104,9 @@ pub async fn run_once(app: &App) -> Result<(), AppError> {
     let now = app.clock.now();
     let waiting = app.read(move |read| Ok(read.waiting_sources(now)?)).await?;
     for (tenant, source) in waiting {
-        hold_back_overdue(app, &tenant, &source).await?;
+        if let Err(error) = hold_back_overdue(app, &tenant, &source).await {
+            tracing::error!(%source, cause = ?error.cause, reason = %error.reason, "what waits too long is not held back yet");
+        }
         if let Some(turn) = app.in_hand.backlog(&tenant, &source) {
             let worker = app.clone();
             drop(app.background.spawn(async move {
@@ -129,20 +131,34 @@ async fn hold_back_overdue(app: &App, tenant: &TenantId, source: &SourceId) -> R
         if lock(&app.in_hand.overdue).contains(&id) {
             continue;
         }
-        let Some(applying) = prepare(app, tenant, &id, Pace::Soon).await? else {
-            continue;
-        };
-        if now.since(applying.notice.received_at) < OVERDUE {
-            continue;
+        // One that fails must not keep the others from being looked at; it is come back to.
+        match hold_back(app, tenant, &id).await {
+            Ok(true) => {
+                let mut known = lock(&app.in_hand.overdue);
+                if known.len() >= MOST_REMEMBERED {
+                    known.clear();
+                }
+                known.insert(id);
+            }
+            Ok(false) => {}
+            Err(error) => {
+                tracing::error!(notice = %id, cause = ?error.cause, reason = %error.reason, "what a notice tells of is not held back yet");
+            }
         }
-        restrain(app, &applying, Doubt::Open).await?;
-        let mut known = lock(&app.in_hand.overdue);
-        if known.len() >= MOST_REMEMBERED {
-            known.clear();
-        }
-        known.insert(id);
     }
     Ok(())
+}
+
+/// Whether it was time to hold back what a notice tells of, and that is done.
+async fn hold_back(app: &App, tenant: &TenantId, id: &NoticeId) -> Result<bool, AppError> {
+    let Some(applying) = prepare(app, tenant, id, Pace::Soon).await? else {
+        return Ok(false);
+    };
+    let is_overdue = app.clock.now().since(applying.notice.received_at) >= OVERDUE;
+    if is_overdue {
+        restrain(app, &applying, Doubt::Open).await?;
+    }
+    Ok(is_overdue)
 }
 
 /// Applies what waits of a source, for a while. One process at a time works on it.

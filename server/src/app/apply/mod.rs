@@ -100,10 +100,27 @@ impl Applying {
         notice
     }
 
-    /// The resource as it was read, or else sent, valid or not.
+    /// The resource as it was read, or else sent where that is believed.
+    fn body(&self) -> &[u8] {
+        match self.read.get() {
+            Some((body, _)) => body,
+            None if self.source.settings.trust == Trust::AsSent => &self.notice.body,
+            None => &[],
+        }
+    }
+
+    /// The same, valid or not.
     fn as_read(&self) -> Option<Value> {
-        let body = self.read.get().map_or(&self.notice.body, |(body, _)| body);
-        serde_json::from_slice(body).ok()
+        serde_json::from_slice(self.body()).ok()
+    }
+
+    /// Whether the resource was deleted, as it was read, or else told where that is believed.
+    fn is_gone(&self) -> bool {
+        let is_so = match self.read.get() {
+            Some((body, _)) => body.is_empty(),
+            None => self.source.settings.trust == Trust::AsSent,
+        };
+        self.notice.gone && is_so
     }
 }
 
@@ -242,7 +259,7 @@ async fn attempt(app: &App, applying: &Applying) -> Result<Done, AppError> {
                 "this source may not speak of resources of that type, or they mean nothing here",
             )
         })?;
-    if applying.notice.gone {
+    if applying.notice.gone && (applying.is_gone() || is_gone_there(app, applying, reference).await?) {
         gone::apply(app, applying, kind).await?;
         return Ok(Done::Settled);
     }
@@ -267,6 +284,18 @@ fn unreadable() -> AppError {
         "it has to be read from the source, and this source can't be asked: configure its FHIR base (`handoff sources add … \
          --replace --base …`), then try again",
     )
+}
+
+/// Whether a source that is believed nothing by itself has no such resource, as it told.
+async fn is_gone_there(app: &App, applying: &Applying, reference: &str) -> Result<bool, AppError> {
+    match ask::read(app, &applying.source, reference).await {
+        Ok(_) => Ok(false),
+        Err(error) if error.class == Class::NotFound => {
+            let _first = applying.read.set((Vec::new(), applying.notice.version.clone()));
+            Ok(true)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The resource that a notice is about, as it was sent or as it stands at the source, with its version.

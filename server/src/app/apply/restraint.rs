@@ -290,7 +290,7 @@ fn of_task(
     ours: &str,
     doubt: Doubt,
 ) -> Result<Option<FactKind>, AppError> {
-    if applying.notice.gone {
+    if applying.is_gone() {
         return Ok(Some(FactKind::TaskEnded));
     }
     let status = applying
@@ -315,11 +315,7 @@ fn releases_the_same(
     applying: &Applying,
     (ours, status): (&str, TaskStatus),
 ) -> Result<bool, AppError> {
-    let body = applying
-        .read
-        .get()
-        .map_or(&applying.notice.body, |(body, _)| body);
-    let Ok(resource) = checked(app, body, FeedType::Task, applying.reference()) else {
+    let Ok(resource) = checked(app, applying.body(), FeedType::Task, applying.reference()) else {
         return Ok(false);
     };
     let resource = localise(tx, scope, &applying.source, resource)?.resource;
@@ -342,7 +338,7 @@ fn releases_the_same(
 
 /// What a version of a document that is not applied means for the one that it is here.
 fn of_document(applying: &Applying) -> FactKind {
-    if applying.notice.gone {
+    if applying.is_gone() {
         return FactKind::DocumentEnded;
     }
     let value = applying.as_read();

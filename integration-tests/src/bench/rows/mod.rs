@@ -15,9 +15,11 @@ mod writes;
 use std::time::Duration;
 
 use crate::arguments::Scene;
-use crate::failure::Result;
+use crate::database::Database;
+use crate::failure::{Failure, Result};
 use crate::report::Row;
 use crate::run::Run;
+use crate::server::Stores;
 
 /// Measures one scene.
 pub async fn measure(scene: Scene, run: &mut Run) -> Result<Vec<Row>> {
@@ -34,6 +36,24 @@ pub async fn measure(scene: Scene, run: &mut Run) -> Result<Vec<Row>> {
         Scene::InProcess => in_process::measure(run).await,
         Scene::Start => start::measure(run).await,
     }
+}
+
+/// Measures on a database that is dropped afterwards.
+async fn on_own_database<T>(
+    run: &Run,
+    name: &str,
+    measure: impl AsyncFnOnce(&Stores, &Database) -> Result<T>,
+) -> Result<T> {
+    let address = std::env::var("HANDOFF_TEST_POSTGRES_URL")
+        .map_err(|_| Failure::new("HANDOFF_TEST_POSTGRES_URL is not set: run integration-tests/bench"))?;
+    let database = Database::create(&address, &format!("bench-{name}-{}", std::process::id())).await?;
+    let stores = Stores {
+        database: Some(database.url()),
+        ..run.production()?
+    };
+    let measured = measure(&stores, &database).await;
+    database.drop().await?;
+    measured
 }
 
 /// What a scene is called when it fails as a whole.

@@ -1,11 +1,14 @@
 //! Searching by owner and status: how many a second, and whether more Tasks make it slower. Half of the searches are
 //! a specialist's for her own Tasks, a quarter the placer's, who may see all of them because it created them, and a
 //! quarter an operator's.
+//!
+//! What a search takes is of the size of the machine's other hiccups, and those come and go within minutes. So few and many
+//! Tasks are in databases of their own, with a server each, and are searched in turn.
 
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::{median, millis};
+use super::{median, millis, on_own_database};
 use crate::bulk::{Population, owner};
 use crate::failure::{Failure, Result};
 use crate::http::once;
@@ -15,6 +18,8 @@ use crate::run::Run;
 use crate::stage::{Stage, with_token};
 
 const CLIENTS: usize = 16;
+/// Bytes of the document that all Tasks are about.
+const DOCUMENT: u64 = 4 * 1024;
 /// Loads of which each has a 99th percentile of its own.
 const SLICES: u32 = 5;
 /// Searches per second while latencies are compared.
@@ -27,13 +32,10 @@ const FOUND: Expected = Expected {
 pub(super) async fn measure(run: &mut Run) -> Result<Vec<Row>> {
     let (few, many, most) = (run.scale.few, run.scale.many, run.scale.most);
     let stage = run.stage().await?;
-    populate(run, &stage, few).await?;
+    populate(run, &stage, many).await?;
     let owners = run.population.as_ref().map_or(1, |population| population.owners);
     let requests = requests(&stage, owners).await?;
     check_page(&stage, &requests).await?;
-    let early = p99(run, &stage, &requests).await?;
-
-    populate(run, &stage, many).await?;
     let prepared = requests.clone();
     let mut load = closed(
         &stage.target,
@@ -45,7 +47,7 @@ pub(super) async fn measure(run: &mut Run) -> Result<Vec<Row>> {
     .await?;
 
     populate(run, &stage, most).await?;
-    let late = p99(run, &stage, &requests).await?;
+    let [early, late] = growth(run, (&stage, &requests), few, owners).await?;
     stage.server.stop().await?;
     let (p50, whole_p99) = (millis(load.whole.p50()), millis(load.whole.p99()));
     Ok(vec![
@@ -83,7 +85,7 @@ pub(super) async fn measure(run: &mut Run) -> Result<Vec<Row>> {
 /// Sees to it that there are at least so many Tasks.
 pub(super) async fn populate(run: &mut Run, stage: &Stage, size: usize) -> Result<()> {
     if run.population.is_none() {
-        let documents = stage.documents(1, 4 * 1024).await?;
+        let documents = stage.documents(1, DOCUMENT).await?;
         let document = documents.first().ok_or_else(|| Failure::new("no document"))?;
         // A hundred Tasks each at the least, so that a page of twenty is full from the start.
         let owners = (run.scale.few / 100).max(1);
@@ -98,22 +100,41 @@ pub(super) async fn populate(run: &mut Run, stage: &Stage, size: usize) -> Resul
     grown
 }
 
-/// The median of the 99th percentiles of several short loads: a machine that stands still once does so whatever is
-/// searched.
-async fn p99(run: &Run, stage: &Stage, requests: &[Bytes]) -> Result<f64> {
-    let requests = requests.to_vec();
+/// The 99th percentiles in milliseconds among `few` Tasks, and among those of `most`.
+async fn growth(run: &Run, most: (&Stage, &[Bytes]), few: usize, owners: usize) -> Result<[f64; 2]> {
+    on_own_database(run, "few", async |stores, database| {
+        let stage = Stage::set(&run.program, stores).await?;
+        let documents = stage.documents(1, DOCUMENT).await?;
+        let document = documents.first().ok_or_else(|| Failure::new("no document"))?;
+        let mut population = Population::begin(&stage, document, owners).await?;
+        population.grow(database, few).await?;
+        let requests = requests(&stage, owners).await?;
+        check_page(&stage, &requests).await?;
+        let measured = p99s(run, [(&stage, &requests), most]).await?;
+        stage.server.stop().await?;
+        Ok(measured)
+    })
+    .await
+}
+
+/// Of each the median of the 99th percentiles of several short loads: a machine that stands still once does so whatever
+/// is searched.
+async fn p99s(run: &Run, populations: [(&Stage, &[Bytes]); 2]) -> Result<[f64; 2]> {
     let slice = run.scale.load / SLICES;
     let count = usize::try_from(slice.as_millis() * u128::from(RATE) / 1000).unwrap_or(usize::MAX);
-    let next = move |n: usize| requests[n * 7 % requests.len()].clone();
-    let mut slices = Vec::new();
+    let mut slices = [Vec::new(), Vec::new()];
     for turn in 0..=SLICES {
-        let mut load = open(&stage.target, RATE, count, FOUND, next.clone()).await?;
-        // The first warms connections and caches.
-        if turn > 0 {
-            slices.push(millis(load.whole.p99()));
+        for (slices, (stage, requests)) in slices.iter_mut().zip(populations) {
+            let requests = requests.to_vec();
+            let next = move |n: usize| requests[n * 7 % requests.len()].clone();
+            let mut load = open(&stage.target, RATE, count, FOUND, next).await?;
+            // The first warms connections and caches.
+            if turn > 0 {
+                slices.push(millis(load.whole.p99()));
+            }
         }
     }
-    Ok(median(slices))
+    Ok(slices.map(median))
 }
 
 /// Searches of the three callers.

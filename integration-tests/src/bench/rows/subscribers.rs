@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::sleep;
 
-use super::millis;
+use super::{millis, on_own_database};
 use crate::database::Database;
 use crate::failure::{Failure, Result};
 use crate::latencies::Latencies;
@@ -38,20 +38,14 @@ const TOPIC: &str = "https://handoff.example/fhir/SubscriptionTopic/task-status-
 
 pub(super) async fn measure(run: &Run) -> Result<Vec<Row>> {
     // Subscriptions that stayed would weigh on everything that is measured later.
-    let address = std::env::var("HANDOFF_TEST_POSTGRES_URL")
-        .map_err(|_| Failure::new("HANDOFF_TEST_POSTGRES_URL is not set: run integration-tests/bench"))?;
-    let database = Database::create(&address, &format!("bench-subscribers-{}", std::process::id())).await?;
-    let measured = on(run, &database).await;
-    database.drop().await?;
-    measured
+    on_own_database(run, "subscribers", async |stores, database| {
+        on(run, stores, database).await
+    })
+    .await
 }
 
-async fn on(run: &Run, database: &Database) -> Result<Vec<Row>> {
-    let stores = Stores {
-        database: Some(database.url()),
-        ..run.production()?
-    };
-    let stage = Stage::set(&run.program, &stores).await?;
+async fn on(run: &Run, stores: &Stores, database: &Database) -> Result<Vec<Row>> {
+    let stage = Stage::set(&run.program, stores).await?;
     let sink = Sink::listen().await?;
     let groups = run.scale.subscriptions / MATCHING;
     subscribe(&stage, &sink, groups, database).await?;

@@ -18,6 +18,12 @@ impl Latencies {
         self.sorted = false;
     }
 
+    /// Adds those of another load.
+    pub fn merge(&mut self, other: &Self) {
+        self.nanos.extend_from_slice(&other.nanos);
+        self.sorted = false;
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.nanos.len()

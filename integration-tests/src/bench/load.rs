@@ -37,6 +37,14 @@ impl Load {
         answers / self.elapsed.as_secs_f64().max(f64::EPSILON)
     }
 
+    /// Adds another one of the same kind.
+    pub fn merge(&mut self, other: &Self) {
+        self.answers += other.answers;
+        self.elapsed += other.elapsed;
+        self.whole.merge(&other.whole);
+        self.first_byte.merge(&other.first_byte);
+    }
+
     fn add(&mut self, since: Instant, answer: &Answer) {
         self.answers += 1;
         self.whole.add(answer.end.saturating_duration_since(since));

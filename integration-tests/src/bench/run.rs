@@ -24,7 +24,8 @@ pub struct Run {
     pub program: PathBuf,
     folder: TempDir,
     services: Option<Services>,
-    reference: Option<TwoRows>,
+    /// What the database does without us, once it was measured.
+    pub reference: Option<TwoRows>,
     /// The cloned Tasks, once there are some.
     pub population: Option<Population>,
 }
@@ -73,16 +74,6 @@ impl Run {
     /// A server on PostgreSQL and Azurite with its cast.
     pub async fn stage(&self) -> Result<Stage> {
         Stage::set(&self.program, &self.production()?).await
-    }
-
-    /// The rate of bare transactions of two rows, measured once a run.
-    pub async fn reference(&mut self) -> Result<TwoRows> {
-        if let Some(known) = self.reference {
-            return Ok(known);
-        }
-        let measured = two_rows::measure(&self.services()?.database, self.scale.load).await?;
-        self.reference = Some(measured);
-        Ok(measured)
     }
 }
 

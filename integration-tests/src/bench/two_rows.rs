@@ -29,8 +29,8 @@ pub struct TwoRows {
     pub by_pgbench: Option<f64>,
 }
 
-/// Measures both for `lasting` each.
-pub async fn measure(database: &Database, lasting: Duration) -> Result<TwoRows> {
+/// The tables, empty.
+pub async fn prepare(database: &Database) -> Result<()> {
     database
         .sql(&format!(
             "CREATE TABLE bare_claims (tenant TEXT COLLATE \"C\", id BIGINT, revision BIGINT NOT NULL, \
@@ -40,18 +40,19 @@ pub async fn measure(database: &Database, lasting: Duration) -> Result<TwoRows> 
              INSERT INTO bare_claims SELECT 'default', i, 0, repeat('x', 500) FROM generate_series(1, {ROWS}) i;\n\
              ANALYZE bare_claims;\nCHECKPOINT;"
         ))
-        .await?;
-    let url = database.url();
-    let per_second = tokio::task::spawn_blocking(move || by_driver(&url, lasting))
         .await
-        .map_err(|error| Failure::new(error.to_string()))??;
-    Ok(TwoRows {
-        per_second,
-        by_pgbench: by_pgbench(database, lasting).await.ok(),
-    })
+        .map(drop)
 }
 
-fn by_driver(url: &str, lasting: Duration) -> Result<f64> {
+/// Transactions per second by the server's driver, for `lasting`.
+pub async fn by_driver(database: &Database, lasting: Duration) -> Result<f64> {
+    let url = database.url();
+    tokio::task::spawn_blocking(move || drive(&url, lasting))
+        .await
+        .map_err(|error| Failure::new(error.to_string()))?
+}
+
+fn drive(url: &str, lasting: Duration) -> Result<f64> {
     let mut connections = Vec::new();
     for _ in 0..WORKERS {
         let mut connection = PgConnection::establish(url).map_err(failed)?;
@@ -96,7 +97,8 @@ fn by_driver(url: &str, lasting: Duration) -> Result<f64> {
     Ok(f64::from(done) / begun.elapsed().as_secs_f64())
 }
 
-async fn by_pgbench(database: &Database, lasting: Duration) -> Result<f64> {
+/// The same by PostgreSQL's own load generator, where it is installed.
+pub async fn by_pgbench(database: &Database, lasting: Duration) -> Result<f64> {
     let script = format!(
         "\\set id random(1, {ROWS})\nBEGIN;\n\
          UPDATE bare_claims SET revision = revision + 1 WHERE tenant = 'default' AND id = :id AND revision >= 0;\n\

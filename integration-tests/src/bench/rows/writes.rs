@@ -1,5 +1,8 @@
 //! Creating Tasks and moving them, sixteen clients at a time. Each Task has a document, so that creating it binds a
-//! grant, and each move suspends that grant or binds it again.
+//! grant, and each move suspends that grant or binds it again. The bare transactions that they are held against are measured in
+//! turn with them: what a machine can do differs from minute to minute.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::json;
@@ -9,9 +12,12 @@ use crate::failure::Result;
 use crate::load::{Expected, Load, closed};
 use crate::report::{Budget, Row};
 use crate::run::Run;
-use crate::stage::{CREATED, LANE, Stage, id_of, task};
+use crate::stage::{CREATED, Document, LANE, Stage, id_of, task};
+use crate::two_rows::{self, TwoRows};
 
 const CLIENTS: usize = 16;
+/// How often each is measured.
+const ROUNDS: u32 = 5;
 /// Tasks that each client moves in turn.
 const TASKS_EACH: usize = 8;
 /// Documents that the Tasks are about: other Tasks are about other documents, as a rule.
@@ -19,10 +25,21 @@ const DOCUMENTS: usize = 256;
 const SIZE: u64 = 4 * 1024;
 
 pub(super) async fn on_postgres(run: &mut Run) -> Result<Vec<Row>> {
-    let bare = run.reference().await?.per_second;
+    let database = &run.services()?.database;
+    two_rows::prepare(database).await?;
     let stage = run.stage().await?;
-    let (create, transition) = both(run, &stage).await?;
+    let mut bare = 0.0;
+    let (create, transition) = both(run, &stage, async |lasting| {
+        bare += two_rows::by_driver(database, lasting).await? / f64::from(ROUNDS);
+        Ok(())
+    })
+    .await?;
     stage.server.stop().await?;
+    let by_pgbench = two_rows::by_pgbench(database, run.scale.load).await.ok();
+    run.reference = Some(TwoRows {
+        per_second: bare,
+        by_pgbench,
+    });
     let ratio = |id, what, load: &Load| {
         Row::new(id, what, load.rate() / bare * 100.0, "%", Budget::AtLeast(25.0))
             .detail(format!("of {bare:.0}/s"))
@@ -58,7 +75,7 @@ pub(super) async fn on_postgres(run: &mut Run) -> Result<Vec<Row>> {
 
 pub(super) async fn on_sqlite(run: &Run) -> Result<Vec<Row>> {
     let stage = Stage::set(&run.program, &run.embedded("writes")?).await?;
-    let (create, transition) = both(run, &stage).await?;
+    let (create, transition) = both(run, &stage, async |_| Ok(())).await?;
     stage.server.stop().await?;
     Ok(vec![
         rate(
@@ -88,23 +105,34 @@ fn rate(id: &'static str, what: &str, load: &Load, least: f64, stretch: f64) -> 
         .with("p99_ms", p99)
 }
 
-async fn both(run: &Run, stage: &Stage) -> Result<(Load, Load)> {
+/// Creating and moving, in turn with `between`, which is given how long it may last.
+async fn both(
+    run: &Run,
+    stage: &Stage,
+    mut between: impl AsyncFnMut(Duration) -> Result<()>,
+) -> Result<(Load, Load)> {
     let documents = stage.documents(DOCUMENTS, SIZE).await?;
     let creates: Vec<Bytes> = documents
         .iter()
         .map(|document| stage.as_ehr("POST", "/fhir/Task", &task("accepted", document, LANE)))
         .collect();
-    let create = closed(
-        &stage.target,
-        CLIENTS,
-        run.scale.load,
-        CREATED,
-        move |client, turn| creates[(turn * CLIENTS + client) % creates.len()].clone(),
-    )
-    .await?;
+    let (mut create, mut transition) = (Load::default(), Load::default());
+    let lasting = run.scale.load / ROUNDS;
+    for _ in 0..ROUNDS {
+        between(lasting).await?;
+        let creates = creates.clone();
+        let next =
+            move |client: usize, turn: usize| creates[(turn * CLIENTS + client) % creates.len()].clone();
+        create.merge(&closed(&stage.target, CLIENTS, lasting, CREATED, next).await?);
+        transition.merge(&moves(stage, &documents, lasting).await?);
+    }
+    Ok((create, transition))
+}
 
+/// Moves Tasks that nobody has moved before.
+async fn moves(stage: &Stage, documents: &[Document], lasting: Duration) -> Result<Load> {
     let mut moves = Vec::new();
-    for mut task in stage.tasks(CLIENTS * TASKS_EACH, &documents).await? {
+    for mut task in stage.tasks(CLIENTS * TASKS_EACH, documents).await? {
         let path = format!("/fhir/Task/{}", id_of(&task)?);
         moves.push(["in-progress", "on-hold"].map(|status| {
             task["status"] = json!(status);
@@ -115,16 +143,9 @@ async fn both(run: &Run, stage: &Stage) -> Result<(Load, Load)> {
         what: "transition",
         status: 200,
     };
-    let transition = closed(
-        &stage.target,
-        CLIENTS,
-        run.scale.load,
-        expected,
-        move |client, turn| {
-            let task = client * TASKS_EACH + turn % TASKS_EACH;
-            moves[task][turn / TASKS_EACH % 2].clone()
-        },
-    )
-    .await?;
-    Ok((create, transition))
+    let next = move |client: usize, turn: usize| {
+        let task = client * TASKS_EACH + turn % TASKS_EACH;
+        moves[task][turn / TASKS_EACH % 2].clone()
+    };
+    closed(&stage.target, CLIENTS, lasting, expected, next).await
 }

@@ -153,15 +153,15 @@ impl Arguments {
         }
         if self.quick {
             return Scale {
-                load: Duration::from_secs(3),
+                load: Duration::from_millis(2_500),
                 download: 200 * MIB,
                 downloads: 5,
                 slow: 2_000,
-                slow_for: Duration::from_secs(6),
-                redemptions: 600,
+                slow_for: Duration::from_secs(4),
+                redemptions: 400,
                 subscriptions: 1_000,
                 events: 300,
-                cuts: 50,
+                cuts: 30,
                 few: 1_000,
                 many: 10_000,
                 most: 10_000,

@@ -95,6 +95,18 @@ mod tests {
     }
 
     #[test]
+    fn those_of_another_load_count_like_its_own() {
+        let mut latencies = of([1, 3]);
+        assert_eq!(latencies.longest(), Duration::from_millis(3));
+        latencies.merge(&of([9, 2]));
+        assert_eq!(
+            (latencies.count(), latencies.p50()),
+            (4, Duration::from_millis(2))
+        );
+        assert_eq!(latencies.longest(), Duration::from_millis(9));
+    }
+
+    #[test]
     fn nothing_measured_is_zero() {
         assert_eq!(Latencies::default().p99(), Duration::ZERO);
     }

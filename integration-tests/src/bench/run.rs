@@ -140,11 +140,13 @@ pub async fn measure(arguments: &Arguments, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
+/// Where a service is, by the variable that tells.
+pub fn address(variable: &str) -> Result<String> {
+    std::env::var(variable)
+        .map_err(|_| Failure::new(format!("{variable} is not set: run integration-tests/bench")))
+}
+
 async fn services() -> Result<Services> {
-    let address = |name: &str| {
-        std::env::var(name)
-            .map_err(|_| Failure::new(format!("{name} is not set: run integration-tests/bench")))
-    };
     let name = format!("bench-{}", std::process::id());
     Ok(Services {
         container: Container::new(&address("HANDOFF_TEST_AZURITE_URL")?, &name)?,

@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use crate::arguments::Scene;
 use crate::database::Database;
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::report::Row;
-use crate::run::Run;
+use crate::run::{Run, address};
 use crate::server::Stores;
 
 /// Measures one scene.
@@ -44,9 +44,8 @@ async fn on_own_database<T>(
     name: &str,
     measure: impl AsyncFnOnce(&Stores, &Database) -> Result<T>,
 ) -> Result<T> {
-    let address = std::env::var("HANDOFF_TEST_POSTGRES_URL")
-        .map_err(|_| Failure::new("HANDOFF_TEST_POSTGRES_URL is not set: run integration-tests/bench"))?;
-    let database = Database::create(&address, &format!("bench-{name}-{}", std::process::id())).await?;
+    let name = format!("bench-{name}-{}", std::process::id());
+    let database = Database::create(&address("HANDOFF_TEST_POSTGRES_URL")?, &name).await?;
     let stores = Stores {
         database: Some(database.url()),
         ..run.production()?

@@ -85,11 +85,9 @@ pub(super) async fn measure(run: &mut Run) -> Result<Vec<Row>> {
 /// Sees to it that there are at least so many Tasks.
 pub(super) async fn populate(run: &mut Run, stage: &Stage, size: usize) -> Result<()> {
     if run.population.is_none() {
-        let documents = stage.documents(1, DOCUMENT).await?;
-        let document = documents.first().ok_or_else(|| Failure::new("no document"))?;
         // A hundred Tasks each at the least, so that a page of twenty is full from the start.
         let owners = (run.scale.few / 100).max(1);
-        run.population = Some(Population::begin(stage, document, owners).await?);
+        run.population = Some(begin(stage, owners).await?);
     }
     let mut population = run
         .population
@@ -100,14 +98,18 @@ pub(super) async fn populate(run: &mut Run, stage: &Stage, size: usize) -> Resul
     grown
 }
 
+/// A population without Tasks yet, about one document.
+async fn begin(stage: &Stage, owners: usize) -> Result<Population> {
+    let documents = stage.documents(1, DOCUMENT).await?;
+    let document = documents.first().ok_or_else(|| Failure::new("no document"))?;
+    Population::begin(stage, document, owners).await
+}
+
 /// The 99th percentiles in milliseconds among `few` Tasks, and among those of `most`.
 async fn growth(run: &Run, most: (&Stage, &[Bytes]), few: usize, owners: usize) -> Result<[f64; 2]> {
     on_own_database(run, "few", async |stores, database| {
         let stage = Stage::set(&run.program, stores).await?;
-        let documents = stage.documents(1, DOCUMENT).await?;
-        let document = documents.first().ok_or_else(|| Failure::new("no document"))?;
-        let mut population = Population::begin(&stage, document, owners).await?;
-        population.grow(database, few).await?;
+        begin(&stage, owners).await?.grow(database, few).await?;
         let requests = requests(&stage, owners).await?;
         check_page(&stage, &requests).await?;
         let measured = p99s(run, [(&stage, &requests), most]).await?;

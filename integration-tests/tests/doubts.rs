@@ -1,6 +1,8 @@
 //! Several versions of one resource of which some can't be applied, in any order: the newest decides what is held back, and
 //! whose it is.
 
+use std::time::Duration;
+
 use handoff_domain::ids::{SourceId, TenantId};
 use handoff_domain::source::{ContentRule, FeedType};
 use handoff_domain::time::Span;
@@ -119,6 +121,33 @@ on_both! {
         scene.lane.get(&path).await.refused(403, "document-withheld");
         scene.dismiss("DocumentReference/new").await;
         eventually("it is released again", async || scene.lane.get(&path).await.status == 200).await;
+    }
+
+    /// What frees one that is refused may be applied just before it is laid aside, and finds nothing to free: it is applied all
+    /// the same, also where the first version of all is the one that comes late.
+    async fn what_is_refused_while_its_cause_goes_is_applied(backend) {
+        let scene = Scene::set(TestApp::start(backend).await).await;
+        let ehr = scene.app.client("ehr").await;
+        for number in 0..60 {
+            let identifier = format!("overtaken-{number}");
+            let of = |status, version| scene.version(&identifier, status, version);
+            let is_known = number % 2 == 0;
+            if is_known {
+                put(&scene.feed, &of("requested", 1)).await.expect(200);
+                mirrored(&ehr, &identifier, "requested").await;
+            }
+            let between = of(if is_known { "ready" } else { "in-progress" }, 2);
+            let last = of("completed", 3);
+            let late = async {
+                tokio::time::sleep(Duration::from_micros(number * 500)).await;
+                put(&scene.feed, &between).await
+            };
+            let (one, other) = tokio::join!(put(&scene.feed, &last), late);
+            one.expect(200);
+            other.expect(200);
+            mirrored(&ehr, &identifier, "completed").await;
+        }
+        assert_eq!(notices(&scene.app).await, [] as [Value; 0]);
     }
 
     /// A history tells the newest version first; whatever came along is applied in the order in which it came to be.

@@ -64,6 +64,8 @@ pub(super) struct Applying {
     is_patient: bool,
     /// What was read of the resource, where that was not what was sent, with its version.
     read: Arc<OnceLock<(Vec<u8>, SourceVersion)>>,
+    /// How often the resource had been mirrored when the notice was last held against that; 0 where it was not.
+    seen: Arc<Mutex<Option<i64>>>,
     /// Notices that may be applied now that this one was.
     freed: Arc<Mutex<Vec<NoticeId>>>,
 }
@@ -175,7 +177,7 @@ async fn prepare(
             Reason::NotFound,
             "the source that told of it is not configured any more",
         );
-        lay_aside(app, &caller, &notice, &gone).await?;
+        lay_aside(app, &caller, &notice, None, &gone).await?;
         return Ok(None);
     };
     Ok(Some(Applying {
@@ -185,6 +187,7 @@ async fn prepare(
         is_step: pace == Pace::Step,
         is_patient: pace == Pace::Patient,
         read: Arc::default(),
+        seen: Arc::default(),
         freed: Arc::default(),
     }))
 }
@@ -214,7 +217,10 @@ async fn apply(app: &App, tenant: &TenantId, id: &NoticeId, pace: Pace) -> Resul
         }
         Err(error) => {
             restrain(app, &applying, Doubt::Refused).await?;
-            lay_aside(app, &applying.caller, &applying.notice, &error).await?;
+            let seen = *lock(&applying.seen);
+            if !lay_aside(app, &applying.caller, &applying.notice, seen, &error).await? {
+                return Ok(vec![id.clone()]);
+            }
         }
     }
     Ok(std::mem::take(&mut *lock(&applying.freed)))
@@ -375,6 +381,7 @@ fn hold(tx: &mut dyn Tx, applying: &Applying, version: &SourceVersion) -> Result
     notice.version = version.clone();
     let reference = notice.matter.reference().unwrap_or_default().to_owned();
     let mirror = tx.lock_mirror(tenant, &applying.source.id, &reference)?;
+    *lock(&applying.seen) = Some(revision_of(mirror.as_ref()));
     Ok(match mirror {
         Some(mirror) if !mirror.takes(&notice) => Held::Old(notice),
         mirror => Held::Open(notice, mirror),
@@ -459,9 +466,14 @@ fn mirrored_as(
     }
 }
 
+/// How often a resource was mirrored.
+fn revision_of(mirror: Option<&Mirror>) -> i64 {
+    mirror.map_or(0, |mirror| mirror.revision)
+}
+
 /// What is known of the resource once the notice is applied.
 fn mirrored(notice: &Notice, before: Option<Mirror>, ours: Option<String>, awaits: Vec<String>) -> Mirror {
-    let revision = before.as_ref().map_or(0, |mirror| mirror.revision);
+    let revision = revision_of(before.as_ref());
     Mirror {
         source: notice.source.clone(),
         theirs: notice.matter.reference().unwrap_or_default().to_owned(),

@@ -9,7 +9,7 @@ use handoff_domain::reason::Reason;
 
 use super::backlog::lock;
 use super::restraint::relieve;
-use super::{Applying, TRIED_AGAIN};
+use super::{Applying, TRIED_AGAIN, revision_of};
 use crate::app::outcome::operation_outcome;
 use crate::app::{App, AppError, Caller, Cuts, Scope};
 
@@ -44,6 +44,10 @@ pub(super) fn settle(
     if !is_about_one {
         tx.record(&tenant, row);
         return Ok(());
+    }
+    if *lock(&applying.seen) == Some(0) {
+        // There is no row yet by which `lay_aside` could see this one: whoever comes second sees the other.
+        tx.lock_source(&tenant, &applying.source.id)?;
     }
     let mut freed = Vec::new();
     for refused in tx.notices(&tenant, &search)? {
@@ -106,41 +110,63 @@ pub(super) async fn put_off(app: &App, caller: &Caller, notice: &Notice) -> Resu
     .await
 }
 
-/// Lays a notice aside with the OperationOutcome that says why.
+/// Lays a notice aside with the OperationOutcome that says why, and answers `true`; or has it tried again, where another was
+/// applied since it was held against what was mirrored then (`seen`): that one found nothing to free.
 pub(super) async fn lay_aside(
     app: &App,
     caller: &Caller,
     notice: &Notice,
+    seen: Option<i64>,
     error: &AppError,
-) -> Result<(), AppError> {
+) -> Result<bool, AppError> {
     let (scope, id, reason) = (app.scope(caller), notice.id.clone(), error.reason);
     let outcome = operation_outcome(error, notice.correlation.as_str());
     let outcome = String::from_utf8(outcome).unwrap_or_default();
     app.write(caller.tenant(), move |tx| {
         let waiting = |notice: &Notice| matches!(notice.state, NoticeState::Waiting { .. });
-        if let Some(mut notice) = tx.lock_notice(scope.tenant(), &id)?.filter(waiting) {
-            notice.tries = notice.tries.saturating_add(1);
-            let row = told(&scope, &notice, Outcome::Denied, reason);
-            let state = if is_aside(tx, scope.tenant(), &notice)? {
-                NoticeState::Superseded { at: scope.now() }
-            } else {
-                NoticeState::Quarantined {
-                    at: scope.now(),
-                    reason,
-                    outcome: outcome.clone(),
-                }
-            };
-            let is_about_all = notice.matter == Matter::Changes;
-            let (source, own) = (notice.source.clone(), notice.id.clone());
-            tx.update_notice(scope.tenant(), &notice.become_state(state))?;
-            tx.record(scope.tenant(), row);
-            if is_about_all {
-                replace_asking(tx, &scope, source, &own)?;
-            }
+        let Some(mut notice) = tx.lock_notice(scope.tenant(), &id)?.filter(waiting) else {
+            return Ok((true, Cuts::none()));
+        };
+        // Two that are refused at the same time must see each other, and one that comes to be mirrored.
+        tx.lock_source(scope.tenant(), &notice.source)?;
+        if has_moved(tx, scope.tenant(), &notice, seen)? {
+            return Ok((false, Cuts::none()));
         }
-        Ok(((), Cuts::none()))
+        notice.tries = notice.tries.saturating_add(1);
+        let row = told(&scope, &notice, Outcome::Denied, reason);
+        let state = if is_aside(tx, scope.tenant(), &notice)? {
+            NoticeState::Superseded { at: scope.now() }
+        } else {
+            NoticeState::Quarantined {
+                at: scope.now(),
+                reason,
+                outcome: outcome.clone(),
+            }
+        };
+        let is_about_all = notice.matter == Matter::Changes;
+        let (source, own) = (notice.source.clone(), notice.id.clone());
+        tx.update_notice(scope.tenant(), &notice.become_state(state))?;
+        tx.record(scope.tenant(), row);
+        if is_about_all {
+            replace_asking(tx, &scope, source, &own)?;
+        }
+        Ok((true, Cuts::none()))
     })
     .await
+}
+
+/// Whether its resource was mirrored anew since a notice was held against it.
+fn has_moved(
+    tx: &mut dyn Tx,
+    tenant: &TenantId,
+    notice: &Notice,
+    seen: Option<i64>,
+) -> Result<bool, AppError> {
+    let (Some(seen), Some(reference)) = (seen, notice.matter.reference()) else {
+        return Ok(false);
+    };
+    let mirror = tx.lock_mirror(tenant, &notice.source, reference)?;
+    Ok(revision_of(mirror.as_ref()) != seen)
 }
 
 /// One request to ask for everything is enough of those that were laid aside: the newest says it all.
@@ -174,8 +200,6 @@ fn is_aside(tx: &mut dyn Tx, tenant: &TenantId, notice: &Notice) -> Result<bool,
     let Some(reference) = notice.matter.reference() else {
         return Ok(false);
     };
-    // Two that are refused at the same time must see each other.
-    tx.lock_source(tenant, &notice.source)?;
     let search = NoticeSearch {
         state: "quarantined",
         source: Some(notice.source.clone()),

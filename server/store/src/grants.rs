@@ -9,8 +9,8 @@ use handoff_domain::{
     ActorRef, BinaryId, DocumentId, GrantId, Handle, Reason, Span, TaskId, TenantId, Timestamp,
 };
 
-use crate::dialect::{AnyConnection, Column, Table};
-use crate::error::{OrRefused, exactly_one, unreadable};
+use crate::dialect::{AnyConnection, Change, Column, Table};
+use crate::error::{OrRefused, unreadable};
 use crate::schema::grants;
 use crate::statement::{Statement, Value};
 use crate::tasks;
@@ -272,8 +272,11 @@ pub(crate) fn update(unit: &mut Unit<'_>, tenant: &TenantId, grant: &Grant) -> R
         *row = values(tenant, grant, due)?;
         return Ok(());
     }
+    if unit.bulk.changes(GRANTS.name, grant.id.as_str()) {
+        unit.settle()?;
+    }
     let binding = grant.state.binding();
-    let changed = Statement::<()>::new("UPDATE grants SET handle = ")
+    let update = Statement::new("UPDATE grants SET handle = ")
         .bind(grant.handle.as_str())
         .sql(", secret_hash = ")
         .bind(grant.secret_hash.map(|hash| hash.to_vec()))
@@ -304,10 +307,13 @@ pub(crate) fn update(unit: &mut Unit<'_>, tenant: &TenantId, grant: &Grant) -> R
         .sql(" AND id = ")
         .bind(grant.id.as_str())
         .sql(" AND revision = ")
-        .bind(grant.revision.saturating_sub(1))
-        .run(unit.connection)
-        .or_refused()?;
-    exactly_one(changed)
+        .bind(grant.revision.saturating_sub(1));
+    unit.bulk.change(Change {
+        table: GRANTS.name,
+        id: grant.id.as_str().to_owned(),
+        update,
+    });
+    Ok(())
 }
 
 /// How long after a due date the uses that were open then are looked for.

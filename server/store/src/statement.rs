@@ -160,6 +160,25 @@ impl<Row> Statement<Row> {
         self
     }
 
+    /// Writes it as a part of another statement, whichever database that is for.
+    pub(crate) fn push<'b, Db>(&'b self, out: &mut AstPass<'_, 'b, Db>) -> QueryResult<()>
+    where
+        Db: Backend + HasSqlType<Nullable<Text>> + HasSqlType<Nullable<BigInt>>,
+        Db: HasSqlType<Nullable<Binary>> + HasSqlType<Bool>,
+        Option<String>: ToSql<Nullable<Text>, Db>,
+        Option<i64>: ToSql<Nullable<BigInt>, Db>,
+        Option<Vec<u8>>: ToSql<Nullable<Binary>, Db>,
+        bool: ToSql<Bool, Db>,
+    {
+        for part in &self.parts {
+            match part {
+                Part::Sql(sql) => out.push_sql(sql),
+                Part::Bind(value) => value.push(out)?,
+            }
+        }
+        Ok(())
+    }
+
     /// Runs it; answers how many rows it changed.
     pub(crate) fn run(self, connection: &mut AnyConnection) -> QueryResult<usize>
     where
@@ -174,13 +193,7 @@ impl<Row> QueryFragment<MultiBackend> for Statement<Row> {
         if !self.cached {
             out.unsafe_to_cache_prepared();
         }
-        for part in &self.parts {
-            match part {
-                Part::Sql(sql) => out.push_sql(sql),
-                Part::Bind(value) => value.push(&mut out)?,
-            }
-        }
-        Ok(())
+        self.push(&mut out)
     }
 }
 

@@ -9,11 +9,11 @@ use handoff_domain::ports::{Kind, SearchIndex, StoreError, Version};
 use handoff_domain::task::Task;
 use handoff_domain::{DocumentId, TaskId, TenantId};
 
-use crate::dialect::{AnyConnection, Column, Hold, Removal, Table};
-use crate::error::{OrRefused, exactly_one, unreadable};
+use crate::dialect::{AnyConnection, Change, Column, Hold, Removal, Table};
+use crate::error::{OrRefused, unreadable};
 use crate::schema::{grants, task_documents, task_parents, tasks};
 use crate::search::Digest;
-use crate::statement::Statement;
+use crate::statement::{Statement, Value};
 use crate::unit::{HeldTask, Unit};
 use crate::{history, search};
 
@@ -261,18 +261,7 @@ pub(crate) fn insert(
         ],
     );
     hold(unit, tenant, task, true);
-    for (table, values) in Links::of(task).tables() {
-        for value in values {
-            unit.bulk.add(
-                table,
-                vec![
-                    tenant.as_str().into(),
-                    value.as_str().into(),
-                    task.id.as_str().into(),
-                ],
-            );
-        }
-    }
+    link(unit, tenant, task, &Links::default());
     history::add(
         &mut unit.bulk,
         tenant,
@@ -294,6 +283,8 @@ pub(crate) fn update(
     index: Option<&SearchIndex>,
 ) -> Result<(), StoreError> {
     unit.touch(tenant, Kind::Task, task.id.as_str())?;
+    lock(unit, tenant, std::slice::from_ref(&task.id))?;
+    let before = hold(unit, tenant, task, false).ok_or(StoreError::Conflict)?;
     let facts = &task.facts;
     let id = task.id.as_str();
     let found_by = if task.deleted {
@@ -319,7 +310,7 @@ pub(crate) fn update(
     } else {
         None
     };
-    let mut statement = Statement::<()>::new("UPDATE tasks SET version = ")
+    let mut update = Statement::new("UPDATE tasks SET version = ")
         .bind(task.version)
         .sql(", last_updated = ")
         .bind(task.last_updated.0)
@@ -332,7 +323,7 @@ pub(crate) fn update(
         .sql(", state = ")
         .bind(state(task)?);
     if let Some((owner, patient, indexed)) = found_by {
-        statement = statement
+        update = update
             .sql(", owner = ")
             .bind(owner)
             .sql(", patient = ")
@@ -340,21 +331,21 @@ pub(crate) fn update(
             .sql(", indexed = ")
             .bind(indexed);
     }
-    let changed = statement
-        .sql(" WHERE tenant = ")
-        .bind(tenant.as_str())
-        .sql(" AND id = ")
-        .bind(id)
-        .sql(" AND version = ")
-        .bind(task.version.saturating_sub(1))
-        .run(unit.connection)
-        .or_refused()?;
-    exactly_one(changed)?;
-    let before = hold(unit, tenant, task, false);
-    let due = before.as_ref().map(|held| held.task.facts.due);
-    link(unit, tenant, task, before.map(|held| held.links));
+    unit.bulk.change(Change {
+        table: TASKS.name,
+        id: id.to_owned(),
+        update: update
+            .sql(" WHERE tenant = ")
+            .bind(tenant.as_str())
+            .sql(" AND id = ")
+            .bind(id)
+            .sql(" AND version = ")
+            .bind(task.version.saturating_sub(1)),
+    });
+    let due = before.task.facts.due;
+    link(unit, tenant, task, &before.links);
     // The last of them all, because it writes what waits: nothing of this Task may wait unnoticed after that.
-    if due != Some(facts.due) {
+    if due != facts.due {
         tell_grants_when_due(unit, tenant, task)?;
     }
     history::add(
@@ -386,35 +377,22 @@ fn digest(unit: &mut Unit<'_>, tenant: &TenantId, id: &TaskId) -> Result<Digest,
     indexed.map_or(Err(StoreError::Conflict), |text| Digest::parse(&text))
 }
 
-/// Replaces the rows in other tables where they say something else now.
-fn link(unit: &mut Unit<'_>, tenant: &TenantId, task: &Task, before: Option<Links>) {
+/// Replaces the rows in other tables that say something else now. Found by what they say: there are few of a Task, and an
+/// index of them by Task would be written with every one.
+fn link(unit: &mut Unit<'_>, tenant: &TenantId, task: &Task, before: &Links) {
     let now = Links::of(task);
-    let known = before.is_some();
-    let before = before.unwrap_or_default();
     for ((table, new), (_, old)) in now.tables().into_iter().zip(before.tables()) {
-        if known && new == old {
-            continue;
-        }
-        if !(known && old.is_empty()) {
-            let key = vec![
-                ("tenant", tenant.as_str().into()),
-                ("task", task.id.as_str().into()),
-            ];
+        let row = |value: &str| [tenant.as_str(), value, task.id.as_str()].map(Value::from);
+        for value in old.difference(new) {
+            let names = table.columns.iter().map(|(name, _)| *name);
             unit.bulk.remove(Removal {
                 table: table.name,
-                key,
+                key: names.zip(row(value)).collect(),
                 names: Vec::new(),
             });
         }
-        for value in new {
-            unit.bulk.add(
-                table,
-                vec![
-                    tenant.as_str().into(),
-                    value.as_str().into(),
-                    task.id.as_str().into(),
-                ],
-            );
+        for value in new.difference(old) {
+            unit.bulk.add(table, row(value).into());
         }
     }
 }

@@ -119,8 +119,11 @@ impl Unit<'_> {
     /// Writes what waits to be written.
     pub(crate) fn settle(&mut self) -> Result<(), StoreError> {
         if !self.bulk.is_empty() {
-            self.bulk.write(self.connection).or_refused()?;
+            let found_all = self.bulk.write(self.connection).or_refused()?;
             self.indexed.clear();
+            if !found_all {
+                return Err(StoreError::Conflict);
+            }
         }
         Ok(())
     }

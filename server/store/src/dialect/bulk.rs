@@ -1,8 +1,8 @@
 //! Rows that are written together when a unit of work commits, in as few round trips as can be: on PostgreSQL
-//! one statement for all that goes and one for all that comes, however many tables there are.
+//! one statement for all that goes and one for all that changes and comes, however many tables there are.
 
 use diesel::pg::Pg;
-use diesel::query_builder::{AstPass, QueryFragment, QueryId};
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{Array, BigInt, Binary, Bool, Nullable, Text};
 use diesel::sqlite::Sqlite;
 use diesel::{PgConnection, QueryResult, RunQueryDsl, SqliteConnection};
@@ -43,23 +43,43 @@ pub(crate) struct Removal {
     pub(crate) names: Vec<String>,
 }
 
+/// A row to change that is there already, and of which nobody else may have changed anything.
+#[derive(Debug)]
+pub(crate) struct Change {
+    /// The table.
+    pub(crate) table: &'static str,
+    /// Which row: no other change of the same one waits.
+    pub(crate) id: String,
+    /// `UPDATE … WHERE …`: changes one row, or none where somebody else came first.
+    pub(crate) update: Statement,
+}
+
 /// What is to be written.
 #[derive(Debug, Default)]
 pub(crate) struct Bulk {
     gone: Vec<Removal>,
+    changed: Vec<Change>,
     new: Vec<(&'static Table, Vec<Vec<Value>>)>,
 }
 
 impl Bulk {
     /// Whether there is nothing to write.
     pub(crate) fn is_empty(&self) -> bool {
-        self.gone.is_empty() && self.new.is_empty()
+        self.gone.is_empty() && self.changed.is_empty() && self.new.is_empty()
     }
 
-    /// Whether rows of one of these tables are to be added or removed.
+    /// Whether rows of one of these tables are to be added, changed or removed.
     pub(crate) fn touches(&self, tables: &[&str]) -> bool {
         let added = self.new.iter().any(|(table, _)| tables.contains(&table.name));
-        added || self.gone.iter().any(|removal| tables.contains(&removal.table))
+        let changed = self.changed.iter().any(|change| tables.contains(&change.table));
+        added || changed || self.gone.iter().any(|removal| tables.contains(&removal.table))
+    }
+
+    /// Whether a change of this row waits.
+    pub(crate) fn changes(&self, table: &str, id: &str) -> bool {
+        self.changed
+            .iter()
+            .any(|change| change.table == table && change.id == id)
     }
 
     /// The row that waits to be added to this table and begins with these values.
@@ -82,12 +102,19 @@ impl Bulk {
         self.gone.push(removal);
     }
 
-    /// Writes everything, and is empty then.
-    pub(crate) fn write(&mut self, connection: &mut AnyConnection) -> QueryResult<()> {
+    /// Changes a row. Changes come after removals, and before additions to the same table.
+    pub(crate) fn change(&mut self, change: Change) {
+        self.changed.push(change);
+    }
+
+    /// Writes everything, and is empty then; answers whether every row that was to be changed was there to be.
+    pub(crate) fn write(&mut self, connection: &mut AnyConnection) -> QueryResult<bool> {
         let gone = std::mem::take(&mut self.gone);
+        let mut changed = std::mem::take(&mut self.changed);
         let mut new = std::mem::take(&mut self.new);
         // The same tables in the same order make the same statement, which is prepared once.
         new.sort_by_key(|(table, _)| table.name);
+        changed.sort_by_key(|change| change.table);
         match connection {
             AnyConnection::Postgres(_) => {
                 if !gone.is_empty() {
@@ -101,14 +128,27 @@ impl Bulk {
             }
         }
         match connection {
-            AnyConnection::Postgres(connection) => add_together(connection, new),
-            AnyConnection::Sqlite(connection) => {
+            AnyConnection::Postgres(connection) => {
+                // Within one statement nothing says what comes first, and a new row may need the place of an old one.
+                let adds = |table: &str| new.iter().any(|(other, _)| other.name == table);
+                let first = changed.extract_if(.., |change| adds(change.table)).collect();
+                let first = write_together(connection, first, Vec::new())?;
+                Ok(write_together(connection, changed, new)? && first)
+            }
+            AnyConnection::Sqlite(_) => {
+                let mut found_all = true;
+                for change in changed {
+                    found_all &= change.update.run(connection)? == 1;
+                }
+                let AnyConnection::Sqlite(connection) = connection else {
+                    return Ok(found_all);
+                };
                 for (table, rows) in new {
                     for row in rows {
                         RowInsert { table, row }.execute(connection)?;
                     }
                 }
-                Ok(())
+                Ok(found_all)
             }
         }
     }
@@ -176,17 +216,21 @@ enum Addition {
     Several(Vec<Values>),
 }
 
-/// Rows of several tables in one statement.
-struct TogetherInsert(Vec<(&'static Table, Addition)>);
+/// Changes and additions of rows of several tables in one statement, which answers how many rows were changed.
+struct TogetherWritten {
+    changed: Vec<Statement>,
+    new: Vec<(&'static Table, Addition)>,
+}
 
-fn add_together(
+fn write_together(
     connection: &mut PgConnection,
+    changed: Vec<Change>,
     new: Vec<(&'static Table, Vec<Vec<Value>>)>,
-) -> QueryResult<()> {
-    if new.is_empty() {
-        return Ok(());
+) -> QueryResult<bool> {
+    if changed.is_empty() && new.is_empty() {
+        return Ok(true);
     }
-    let tables = new
+    let new = new
         .into_iter()
         .map(|(table, mut rows)| match rows.pop() {
             Some(row) if rows.is_empty() => (table, Addition::One(row)),
@@ -196,8 +240,10 @@ fn add_together(
             }
         })
         .collect();
-    TogetherInsert(tables).execute(connection)?;
-    Ok(())
+    let changed: Vec<Statement> = changed.into_iter().map(|change| change.update).collect();
+    let wanted = i64::try_from(changed.len()).unwrap_or(i64::MAX);
+    let found: i64 = TogetherWritten { changed, new }.get_result(connection)?;
+    Ok(found == wanted)
 }
 
 fn by_column(table: &Table, rows: Vec<Vec<Value>>) -> Vec<Values> {
@@ -229,65 +275,84 @@ fn push_columns(table: &Table, mut push: impl FnMut(&str) -> QueryResult<()>) ->
     push(")")
 }
 
-impl QueryFragment<Pg> for TogetherInsert {
+impl QueryFragment<Pg> for TogetherWritten {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        let last = self.0.len().saturating_sub(1);
-        for (number, (table, addition)) in self.0.iter().enumerate() {
-            if number < last {
-                out.push_sql(if number == 0 { "WITH " } else { ", " });
-                out.push_sql("i");
-                out.push_sql(&number.to_string());
-                out.push_sql(" AS (");
-            }
-            out.push_sql(" INSERT INTO ");
+        let mut before = "WITH ";
+        for (number, update) in self.changed.iter().enumerate() {
+            out.push_sql(before);
+            before = ", ";
+            out.push_sql(&format!("u{number} AS ("));
+            update.push(&mut out)?;
+            out.push_sql(" RETURNING 1)");
+        }
+        for (number, (table, addition)) in self.new.iter().enumerate() {
+            out.push_sql(before);
+            before = ", ";
+            out.push_sql(&format!("i{number} AS (INSERT INTO "));
             out.push_sql(table.name);
             push_columns(table, |sql| {
                 out.push_sql(sql);
                 Ok(())
             })?;
-            match addition {
-                Addition::One(row) => {
-                    out.push_sql(" VALUES (");
-                    for (number, value) in row.iter().enumerate() {
-                        if number > 0 {
-                            out.push_sql(", ");
-                        }
-                        value.push(&mut out)?;
-                    }
-                }
-                Addition::Several(columns) => {
-                    let mut before = " SELECT * FROM unnest(";
-                    for column in columns {
-                        out.push_sql(before);
-                        before = ", ";
-                        match column {
-                            Values::Text(values) => {
-                                out.push_bind_param::<Array<Nullable<Text>>, _>(values)?;
-                            }
-                            Values::Int(values) => {
-                                out.push_bind_param::<Array<Nullable<BigInt>>, _>(values)?;
-                            }
-                            Values::Bytes(values) => {
-                                out.push_bind_param::<Array<Nullable<Binary>>, _>(values)?;
-                            }
-                            Values::Flag(values) => out.push_bind_param::<Array<Bool>, _>(values)?,
-                        }
-                    }
-                }
-            }
-            out.push_sql(if number < last { "))" } else { ")" });
+            addition.push(&mut out)?;
+            out.push_sql(")");
+        }
+        out.push_sql(" SELECT 0::bigint");
+        for number in 0..self.changed.len() {
+            out.push_sql(&format!(" + (SELECT count(*) FROM u{number})"));
         }
         Ok(())
     }
 }
 
-impl QueryId for TogetherInsert {
+impl Addition {
+    fn push<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        match self {
+            Self::One(row) => {
+                out.push_sql(" VALUES (");
+                for (number, value) in row.iter().enumerate() {
+                    if number > 0 {
+                        out.push_sql(", ");
+                    }
+                    value.push(out)?;
+                }
+            }
+            Self::Several(columns) => {
+                let mut before = " SELECT * FROM unnest(";
+                for column in columns {
+                    out.push_sql(before);
+                    before = ", ";
+                    match column {
+                        Values::Text(values) => {
+                            out.push_bind_param::<Array<Nullable<Text>>, _>(values)?;
+                        }
+                        Values::Int(values) => {
+                            out.push_bind_param::<Array<Nullable<BigInt>>, _>(values)?;
+                        }
+                        Values::Bytes(values) => {
+                            out.push_bind_param::<Array<Nullable<Binary>>, _>(values)?;
+                        }
+                        Values::Flag(values) => out.push_bind_param::<Array<Bool>, _>(values)?,
+                    }
+                }
+            }
+        }
+        out.push_sql(")");
+        Ok(())
+    }
+}
+
+impl QueryId for TogetherWritten {
     type QueryId = ();
 
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
-impl RunQueryDsl<PgConnection> for TogetherInsert {}
+impl Query for TogetherWritten {
+    type SqlType = BigInt;
+}
+
+impl RunQueryDsl<PgConnection> for TogetherWritten {}
 
 /// One row. In the same process a round trip costs nothing; a statement that is prepared already does not
 /// cost much either.

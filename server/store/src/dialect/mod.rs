@@ -13,7 +13,7 @@ use crate::config::{Database, StoreConfig};
 use crate::error::{OrRefused, unreachable};
 use crate::statement::Statement;
 
-pub(crate) use bulk::{Bulk, Column, Removal, Table};
+pub(crate) use bulk::{Bulk, Change, Column, Removal, Table};
 
 /// A connection to either database.
 #[derive(MultiConnection)]

@@ -2,9 +2,13 @@
 //! Knows bytes and hashes. Knows nothing of SQL, HTTP or FHIR, reads no clock, draws no random numbers and opens no file.
 
 mod hash;
+mod key;
+mod note;
 mod proof;
 pub mod tree;
 
 pub use hash::{Commitment, Hash, HashError, commit, empty_hash, leaf_hash, leaf_of, node_hash};
+pub use key::{KeyError, SigningKey, VerifierKey};
+pub use note::{Checkpoint, MOST_NOTE_BYTES, MOST_SIGNATURES, Note, NoteError};
 pub use proof::{ProofError, verify_consistency, verify_inclusion};
 pub use tree::{Frontier, Nodes, TreeError};

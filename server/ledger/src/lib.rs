@@ -9,6 +9,7 @@ mod hash;
 mod key;
 mod note;
 mod proof;
+pub mod prove;
 mod row;
 pub mod tree;
 mod verify;

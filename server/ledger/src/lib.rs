@@ -11,6 +11,8 @@ mod note;
 mod proof;
 pub mod prove;
 mod row;
+#[cfg(test)]
+mod tests;
 pub mod tree;
 mod verify;
 

@@ -9,7 +9,7 @@ use crate::hash::{Commitment, Hash, leaf_of};
 use crate::key::VerifierKey;
 use crate::note::{Checkpoint, Note, NoteError};
 use crate::proof::{ProofError, verify_consistency, verify_inclusion};
-use crate::row::{Row, Text, Written, content, some};
+use crate::row::{Content, Row, Text, Written, content, some};
 use crate::tree::{Nodes, TreeError, consistency, inclusion};
 
 /// How the proof of a row names its format.
@@ -145,6 +145,16 @@ impl Proof {
             fields.commitment,
             fields.erased,
         );
+        // A proof says in one way only what the row commits to.
+        let content = content.filter(|content| {
+            !matches!(
+                content,
+                Content::Present {
+                    commitment: Some(_),
+                    ..
+                }
+            )
+        });
         let content = content.ok_or(DocumentError::Form(PROOF_FORMAT, 1, 1))?;
         Ok(Self {
             tenant: fields.tenant,

@@ -30,16 +30,18 @@ pub enum Content<'a> {
         salt: [u8; 32],
         /// The exact text of the entry.
         entry: Cow<'a, str>,
+        /// What its leaf says that it commits to, where that is said: of a row that was changed another than it does.
+        commitment: Option<Commitment>,
     },
     /// That it was erased, and what it had committed to.
     Erased(Commitment),
 }
 
 impl Content<'_> {
-    /// What the row commits to.
+    /// What the row commits to, whatever is said of that.
     pub fn commitment(&self) -> Commitment {
         match self {
-            Self::Present { salt, entry } => commit(salt, entry.as_bytes()),
+            Self::Present { salt, entry, .. } => commit(salt, entry.as_bytes()),
             Self::Erased(commitment) => *commitment,
         }
     }
@@ -47,9 +49,14 @@ impl Content<'_> {
     /// The same, borrowed from nothing.
     pub fn into_owned(self) -> Content<'static> {
         match self {
-            Self::Present { salt, entry } => Content::Present {
+            Self::Present {
+                salt,
+                entry,
+                commitment,
+            } => Content::Present {
                 salt,
                 entry: Cow::Owned(entry.into_owned()),
+                commitment,
             },
             Self::Erased(commitment) => Content::Erased(commitment),
         }
@@ -96,7 +103,12 @@ impl<'a> Written<'a> {
             entry_text: None,
         };
         match &row.content {
-            Content::Present { salt, entry } => {
+            Content::Present {
+                salt,
+                entry,
+                commitment,
+            } => {
+                written.commitment = *commitment;
                 written.salt = Some(Hash(*salt));
                 written.entry = as_json(entry);
                 written.entry_text = written.entry.is_none().then_some(entry);
@@ -129,11 +141,16 @@ pub(crate) fn content<'a>(
     erased: Option<bool>,
 ) -> Option<Content<'a>> {
     match (salt, entry, entry_text, commitment, erased) {
-        (Some(Hash(salt)), Some(json), None, None, None) => Some(Content::Present {
+        (Some(Hash(salt)), Some(json), None, commitment, None) => Some(Content::Present {
             salt,
             entry: Cow::Borrowed(json.get()),
+            commitment,
         }),
-        (Some(Hash(salt)), None, Some(Text(entry)), None, None) => Some(Content::Present { salt, entry }),
+        (Some(Hash(salt)), None, Some(Text(entry)), commitment, None) => Some(Content::Present {
+            salt,
+            entry,
+            commitment,
+        }),
         (None, None, None, Some(commitment), Some(true)) => Some(Content::Erased(commitment)),
         _ => None,
     }

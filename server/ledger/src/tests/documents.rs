@@ -21,7 +21,11 @@ fn a_document_proves_that_a_row_is_in_the_log() {
     log.push(Row {
         position: 299,
         sequence: 9000,
-        content: Content::Present { salt: [3; 32], entry },
+        content: Content::Present {
+            salt: [3; 32],
+            entry,
+            commitment: None,
+        },
     });
     for position in [0, 7, 255, 256, 298, 299] {
         let proof = proof(&log, position);

@@ -19,6 +19,7 @@ fn row(entry: &str) -> Row<'_> {
         content: Content::Present {
             salt: [7; 32],
             entry: Cow::Borrowed(entry),
+            commitment: None,
         },
     }
 }
@@ -151,6 +152,7 @@ fn a_line_has_its_fields_once_and_no_other() {
         format!(r#"{{{place},{salt},"entry":{{}}}}"#),
         format!(r#" {{ {salt} , {place} , "entry" :  {{}} }} "#),
         format!(r#"{{{place},{salt},"entry_text":"x"}}"#),
+        format!(r#"{{{place},{salt},"entry":{{}},{commitment}}}"#),
         format!(r#"{{{place},{commitment},"erased":true}}"#),
         r#"{"checkpoint":"x"}"#.to_owned(),
     ] {
@@ -170,7 +172,6 @@ fn a_line_has_its_fields_once_and_no_other() {
         format!(r#"{{{place},{salt},{salt},"entry":{{}}}}"#),
         format!(r#"{{{place},"position":1,{salt},"entry":{{}}}}"#),
         format!(r#"{{{place},{salt},"entry":{{}},"note":""}}"#),
-        format!(r#"{{{place},{salt},"entry":{{}},{commitment}}}"#),
         format!(r#"{{{place},{salt},"entry":{{}},"erased":false}}"#),
         format!(r#"{{{place},{salt},"entry_text":null}}"#),
         format!(r#"{{{place},"salt":null,"entry":{{}}}}"#),
@@ -324,7 +325,7 @@ proptest! {
         position in any::<u64>(),
         sequence in any::<i64>(),
     ) {
-        let content = Content::Present { salt, entry: Cow::Owned(entry) };
+        let content = Content::Present { salt, entry: Cow::Owned(entry), commitment: None };
         let row = Row { position, sequence, content };
         prop_assert_eq!(read(&line_of(&row)).unwrap(), Line::Row(row.clone()));
         let row = Row { content: Content::Erased(row.content.commitment()), ..row };

@@ -120,7 +120,11 @@ impl Log {
                 Content::Erased(commit(&salt, entry.as_bytes()))
             } else {
                 let entry = Cow::Owned(entry);
-                Content::Present { salt, entry }
+                Content::Present {
+                    salt,
+                    entry,
+                    commitment: None,
+                }
             };
             log.push(Row {
                 position,

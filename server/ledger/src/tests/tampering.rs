@@ -122,6 +122,21 @@ fn a_changed_entry_salt_or_number_lies_between_two_checkpoints() {
 }
 
 #[test]
+fn a_changed_entry_beside_what_its_leaf_commits_to_is_named() {
+    let (log, mut lines) = honest();
+    let commitment = log.rows[25].content.commitment().0.to_base64();
+    let said = format!(r#""commitment":"{commitment}","salt":"#);
+    replace(&mut lines[25 - SHIFT], r#""salt":"#, &said);
+    assert!(check(&lines, &[]).is_clean());
+    replace(&mut lines[25 - SHIFT], "AuditEvent", "AuditEvemt");
+    let changed = Finding::RowChanged {
+        position: 25,
+        sequence: 80,
+    };
+    assert_eq!(check(&lines, &[]).findings, [changed]);
+}
+
+#[test]
 fn rows_that_are_dropped_added_or_moved_leave_a_gap() {
     let dropped = found(|lines| drop(lines.remove(25 - SHIFT)));
     assert_eq!(dropped, [vec![gap(25, 26)], between_20_and_40()].concat());

@@ -62,7 +62,7 @@ impl Walk<'_> {
                     commitment,
                     allowed: !database.erased.contains(&row.position),
                 },
-                Content::Present { salt, entry } => Held::Present {
+                Content::Present { salt, entry, .. } => Held::Present {
                     commitment: Some(commitment),
                     salt,
                     entry: if database.changed.contains(&row.position) {
@@ -174,7 +174,11 @@ fn a_leaf_that_was_made_anew_with_its_row_lies_between_two_checkpoints() {
     for mut row in honest.rows.clone() {
         if row.position == 400 {
             let entry = Cow::Borrowed("{}");
-            row.content = Content::Present { salt: [1; 32], entry };
+            row.content = Content::Present {
+                salt: [1; 32],
+                entry,
+                commitment: None,
+            };
         }
         log.push(row);
     }

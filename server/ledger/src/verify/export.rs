@@ -60,8 +60,12 @@ pub fn verify_export(
 
 fn next(verifier: &mut Verifier<'_>, row: &Row<'_>) {
     let held = match &row.content {
-        Content::Present { salt, entry } => Held::Present {
-            commitment: None,
+        Content::Present {
+            salt,
+            entry,
+            commitment,
+        } => Held::Present {
+            commitment: *commitment,
             salt,
             entry: entry.as_bytes(),
         },

@@ -14,6 +14,7 @@ pub mod gate;
 pub mod grant;
 pub mod ids;
 pub mod inbox;
+pub mod ledger;
 pub mod moves;
 pub mod outbox;
 pub mod ports;

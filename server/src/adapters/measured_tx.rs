@@ -12,10 +12,12 @@ use handoff_domain::ids::{
     SourceId, SubscriptionId, TaskId, TenantId,
 };
 use handoff_domain::inbox::{FeedSubscription, Mirror, Notice};
+use handoff_domain::ledger::{Entry, Leaf, Node, Placed, SignedCheckpoint};
 use handoff_domain::outbox::TopicEvent;
 use handoff_domain::ports::{
     Attention, AuditSearch, Counted, Due, Found, Held, Kind, Loose, NoticeSearch, Pending, Read, ReadInbound,
-    ReadSubscriptions, RecordedRow, Search, SearchIndex, StoreError, Tx, TxInbound, TxSubscriptions, Version,
+    ReadLedger, ReadSubscriptions, RecordedRow, Search, SearchIndex, StoreError, Tx, TxInbound, TxLedger,
+    TxSubscriptions, Version,
 };
 use handoff_domain::reason::Reason;
 use handoff_domain::redemption::Redemption;
@@ -89,6 +91,29 @@ impl Read for MeasuredTx<'_> {
         fn abandoned(&mut self, silence: Span, now: Timestamp, limit: u32) -> Result<Vec<Loose>, StoreError>;
         fn held_by(&mut self, process: &str, now: Timestamp) -> Result<Vec<Held>, StoreError>;
         fn halted_at(&mut self, process: &str) -> Result<Vec<Held>, StoreError>;
+    }
+}
+
+impl ReadLedger for MeasuredTx<'_> {
+    handed_on! {
+        fn audited_tenants(&mut self) -> Result<Vec<TenantId>, StoreError>;
+        fn settled_sequence(&mut self) -> Result<Option<i64>, StoreError>;
+        fn audit_entries(&mut self, tenant: &TenantId, after: i64, until: i64, limit: u32) -> Result<Vec<Entry>, StoreError>;
+        fn placed_entries(&mut self, tenant: &TenantId, after: i64, until: i64, limit: u32) -> Result<Vec<Placed>, StoreError>;
+        fn last_leaf(&mut self, tenant: &TenantId) -> Result<Option<Leaf>, StoreError>;
+        fn leaf_of(&mut self, tenant: &TenantId, sequence: i64) -> Result<Option<Leaf>, StoreError>;
+        fn leaves(&mut self, tenant: &TenantId, from: u64, until: u64, limit: u32) -> Result<Vec<Leaf>, StoreError>;
+        fn ledger_nodes(&mut self, tenant: &TenantId, level: u8, from: u64, until: u64, limit: u32) -> Result<Vec<Node>, StoreError>;
+        fn last_checkpoint(&mut self, tenant: &TenantId) -> Result<Option<SignedCheckpoint>, StoreError>;
+        fn checkpoints(&mut self, tenant: &TenantId, below: u64, limit: u32) -> Result<Vec<SignedCheckpoint>, StoreError>;
+    }
+}
+
+impl TxLedger for MeasuredTx<'_> {
+    handed_on! {
+        fn add_leaves(&mut self, tenant: &TenantId, leaves: &[Leaf]) -> Result<(), StoreError>;
+        fn add_ledger_nodes(&mut self, tenant: &TenantId, nodes: &[Node]) -> Result<(), StoreError>;
+        fn put_checkpoint(&mut self, tenant: &TenantId, checkpoint: &SignedCheckpoint) -> Result<(), StoreError>;
     }
 }
 

@@ -17,6 +17,7 @@ mod error;
 mod grants;
 mod history;
 mod leases;
+mod ledger;
 mod migrations;
 mod mirrors;
 mod notices;

@@ -222,6 +222,38 @@ diesel::table! {
 }
 
 diesel::table! {
+    /// One row per sealed row of the audit.
+    ledger_leaves (tenant, position) {
+        tenant -> Text,
+        position -> BigInt,
+        sequence -> BigInt,
+        salt -> Nullable<Binary>,
+        commitment -> Binary,
+    }
+}
+
+diesel::table! {
+    /// Inner nodes of every eighth level of the ledgers' trees.
+    ledger_nodes (tenant, level, position) {
+        tenant -> Text,
+        level -> BigInt,
+        position -> BigInt,
+        hash -> Binary,
+    }
+}
+
+diesel::table! {
+    /// Signed checkpoints: the newest of each hour.
+    ledger_checkpoints (tenant, hour) {
+        tenant -> Text,
+        hour -> BigInt,
+        size -> BigInt,
+        signed_at -> BigInt,
+        note -> Text,
+    }
+}
+
+diesel::table! {
     /// What subscribers are to be told.
     outbox (tenant, sequence) {
         tenant -> Text,

@@ -302,6 +302,7 @@ reads! { Read for Reader<'_>, Unit<'_>:
 }
 
 mod inbound;
+mod ledger;
 mod subscriptions;
 
 impl Tx for Unit<'_> {

@@ -7,6 +7,7 @@ mod inbound;
 mod ledger;
 mod matching;
 mod outbound;
+mod sealing;
 mod source_server;
 mod store;
 mod subscriptions;
@@ -20,6 +21,7 @@ pub use matching::{Subject, bare};
 pub use outbound::{
     EndpointError, LONGEST_URL, Outbound, OutboundAnswer, OutboundMethod, OutboundRequest, SendError,
 };
+pub use sealing::{ReadLedger, TxLedger};
 pub use source_server::{SourceAct, SourceAnswer, SourceError, SourceRequest, SourceServer};
 pub use store::*;
 pub use subscriptions::{Attention, Counted, Due, Pending, ReadSubscriptions, TxSubscriptions, Vault};

@@ -9,6 +9,7 @@ use thiserror::Error;
 use super::BoxFuture;
 use super::inbound::{ReadInbound, TxInbound};
 use super::ledger::{AuditSearch, RecordedRow};
+use super::sealing::{ReadLedger, TxLedger};
 use super::subscriptions::{ReadSubscriptions, TxSubscriptions};
 use super::work::{Reading, Work};
 use crate::audit::AuditRow;
@@ -223,7 +224,7 @@ pub struct Found {
 }
 
 /// Reads that need no transaction with a write.
-pub trait Read: ReadInbound + ReadSubscriptions {
+pub trait Read: ReadInbound + ReadLedger + ReadSubscriptions {
     /// The Task.
     fn task(&mut self, tenant: &TenantId, id: &TaskId) -> Result<Option<Task>, StoreError>;
 
@@ -396,7 +397,7 @@ pub struct Held {
 
 /// One transaction. Reads inside see its own writes; `lock_…` reads also keep others from changing the row.
 /// Locks are taken in the order Tasks, documents, grants, each ascending by id.
-pub trait Tx: Read + TxInbound + TxSubscriptions {
+pub trait Tx: Read + TxInbound + TxLedger + TxSubscriptions {
     /// The Tasks, locked, ascending by id; those that exist.
     fn lock_tasks(&mut self, tenant: &TenantId, ids: &[TaskId]) -> Result<Vec<Task>, StoreError>;
 

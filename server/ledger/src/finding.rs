@@ -22,6 +22,13 @@ pub enum Finding {
         /// Its number.
         sequence: i64,
     },
+    /// The row is as it was written, and is found by something else than what it says.
+    RowMisfiled {
+        /// Where its leaf is.
+        position: u64,
+        /// Its number.
+        sequence: i64,
+    },
     /// There is a leaf, and no row.
     RowMissing {
         /// Where its leaf is.
@@ -142,6 +149,10 @@ impl fmt::Display for Finding {
             Self::RowChanged { position, sequence } => {
                 write!(f, "row {sequence} (position {position}) is not as it was written")
             }
+            Self::RowMisfiled { position, sequence } => write!(
+                f,
+                "row {sequence} (position {position}) is as it was written, but the columns by which it is found were changed"
+            ),
             Self::RowMissing { position, sequence } => {
                 write!(
                     f,

@@ -2,11 +2,18 @@
 
 use handoff_domain::access::{Action, Object, Relation};
 use handoff_domain::audit::{Event, Outcome};
-use handoff_domain::ports::{AuditSearch, RecordedRow};
+use handoff_domain::ids::TenantId;
+use handoff_domain::ledger::SignedCheckpoint;
+use handoff_domain::ports::{AuditSearch, Read, RecordedRow};
 use handoff_domain::reason::Reason;
 use handoff_domain::scopes::Interaction;
 
+use super::ledger::export::Export;
+use super::ledger::{LedgerError, prove};
 use super::{App, AppError, Caller, Cuts};
+
+/// How many checkpoints are shown at once.
+const CHECKPOINTS: u32 = 100;
 
 impl App {
     /// Audit rows that match. That they were read is in the audit before they are shown.
@@ -31,6 +38,75 @@ impl App {
                 .detail("rows", rows.len().to_string());
             tx.record(scope.tenant(), row);
             Ok((rows, Cuts::none()))
+        })
+        .await
+    }
+
+    /// The newest checkpoint of the ledger.
+    pub async fn checkpoint(&self, caller: &Caller) -> Result<String, AppError> {
+        self.read_ledger(caller, "checkpoint", |tx, tenant| {
+            let newest = tx.last_checkpoint(tenant)?.ok_or(LedgerError::Unsealed)?;
+            Ok(newest.note)
+        })
+        .await
+    }
+
+    /// Earlier checkpoints, newest first, of trees of fewer than `below` rows.
+    pub async fn checkpoints(
+        &self,
+        caller: &Caller,
+        below: Option<u64>,
+    ) -> Result<Vec<SignedCheckpoint>, AppError> {
+        self.read_ledger(caller, "checkpoints", move |tx, tenant| {
+            Ok(tx.checkpoints(tenant, below.unwrap_or(u64::MAX), CHECKPOINTS)?)
+        })
+        .await
+    }
+
+    /// The proof that a row is in the ledger.
+    pub async fn prove_row(&self, caller: &Caller, sequence: i64) -> Result<String, AppError> {
+        self.read_ledger(caller, "proof", move |tx, tenant| {
+            prove::row(tx, tenant, sequence)
+        })
+        .await
+    }
+
+    /// The proof that the ledger goes on from its first rows.
+    pub async fn prove_consistency(&self, caller: &Caller, first: u64) -> Result<String, AppError> {
+        self.read_ledger(caller, "consistency", move |tx, tenant| {
+            prove::consistency(tx, tenant, first)
+        })
+        .await
+    }
+
+    /// The whole sealed audit from a position on, as a file. That it was asked for is in the audit before the first byte.
+    pub async fn export_audit(&self, caller: &Caller, from: u64) -> Result<Export, AppError> {
+        self.read_ledger(caller, "export", move |_, _| Ok(())).await?;
+        Ok(Export::begin(self.store.as_ref(), caller.tenant(), from).await?)
+    }
+
+    /// Reads the ledger for whoever may read the whole audit; that it was read is in the audit first.
+    async fn read_ledger<T: Send + 'static>(
+        &self,
+        caller: &Caller,
+        what: &'static str,
+        mut reading: impl FnMut(&mut dyn Read, &TenantId) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, AppError> {
+        let scope = self.scope(caller);
+        self.write(caller.tenant(), move |tx| {
+            scope.demand("AuditEvent", Interaction::Read)?;
+            scope.permit(
+                Action::AuditRead,
+                Relation::default(),
+                Object::Audit,
+                Event::AuditRead,
+            )?;
+            let answer = reading(tx, scope.tenant())?;
+            let row = scope
+                .row(Event::AuditRead, Outcome::Success, Reason::Permitted)
+                .detail("ledger", what);
+            tx.record(scope.tenant(), row);
+            Ok((answer, Cuts::none()))
         })
         .await
     }

@@ -27,6 +27,7 @@ pub mod fresh_link;
 pub mod grants;
 pub mod inbox;
 pub mod json_edit;
+pub mod ledger;
 pub mod links;
 pub mod listening;
 pub mod outcome;

@@ -1,6 +1,7 @@
-//! The command line: `serve`, `demo`, `migrate`, `config`, `policy`, `revoke`, `sources`. Exit code 0 is done, 1 failed, 2 a wrong command line.
+//! The command line: `serve`, `demo`, `migrate`, `config`, `policy`, `revoke`, `sources`, `audit`. Exit code 0 is done, 1 failed, 2 a wrong command line.
 //! Knows how to speak to people; what it starts is put together elsewhere.
 
+mod audit;
 mod config;
 mod demo;
 mod migrate;
@@ -79,6 +80,12 @@ enum Command {
         after_help = "Example: handoff sources add ehr --config handoff.toml --acts-as Organization/clinic --mint-secret"
     )]
     Sources(sources::SourcesCommand),
+    /// Export, verify and prove the audit
+    #[command(
+        subcommand,
+        after_help = "Example: handoff audit verify --config handoff.toml --checkpoint kept.txt"
+    )]
+    Audit(audit::AuditCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -139,6 +146,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Policy(command) => policy::run(&command),
         Command::Revoke(flags) => revoke::run(&flags),
         Command::Sources(command) => sources::run(&command),
+        Command::Audit(command) => audit::run(&command),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

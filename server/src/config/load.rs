@@ -17,7 +17,7 @@ use super::{Admin, Blobs, Config, ConfigError, Database, Limits, Log, LogFormat,
 /// What every variable of ours begins with.
 const ENV_PREFIX: &str = "HANDOFF__";
 /// The sections, for those who mistype one.
-const SECTIONS: [&str; 13] = [
+const SECTIONS: [&str; 14] = [
     "server",
     "admin",
     "database",
@@ -30,6 +30,7 @@ const SECTIONS: [&str; 13] = [
     "sessions",
     "subscriptions",
     "websockets",
+    "audit",
     "log",
 ];
 
@@ -157,6 +158,7 @@ fn read(root: &mut Table, problems: &mut Vec<Problem>) -> Config {
         sessions: super::sessions::read(root, problems),
         subscriptions: super::subscriptions::read(root, problems),
         websockets: super::websockets::read(root, problems),
+        audit: super::audit::read(root, problems),
         log: read_log(root, problems),
         server,
     };

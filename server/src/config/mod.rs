@@ -2,6 +2,7 @@
 //! Knows what is safe to serve with; opens nothing but the files that hold secrets.
 
 mod address;
+mod audit;
 mod clients;
 mod issuers;
 mod load;
@@ -25,6 +26,7 @@ use secrecy::SecretString;
 use thiserror::Error;
 
 pub use address::AddressRange;
+pub use audit::Audit;
 pub use clients::Clients;
 pub use load::{is_loopback, load, parse};
 pub use sessions::Sessions;
@@ -89,6 +91,8 @@ pub struct Config {
     pub subscriptions: Subscriptions,
     /// How many web sockets there may be.
     pub websockets: WebSockets,
+    /// What the audit is sealed with.
+    pub audit: Audit,
     /// How logs are written.
     pub log: Log,
 }

@@ -75,6 +75,7 @@ impl Config {
         section("sessions", super::sessions::show(&self.sessions));
         section("subscriptions", super::subscriptions::show(&self.subscriptions));
         section("websockets", super::websockets::show(&self.websockets));
+        section("audit", super::audit::show(&self.audit));
         section(
             "log",
             vec![

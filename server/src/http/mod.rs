@@ -4,6 +4,7 @@
 pub mod access_grants;
 pub mod answer;
 pub mod attempts;
+pub mod audit;
 pub mod body;
 pub mod break_glass;
 pub mod connection;
@@ -87,6 +88,7 @@ fn routes(cfg: &mut web::ServiceConfig, origins: &[String]) {
     cfg.configure(revocations::routes);
     cfg.configure(dead_letters::routes);
     cfg.configure(quarantine::routes);
+    cfg.configure(audit::routes);
     // For other servers.
     cfg.configure(crate::notifications::routes);
     cfg.configure(|cfg| crate::fhir::routes(cfg, origins));

@@ -9,6 +9,7 @@ use handoff_domain::ids::TenantId;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::app::ledger::seal::{self, SealKey, Sealer};
 use crate::app::{self, App, AppError};
 use crate::telemetry::metrics;
 
@@ -20,6 +21,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(2);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
 /// What a source tells is applied at once; this is for what could not be.
 const INBOX_EVERY: Duration = Duration::from_secs(1);
+/// Until then a row could be changed by whoever writes to the database.
+const SEAL_EVERY: Duration = Duration::from_secs(1);
 const DEPTH_EVERY: Duration = Duration::from_secs(5);
 const FEED_WATCH_EVERY: Duration = Duration::from_secs(5);
 const FORGET_EVERY: Duration = Duration::from_hours(1);
@@ -30,9 +33,9 @@ const BLOB_SWEEP_EVERY: Duration = Duration::from_mins(10);
 const BROKEN_OFF_AFTER_SECONDS: u64 = 6 * 3600;
 
 /// Starts every job on the present thread.
-pub(super) fn start(app: &App, tenants: &BTreeSet<TenantId>) -> Vec<JoinHandle<()>> {
+pub(super) fn start(app: &App, tenants: &BTreeSet<TenantId>, seal: Option<SealKey>) -> Vec<JoinHandle<()>> {
     let tenants: Arc<[TenantId]> = tenants.iter().cloned().collect();
-    vec![
+    let mut jobs = vec![
         every("forget-events", FORGET_EVERY, app, move |app: &App| {
             let (app, tenants) = (app.clone(), Arc::clone(&tenants));
             async move { app.forget_events(&tenants).await.map_err(|error| explain(&error)) }
@@ -93,7 +96,18 @@ pub(super) fn start(app: &App, tenants: &BTreeSet<TenantId>) -> Vec<JoinHandle<(
         }),
         rt::spawn(app::watch::follow_cuts(app.clone())),
         rt::spawn(app::ear::follow_counts(app.clone())),
-    ]
+    ];
+    if let Some(key) = seal {
+        let sealer = Arc::new(Sealer::new(key));
+        jobs.push(every("seal", SEAL_EVERY, app, move |app: &App| {
+            let (sealer, app) = (Arc::clone(&sealer), app.clone());
+            async move { sealer.run_once(&app).await }
+        }));
+        jobs.push(every("seal-lag", DEPTH_EVERY, app, async |app| {
+            seal::measure(app).await.map_err(|error| explain(&error))
+        }));
+    }
+    jobs
 }
 
 /// Runs a job again and again. Its failure is told when it begins and when it ends, and counted each time.

@@ -36,6 +36,7 @@ use tokio::sync::oneshot;
 
 use crate::adapters::{MeasuredStore, OsEntropy, SealedVault, SourcesOverHttp, SystemClock};
 use crate::app::caps::Caps;
+use crate::app::ledger::seal::SealKey;
 use crate::app::sessions::SessionTimes;
 use crate::app::streams::Streams;
 use crate::app::subscriber::Standings;
@@ -119,7 +120,7 @@ pub struct Running {
 
 impl Running {
     /// Lets requests under way end, within the time set for it, and stops.
-    pub async fn stop(mut self) {
+    pub async fn stop(&mut self) {
         for server in &self.servers {
             server.stop(true).await;
         }
@@ -264,6 +265,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         background,
         dev,
         rules,
+        seal: options.seal,
         workers: options.workers.max(1),
         timeouts: options.timeouts,
         connections: Arc::new(connections),
@@ -444,6 +446,7 @@ struct Parts {
     background: Background,
     dev: Option<DevIssuers>,
     rules: rules::Watch,
+    seal: Option<SealKey>,
     workers: usize,
     timeouts: Timeouts,
     connections: Arc<Connections>,
@@ -480,6 +483,7 @@ async fn serve(parts: Parts, started: oneshot::Sender<[ServerHandle; 2]>) -> io:
         background,
         dev,
         rules,
+        seal,
         workers,
         timeouts,
         connections,
@@ -536,7 +540,7 @@ async fn serve(parts: Parts, started: oneshot::Sender<[ServerHandle; 2]>) -> io:
     .listen(admin_listener)?
     .run();
 
-    let mut jobs = jobs::start(&app, &tenants);
+    let mut jobs = jobs::start(&app, &tenants, seal);
     let courier = Courier {
         outbound: Arc::clone(&app.outbound),
         clock: Arc::clone(&app.clock),

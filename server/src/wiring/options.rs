@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use handoff_blobs::BlobConfig;
 use handoff_domain::ports::{Clock, Entropy};
 use handoff_identity::{HttpSettings, IssuerConfig};
@@ -11,10 +13,24 @@ use handoff_policies::Place;
 use handoff_store::StoreConfig;
 use secrecy::ExposeSecret;
 
+use crate::app::ledger::seal::SealKey;
 use crate::config::{AddressRange, Clients, Config, Limits, Sessions, Subscriptions, Timeouts, WebSockets};
 
 /// The key of every demo: replicas of one share it, and what is secret there is a toy.
 const DEMO_KEY: &str = "ZGVtbyBkZW1vIGRlbW8gZGVtbyBkZW1vIGRlbW8gZGU=";
+/// What the logs of every demo are called.
+const DEMO_LOG: &str = "demo.handoff.example/audit";
+
+/// The seal of every demo, for the same reason: an Ed25519 key of 32 equal bytes, in PKCS#8.
+fn demo_seal() -> Option<SealKey> {
+    const BEFORE_THE_KEY: [u8; 16] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
+    let der = [BEFORE_THE_KEY.as_slice(), [b'd'; 32].as_slice()].concat();
+    let pem = format!(
+        "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
+        STANDARD.encode(der)
+    );
+    SealKey::new(pem.into(), DEMO_LOG.to_owned(), Vec::new()).ok()
+}
 
 /// Whose tokens are accepted.
 #[derive(Debug, Clone)]
@@ -67,6 +83,8 @@ pub struct Options {
     pub subscriptions: Subscriptions,
     /// How many web sockets there may be.
     pub websockets: WebSockets,
+    /// What the audit is sealed with.
+    pub seal: Option<SealKey>,
     /// The clock; the system's where `None`.
     pub clock: Option<Arc<dyn Clock>>,
     /// The source of ids and secrets; the system's where `None`.
@@ -112,6 +130,7 @@ impl Options {
                 ..Subscriptions::default()
             },
             websockets: WebSockets::default(),
+            seal: demo_seal(),
             clock: None,
             entropy: None,
         }
@@ -141,6 +160,7 @@ impl Options {
             sessions: config.sessions,
             subscriptions: config.subscriptions.clone(),
             websockets: config.websockets,
+            seal: config.audit.seal.clone(),
             clock: None,
             entropy: None,
         }

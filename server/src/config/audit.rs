@@ -1,0 +1,74 @@
+//! `[audit]`: what the audit is sealed with.
+
+use handoff_ledger::VerifierKey;
+use secrecy::ExposeSecret;
+use toml::{Table, Value};
+
+use super::Problem;
+use super::reader::Section;
+use crate::app::ledger::seal::SealKey;
+
+/// `[audit]`
+#[derive(Debug, Clone, Default)]
+pub struct Audit {
+    /// What seals it; without, what is recorded can't be proved complete.
+    pub seal: Option<SealKey>,
+}
+
+pub(super) fn read(root: &mut Table, problems: &mut Vec<Problem>) -> Audit {
+    let mut section = Section::take(root, "audit", problems);
+    let key = section.secret("key", "key_file");
+    let named = !section.is_absent("origin");
+    let origin = section.text("origin");
+    let mut previous = Vec::new();
+    for text in section.texts("previous_keys").unwrap_or_default() {
+        match VerifierKey::parse(&text) {
+            Ok(key) => previous.push(key),
+            Err(error) => section.problem(
+                "previous_keys",
+                format!("`{text}` is no verifier key: {error}"),
+                "write each as `handoff audit key` printed it while that key was in use",
+            ),
+        }
+    }
+    let seal = match (key, origin) {
+        (Some(key), Some(origin)) => match SealKey::new(key, origin, previous) {
+            Ok(seal) => Some(seal),
+            Err(error) => {
+                let remedy = "`key` is an Ed25519 key in PEM, as `openssl genpkey -algorithm ed25519` makes it; `origin` a name \
+                              without blanks and `+`, like `handoff.example.org/audit`";
+                section.problem("key", error.to_string(), remedy);
+                None
+            }
+        },
+        (Some(key), None) => {
+            debug_assert!(!key.expose_secret().is_empty());
+            if !named {
+                let remedy = "name the log, once and for all, like `handoff.example.org/audit`: checkpoints that were kept say it";
+                section.problem("origin", "is missing", remedy);
+            }
+            None
+        }
+        (None, Some(_)) => {
+            let remedy =
+                "name a file with an Ed25519 key in PEM, as `openssl genpkey -algorithm ed25519` makes it";
+            section.problem("key_file", "is missing beside `origin`", remedy);
+            None
+        }
+        (None, None) => None,
+    };
+    section.finish();
+    Audit { seal }
+}
+
+pub(super) fn show(audit: &Audit) -> Vec<(&'static str, Value)> {
+    let Some(seal) = &audit.seal else {
+        return Vec::new();
+    };
+    let previous = seal.previous().iter().map(|key| Value::String(key.to_string()));
+    vec![
+        ("key", Value::String("(hidden)".to_owned())),
+        ("origin", Value::String(seal.log().to_owned())),
+        ("previous_keys", Value::Array(previous.collect())),
+    ]
+}

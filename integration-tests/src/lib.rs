@@ -9,6 +9,7 @@ pub mod client;
 pub mod deliveries;
 pub mod figures;
 pub mod issuer;
+pub mod ledger;
 pub mod mirror;
 pub mod open_transaction;
 pub mod process;
@@ -78,6 +79,11 @@ pub struct TestApp {
     pub options: Options,
     http: reqwest::Client,
     data: Arc<Data>,
+}
+
+/// What a server stored, which goes when this is dropped.
+pub struct Stores {
+    _data: Arc<Data>,
 }
 
 /// What is removed at the end.
@@ -170,6 +176,33 @@ impl TestApp {
             options,
             http: http_client(),
             data: Arc::new(Data { folder, database }),
+        }
+    }
+
+    /// Stops the server; what it stored stays.
+    pub async fn halt(&mut self) {
+        self.server.stop().await;
+    }
+
+    /// Stops the server and lets go of what it held; what it stored stays until the answer is dropped.
+    pub async fn end(mut self) -> Stores {
+        self.server.stop().await;
+        Stores { _data: self.data }
+    }
+
+    /// Another server on the stores of one that was stopped.
+    pub async fn start_again(stopped: &Self) -> Self {
+        let options = stopped.options.clone();
+        let server = start(options.clone())
+            .await
+            .unwrap_or_else(|e| panic!("the server did not start again: {e}"));
+        Self {
+            server,
+            clock: Arc::clone(&stopped.clock),
+            backend: stopped.backend,
+            options,
+            http: http_client(),
+            data: Arc::clone(&stopped.data),
         }
     }
 

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 /// An open transaction. Dropped, it is undone.
 pub struct OpenTransaction {
-    _psql: Child,
+    psql: Child,
 }
 
 impl OpenTransaction {
@@ -39,6 +39,15 @@ impl OpenTransaction {
         timeout(Duration::from_secs(10), holds)
             .await
             .expect("nobody else holds it");
-        Self { _psql: psql }
+        Self { psql }
+    }
+
+    /// Commits it.
+    pub async fn commit(mut self) {
+        if let Some(mut input) = self.psql.stdin.take() {
+            input.write_all(b"COMMIT;\n").await.expect("it reads");
+        }
+        // The end of its input ends it.
+        self.psql.wait().await.expect("it ends");
     }
 }

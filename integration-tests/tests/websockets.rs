@@ -522,7 +522,7 @@ on_both! {
     }
 
     async fn sockets_are_told_when_the_server_stops(backend) {
-        let app = TestApp::start(backend).await;
+        let mut app = TestApp::start(backend).await;
         let interface = app.client("interface").await;
         let id = subscribe(&interface, &moves("id-only")).await;
         let mut socket = bound(&interface, &id).await;

@@ -303,6 +303,21 @@ fn operators() -> Vec<Route> {
         delete("DELETE admin/revocations/{id}", |_| {
             "/admin/revocations/none".to_owned()
         }),
+        get("GET admin/audit/checkpoint", |_| {
+            "/admin/audit/checkpoint".to_owned()
+        }),
+        get("GET admin/audit/checkpoints", |_| {
+            "/admin/audit/checkpoints".to_owned()
+        }),
+        get("GET admin/audit/proof", |_| {
+            "/admin/audit/proof?event=999999999".to_owned()
+        }),
+        get("GET admin/audit/consistency", |_| {
+            "/admin/audit/consistency?first=999999999".to_owned()
+        }),
+        get("GET admin/audit/export", |_| {
+            "/admin/audit/export?from=999999999".to_owned()
+        }),
         get("GET admin/quarantine", |_| "/admin/quarantine".to_owned()),
         get("GET admin/quarantine/{id}", |_| {
             "/admin/quarantine/none".to_owned()

@@ -171,7 +171,7 @@ impl Client {
 impl Answer {
     /// The body as text.
     pub fn text(&self) -> String {
-        String::from_utf8(self.body.to_vec()).expect("text")
+        String::from_utf8(self.body.clone()).expect("text")
     }
 
     /// The body as JSON.

@@ -8,6 +8,11 @@ pub(super) fn run(file: &ConfigFile) -> Result<(), Failed> {
     let config = file.load()?;
     crate::telemetry::start(&config.log);
     block_on(async {
+        if config.audit.seal.is_none() {
+            tracing::warn!(
+                "the audit is not sealed, so that nothing proves it complete; set `audit.key_file` and `audit.origin`"
+            );
+        }
         let mut running = start(Options::from_config(&config)).await?;
         tracing::info!(
             listen = running.base_url,

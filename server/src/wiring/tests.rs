@@ -23,7 +23,7 @@ async fn get(url: &str) -> (u16, Value) {
 #[tokio::test]
 async fn a_demo_answers_on_both_listeners_and_ends_when_told() {
     let folder = TempDir::new().unwrap();
-    let running = start(embedded(&folder)).await.unwrap();
+    let mut running = start(embedded(&folder)).await.unwrap();
     let (status, ready) = get(&format!("{}/health/ready", running.admin_url)).await;
     assert_eq!((status, &ready["status"]), (200, &Value::from("up")), "{ready}");
     let (status, discovery) = get(&format!(
@@ -49,7 +49,7 @@ async fn without_the_demo_there_is_no_development_issuer() {
         identity: Identity::Issuers(vec![issuer]),
         ..embedded(&folder)
     };
-    let running = start(options).await.unwrap();
+    let mut running = start(options).await.unwrap();
     let url = format!("{}/dev-issuer/.well-known/openid-configuration", running.base_url);
     assert_eq!(reqwest::get(url).await.unwrap().status().as_u16(), 404);
     running.stop().await;
@@ -89,7 +89,7 @@ async fn an_address_that_is_taken_is_named() {
 #[tokio::test]
 async fn the_play_of_the_demo_goes_as_it_should() {
     let folder = TempDir::new().unwrap();
-    let running = start(embedded(&folder)).await.unwrap();
+    let mut running = start(embedded(&folder)).await.unwrap();
     let stage = crate::demo::Stage {
         base: running.base_url.clone(),
         issuer_base: running.base_url.clone(),

@@ -39,7 +39,7 @@ fn the_benchmark_can_make_each_of_its_measurements() {
         let verdict = row["verdict"].as_str().unwrap();
         assert_eq!(verdict, "no budget", "{row:#}");
     }
-    assert_eq!(rows.len(), 28, "{out}");
+    assert_eq!(rows.len(), 31, "{out}");
 }
 
 #[test]

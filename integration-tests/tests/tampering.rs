@@ -224,18 +224,15 @@ on_both! {
         let sealed = Sealed::new(backend).await;
         let verify = [&["verify"], sealed.kept().as_slice()].concat();
         let (salt, entry) = ([9; 32], r#"{"nothing":"happened"}"#);
-        let bytes = |bytes: &[u8]| {
-            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            match backend {
-                Backend::Embedded => format!("x'{hex}'"),
-                Backend::Production => format!("'\\x{hex}'::bytea"),
-            }
+        let bytes = |hash: Hash| match backend {
+            Backend::Embedded => format!("x'{hash}'"),
+            Backend::Production => format!("'\\x{hash}'::bytea"),
         };
         let forged = format!(
             "UPDATE audit_log SET entry = '{entry}' WHERE tenant = 'default' AND sequence = {{N}}; \
              UPDATE ledger_leaves SET salt = {}, commitment = {} WHERE tenant = 'default' AND sequence = {{N}}",
-            bytes(&salt),
-            bytes(&commit(&salt, entry.as_bytes()).0.0),
+            bytes(Hash(salt)),
+            bytes(commit(&salt, entry.as_bytes()).0),
         );
         let copy = sealed.database.copy("forged");
         copy.sql(&sealed.fill(&forged));

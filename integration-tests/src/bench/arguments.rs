@@ -9,7 +9,7 @@ use clap::{Parser, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "handoff-bench", disable_help_subcommand = true)]
 pub struct Arguments {
-    /// Less of everything: two minutes, 10,000 Tasks
+    /// Less of everything: two minutes, 10,000 Tasks, and `ledger` only where it is named
     #[arg(long, conflicts_with = "smoke")]
     pub quick: bool,
     /// Hardly anything of everything, and no verdicts: that each measurement can be made at all
@@ -45,6 +45,8 @@ pub enum Scene {
     Writes,
     /// The same on SQLite
     Sqlite,
+    /// What recording and sealing cost writes, and verifying a million rows
+    Ledger,
     /// Search by owner and status
     Search,
     /// Task read by id
@@ -61,12 +63,13 @@ pub enum Scene {
 
 impl Scene {
     /// All of them, as the design lists them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Downloads,
         Self::Slow,
         Self::Redemption,
         Self::Writes,
         Self::Sqlite,
+        Self::Ledger,
         Self::Search,
         Self::Read,
         Self::Subscribers,
@@ -80,6 +83,11 @@ impl Scene {
         matches!(self, Self::Slow | Self::Search | Self::Read)
     }
 
+    /// Whether there is no time for it within two minutes.
+    pub const fn takes_long(self) -> bool {
+        matches!(self, Self::Ledger)
+    }
+
     /// Whether it is measured on PostgreSQL and Azurite.
     pub const fn needs_services(self) -> bool {
         matches!(
@@ -88,6 +96,7 @@ impl Scene {
                 | Self::Slow
                 | Self::Redemption
                 | Self::Writes
+                | Self::Ledger
                 | Self::Search
                 | Self::Read
                 | Self::Subscribers
@@ -101,6 +110,8 @@ impl Scene {
 pub struct Scale {
     /// How long a load lasts.
     pub load: Duration,
+    /// In how many parts, where loads are measured in turn.
+    pub rounds: u32,
     /// Size of the document that is downloaded alone.
     pub download: u64,
     /// How often it is downloaded, through us and directly.
@@ -123,6 +134,8 @@ pub struct Scale {
     pub many: usize,
     /// Tasks at which searches are measured last.
     pub most: usize,
+    /// Rows of a ledger that is verified.
+    pub ledger: u64,
     /// Tokens that are validated.
     pub tokens: usize,
     /// Cold starts.
@@ -136,6 +149,7 @@ impl Arguments {
         if self.smoke {
             return Scale {
                 load: Duration::from_millis(400),
+                rounds: 1,
                 download: MIB,
                 downloads: 1,
                 slow: 10,
@@ -147,6 +161,7 @@ impl Arguments {
                 few: 100,
                 many: 300,
                 most: 300,
+                ledger: 2_000,
                 tokens: 10,
                 starts: 1,
             };
@@ -154,6 +169,7 @@ impl Arguments {
         if self.quick {
             return Scale {
                 load: Duration::from_millis(2_500),
+                rounds: 5,
                 download: 200 * MIB,
                 downloads: 5,
                 slow: 2_000,
@@ -165,12 +181,14 @@ impl Arguments {
                 few: 1_000,
                 many: 10_000,
                 most: 10_000,
+                ledger: 100_000,
                 tokens: 1_000,
                 starts: 5,
             };
         }
         Scale {
             load: Duration::from_secs(15),
+            rounds: 5,
             download: 1024 * MIB,
             downloads: 11,
             slow: 2_000,
@@ -182,6 +200,7 @@ impl Arguments {
             few: 10_000,
             many: 100_000,
             most: 1_000_000,
+            ledger: 1_000_000,
             tokens: 5_000,
             starts: 9,
         }

@@ -85,7 +85,10 @@ pub async fn measure(arguments: &Arguments, report: &mut Report) -> Result<()> {
         .ok_or_else(|| Failure::new("no program to measure"))?;
     let chosen: Vec<Scene> = Scene::ALL
         .into_iter()
-        .filter(|scene| arguments.only.is_empty() || arguments.only.contains(scene))
+        .filter(|scene| match arguments.only.as_slice() {
+            [] => !(arguments.quick && scene.takes_long()),
+            only => only.contains(scene),
+        })
         .collect();
     let services = if chosen.iter().any(|scene| scene.needs_services()) {
         Some(services().await?)

@@ -267,6 +267,9 @@ fn verify(flags: &VerifyFlags) -> Result<(), Failed> {
         let store = opened.store().await?;
         Ok(check(store.as_ref(), &opened.tenant, (&origin, &keys), &notes).await?)
     })?;
+    if checked.report.size == 0 && checked.report.is_clean() && notes.is_empty() {
+        return Err(Failed(LedgerError::Unsealed.to_string()));
+    }
     if checked.waiting > 0 {
         let since = checked
             .waiting_since

@@ -4,6 +4,7 @@ pub mod against;
 mod cut;
 mod downloads;
 mod in_process;
+mod ledger;
 mod read;
 mod redemption;
 mod search;
@@ -29,6 +30,7 @@ pub async fn measure(scene: Scene, run: &mut Run) -> Result<Vec<Row>> {
         Scene::Redemption => redemption::measure(run).await,
         Scene::Writes => writes::on_postgres(run).await,
         Scene::Sqlite => writes::on_sqlite(run).await,
+        Scene::Ledger => ledger::measure(run).await,
         Scene::Search => search::measure(run).await,
         Scene::Read => read::measure(run).await,
         Scene::Subscribers => subscribers::measure(run).await,
@@ -63,6 +65,7 @@ pub const fn title(scene: Scene) -> &'static str {
         Scene::Redemption => "redemption, request to first byte",
         Scene::Writes => "Task create and transition, PostgreSQL",
         Scene::Sqlite => "Task create and transition, SQLite",
+        Scene::Ledger => "recording, sealing and verifying the audit",
         Scene::Search => "search by owner and status",
         Scene::Read => "Task read by id",
         Scene::Subscribers => "commit → subscriber",
@@ -80,6 +83,7 @@ pub const fn id(scene: Scene) -> &'static str {
         Scene::Redemption => "redemption",
         Scene::Writes => "writes",
         Scene::Sqlite => "sqlite",
+        Scene::Ledger => "ledger",
         Scene::Search => "search",
         Scene::Read => "read",
         Scene::Subscribers => "subscribers",

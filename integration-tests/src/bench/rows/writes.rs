@@ -16,8 +16,6 @@ use crate::stage::{CREATED, Document, LANE, Stage, id_of, task};
 use crate::two_rows::{self, TwoRows};
 
 const CLIENTS: usize = 16;
-/// How often each is measured.
-const ROUNDS: u32 = 5;
 /// Tasks that each client moves in turn.
 const TASKS_EACH: usize = 8;
 /// Documents that the Tasks are about: other Tasks are about other documents, as a rule.
@@ -30,7 +28,7 @@ pub(super) async fn on_postgres(run: &mut Run) -> Result<Vec<Row>> {
     let stage = run.stage().await?;
     let mut bare = 0.0;
     let (create, transition) = both(run, &stage, async |lasting| {
-        bare += two_rows::by_driver(database, lasting).await? / f64::from(ROUNDS);
+        bare += two_rows::by_driver(database, lasting).await? / f64::from(run.scale.rounds);
         Ok(())
     })
     .await?;
@@ -117,8 +115,8 @@ async fn both(
         .map(|document| stage.as_ehr("POST", "/fhir/Task", &task("accepted", document, LANE)))
         .collect();
     let (mut create, mut transition) = (Load::default(), Load::default());
-    let lasting = run.scale.load / ROUNDS;
-    for _ in 0..ROUNDS {
+    let lasting = run.scale.load / run.scale.rounds;
+    for _ in 0..run.scale.rounds {
         between(lasting).await?;
         let creates = creates.clone();
         let next =

@@ -1,7 +1,6 @@
 //! The ledger as a server keeps it: sealed by one of several, in the order in which rows were committed, with proofs that need nothing
 //! of ours to be checked.
 
-use handoff_domain::ids::TenantId;
 use handoff_integration_tests::ledger::{Database, file, seal, verifier};
 use handoff_integration_tests::open_transaction::OpenTransaction;
 use handoff_integration_tests::scene::{document, task};
@@ -146,6 +145,19 @@ on_both! {
             assert_eq!(ended.code, Some(1), "{name}");
             assert!(ended.out.contains(said), "{name}: {}", ended.out);
         }
+        // What was kept has to be held against something.
+        let last: serde_json::Value = serde_json::from_str(lines.last().unwrap()).unwrap();
+        let kept = file(&app.folder(), "kept.txt", last["checkpoint"].as_str().unwrap());
+        happen(&ehr, &letter.id).await;
+        database.sealed().await;
+        for (from, code) in [("5", 0), (rows.to_string().as_str(), 0), ((rows + 1).to_string().as_str(), 1)] {
+            let end = format!("{export}.{from}");
+            let ended = database.audit(SEED, &["export", "--from", from, "--output", &end]).await;
+            assert_eq!(ended.code, Some(0), "{}", ended.err);
+            let ended = verify(of(&end, &["--checkpoint", &kept])).await;
+            assert_eq!(ended.code, Some(code), "{from}: {}{}", ended.out, ended.err);
+        }
+
         // With another key nothing is proved, and without one nothing is asked.
         let other = verifier(9).to_string();
         let ended = verify(["audit", "verify", "--export", export, "--key", &other].map(str::to_owned).to_vec()).await;
@@ -162,6 +174,18 @@ on_both! {
         let ended = verify(["audit", "verify", "--proof", proof, "--key", key].map(str::to_owned).to_vec()).await;
         assert_eq!(ended.code, Some(0), "{}", ended.err);
         assert!(ended.out.contains(&format!("row {row} of tenant default is in the audit")), "{}", ended.out);
+        let with_note = ["audit", "verify", "--proof", proof, "--key", key, "--checkpoint", &kept];
+        assert_eq!(verify(with_note.map(str::to_owned).to_vec()).await.code, Some(1));
+
+        // A row that is gone is not said to be there, and a private key in the wrong place is not printed.
+        database.sql(&format!("DELETE FROM audit_log WHERE tenant = 'default' AND sequence = {row}"));
+        let ended = database.audit(SEED, &["prove", "--event", &row]).await;
+        assert_eq!(ended.code, Some(1));
+        assert!(ended.err.contains("is not the one that was sealed"), "{}", ended.err);
+        let private = handoff_integration_tests::ledger::pem(SEED);
+        let ended = verify(["audit", "verify", "--export", export, "--key", &private].map(str::to_owned).to_vec()).await;
+        assert_eq!(ended.code, Some(1));
+        assert!(!ended.err.contains("MC4C"), "{}", ended.err);
     }
 
     /// Whoever seals goes on from where the one before it stopped, and of two only one seals.
@@ -254,5 +278,28 @@ async fn what_commits_late_is_waited_for() {
     database.sealed().await;
     let verified = database.audit(SEED, &["verify"]).await;
     assert_eq!(verified.code, Some(0), "{}{}", verified.out, verified.err);
-    assert_eq!(TenantId::default_tenant().as_str(), "default");
+}
+
+/// Numbers that begin anew below those that are sealed are never come back to: that is told, and found.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_whose_numbers_were_set_back_are_missed() {
+    let app = start(Backend::Production).await;
+    let database = Database::of(&app);
+    let ehr = app.client("ehr").await;
+    let letter = document(&ehr, b"%PDF-1.4 a letter").await;
+    happen(&ehr, &letter.id).await;
+    database.sealed().await;
+    database.sql("ALTER SEQUENCE audit_log_sequence_seq MINVALUE -100000 RESTART WITH -5000");
+    happen(&ehr, &letter.id).await;
+    eventually("it is told", async || {
+        app.metric("handoff_audit_unsound_ledgers").await >= 1.0
+    })
+    .await;
+    let verified = database.audit(SEED, &["verify"]).await;
+    assert_eq!(verified.code, Some(1));
+    assert!(
+        verified.out.contains("row -5000 was put in later"),
+        "{}",
+        verified.out
+    );
 }

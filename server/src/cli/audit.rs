@@ -10,8 +10,8 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use handoff_domain::ids::TenantId;
 use handoff_domain::ports::{self, Store, StoreError};
-use handoff_ledger::prove::{Consistency, Proof};
-use handoff_ledger::{Hash, Note, Report, VerifierKey, verify_export};
+use handoff_ledger::prove::{CONSISTENCY_FORMAT, Consistency, Proof};
+use handoff_ledger::{Content, Hash, Note, Report, VerifierKey, verify_export};
 use handoff_store::StoreConfig;
 use secrecy::ExposeSecret;
 
@@ -84,7 +84,12 @@ pub(super) struct VerifyFlags {
     #[arg(long, value_name = "FILE")]
     checkpoint: Vec<PathBuf>,
     /// A verifier's key as `handoff audit key` printed it, the newest first; may be repeated. From the configuration where none is given
-    #[arg(long, value_name = "NAME+ID+KEY", required_unless_present = "config")]
+    #[arg(
+        long,
+        value_name = "NAME+ID+KEY",
+        required_unless_present = "config",
+        allow_hyphen_values = true
+    )]
     key: Vec<String>,
 }
 
@@ -192,12 +197,11 @@ fn export(flags: &ExportFlags) -> Result<(), Failed> {
         let mut export = Export::begin(store.as_ref(), &opened.tenant, flags.from).await?;
         let mut out = output(flags.output.as_deref())?;
         loop {
-            let (next, piece) = export.next(store.as_ref()).await?;
-            export = next;
-            if piece.is_empty() {
+            let Some((next, piece)) = export.next(store.as_ref()).await? else {
                 out.flush()?;
                 return Ok(());
-            }
+            };
+            export = next;
             out.write_all(&piece)?;
         }
     })
@@ -219,8 +223,11 @@ fn note(path: &Path) -> Result<Note, Failed> {
 
 impl VerifyFlags {
     fn keys(&self) -> Result<Vec<VerifierKey>, Failed> {
-        let keys = self.key.iter().map(|text| {
-            VerifierKey::parse(text.trim()).map_err(|error| Failed(format!("--key `{text}`: {error}")))
+        // After a change of key `handoff audit key` prints several lines. What is given may be secret by mistake: it is not repeated.
+        let lines = self.key.iter().flat_map(|text| text.lines()).map(str::trim);
+        let keys = lines.filter(|line| !line.is_empty()).map(|line| {
+            VerifierKey::parse(line)
+                .map_err(|error| Failed(format!("--key: {error}; `handoff audit key` prints it")))
         });
         keys.collect()
     }
@@ -252,7 +259,7 @@ fn verify(flags: &VerifyFlags) -> Result<(), Failed> {
             ))?;
         }
         let unproved = report.vouched_size.is_none();
-        return conclude(&report, unproved || !erased.is_empty(), notes.len());
+        return conclude(&report, unproved || !erased.is_empty(), (notes.len(), 0));
     }
     let opened = flags.whose.open()?;
     let origin = match (opened.config.audit.seal.as_ref(), keys.first()) {
@@ -283,12 +290,14 @@ fn verify(flags: &VerifyFlags) -> Result<(), Failed> {
     conclude(
         &checked.report,
         checked.report.vouched_size.is_none(),
-        notes.len(),
+        (notes.len(), checked.stored),
     )
 }
 
 /// Prints what a check came to; fails where it is not proved that all is as it was.
-fn conclude(report: &Report, is_doubtful: bool, kept: usize) -> Result<(), Failed> {
+///
+/// `given` is how many kept checkpoints were given, `stored` how many were beside the ledger.
+fn conclude(report: &Report, is_doubtful: bool, (given, stored): (usize, u64)) -> Result<(), Failed> {
     for finding in report.findings.iter().take(SHOWN) {
         say(&format!("finding: {finding}"))?;
     }
@@ -305,6 +314,14 @@ fn conclude(report: &Report, is_doubtful: bool, kept: usize) -> Result<(), Faile
             report.rows
         )));
     }
+    let agree = report.kept_agreed.saturating_sub(stored);
+    if agree < u64::try_from(given).unwrap_or(u64::MAX) {
+        return Err(Failed(format!(
+            "{given} checkpoints were given, and the rows could be held against {agree} of them: those before position {} take an \
+             export from the beginning",
+            report.from
+        )));
+    }
     let root = report.root.map(Hash::to_base64).unwrap_or_default();
     say(&format!(
         "{} rows verified, positions {} to {}; root {root}",
@@ -312,22 +329,30 @@ fn conclude(report: &Report, is_doubtful: bool, kept: usize) -> Result<(), Faile
         report.from,
         report.size.saturating_sub(1)
     ))?;
-    match kept {
+    match given {
         0 => say(
             "no checkpoint kept elsewhere was given: that nothing was cut off at the end is proved with `--checkpoint` alone",
         ),
-        _ => say(&format!(
-            "{} of the given checkpoints agree, {kept} were given",
-            report.kept_agreed
-        )),
+        _ => say(&format!("{agree} of {given} given checkpoints agree")),
     }
 }
 
 /// Checks a proof; a proof of consistency against each kept checkpoint.
 fn verify_document(path: &Path, keys: &[VerifierKey], notes: &[Note]) -> Result<(), Failed> {
     let text = String::from_utf8(kept(path)?).map_err(|_| Failed("the proof is no text".to_owned()))?;
-    if let Ok(proof) = Proof::parse(&text) {
+    if !text.contains(CONSISTENCY_FORMAT) {
+        let proof = Proof::parse(&text)?;
         let proved = proof.check(keys)?;
+        if !notes.is_empty() {
+            let text = "the proof of a row is held against no other checkpoint than its own: leave `--checkpoint` out";
+            return Err(Failed(text.to_owned()));
+        }
+        if matches!(proof.row.content, Content::Erased(_)) {
+            return Err(Failed(format!(
+                "row {} was in the audit and was erased: nothing is proved of what it said",
+                proof.row.sequence
+            )));
+        }
         return say(&format!(
             "row {} of tenant {} is in the audit, at position {} of {}",
             proof.row.sequence, proof.tenant, proof.row.position, proved.checkpoint.size

@@ -21,12 +21,18 @@ pub(super) fn read(root: &mut Table, problems: &mut Vec<Problem>) -> Audit {
     let named = !section.is_absent("origin");
     let origin = section.text("origin");
     let mut previous = Vec::new();
-    for text in section.texts("previous_keys").unwrap_or_default() {
-        match VerifierKey::parse(&text) {
+    for (place, text) in section
+        .texts("previous_keys")
+        .unwrap_or_default()
+        .iter()
+        .enumerate()
+    {
+        match VerifierKey::parse(text) {
             Ok(key) => previous.push(key),
             Err(error) => section.problem(
                 "previous_keys",
-                format!("`{text}` is no verifier key: {error}"),
+                // It may be another key, put in the wrong place.
+                format!("entry {} is no verifier key: {error}", place.saturating_add(1)),
                 "write each as `handoff audit key` printed it while that key was in use",
             ),
         }

@@ -120,16 +120,7 @@ async fn export(state: web::Data<HttpState>, request: HttpRequest) -> HttpRespon
     let answer = async {
         let caller = authenticate(&state, &request).await?;
         let from = number(&request, "from")?.unwrap_or(0);
-        // A piece is at most so long, and one is made while another is sent.
-        let mut room = state.room.body();
-        if !room.more(2 * PIECE) {
-            let text = "too much is in memory for others at present; try again shortly";
-            return Err(AppError::new(
-                crate::app::Class::Unavailable,
-                handoff_domain::reason::Reason::RateLimited,
-                text,
-            ));
-        }
+        let room = state.room.export()?;
         let export = state.app.export_audit(&caller, from).await?;
         Ok::<_, AppError>((export, room))
     };
@@ -149,9 +140,6 @@ async fn export(state: web::Data<HttpState>, request: HttpRequest) -> HttpRespon
     }
 }
 
-/// What is reserved for a piece of an export, in bytes: its rows are of about a kilobyte.
-const PIECE: usize = 4 << 20;
-
 /// An export that is being sent.
 struct UnderWay {
     app: App,
@@ -164,8 +152,8 @@ impl UnderWay {
     async fn next(mut self) -> Option<(Result<Bytes, LedgerError>, Self)> {
         let export = self.export.take()?;
         match export.next(self.app.store.as_ref()).await {
-            Ok((_, piece)) if piece.is_empty() => None,
-            Ok((export, piece)) => {
+            Ok(None) => None,
+            Ok(Some((export, piece))) => {
                 self.export = Some(export);
                 Some((Ok(Bytes::from(piece)), self))
             }

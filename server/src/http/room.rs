@@ -11,6 +11,9 @@ use crate::app::{AppError, Class};
 use crate::config::Clients;
 use crate::telemetry::clients as metrics;
 
+/// How many exports of the audit there may be at once.
+const MOST_EXPORTS: usize = 4;
+
 /// A number that has a most.
 struct Level {
     now: AtomicUsize,
@@ -47,6 +50,7 @@ impl Level {
 pub struct Room {
     downloads: Level,
     uploads: Level,
+    exports: Level,
     buffered: Level,
 }
 
@@ -62,6 +66,7 @@ impl Room {
         Self {
             downloads: Level::new(clients.max_downloads),
             uploads: Level::new(clients.max_uploads),
+            exports: Level::new(MOST_EXPORTS),
             buffered: Level::new(clients.max_buffered),
         }
     }
@@ -92,6 +97,11 @@ impl Room {
     /// Room for an upload.
     pub fn upload(self: &Arc<Self>) -> Result<Taken, AppError> {
         self.transfer(Kind::Upload, "upload")
+    }
+
+    /// Room for an export of the audit, which holds some megabytes.
+    pub fn export(self: &Arc<Self>) -> Result<Taken, AppError> {
+        self.transfer(Kind::Export, "export")
     }
 
     fn transfer(self: &Arc<Self>, kind: Kind, what: &'static str) -> Result<Taken, AppError> {
@@ -133,6 +143,7 @@ fn no_room(text: impl Into<String>) -> AppError {
 enum Kind {
     Download,
     Upload,
+    Export,
     Body,
 }
 
@@ -158,6 +169,7 @@ impl Taken {
         match self.kind {
             Kind::Download => &self.room.downloads,
             Kind::Upload => &self.room.uploads,
+            Kind::Export => &self.room.exports,
             Kind::Body => &self.room.buffered,
         }
     }

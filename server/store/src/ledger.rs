@@ -69,18 +69,21 @@ fn stored(number: u64) -> i64 {
 
 /// Tenants that have rows in the audit: one step of its key for each.
 pub(crate) fn tenants(connection: &mut AnyConnection) -> Result<Vec<TenantId>, StoreError> {
-    let mut found: Vec<TenantId> = Vec::new();
+    let (mut found, mut last) = (Vec::new(), String::new());
     loop {
-        let last = found.last().map(TenantId::as_str).unwrap_or_default();
         let next: Option<String> = audit_log::table
-            .filter(audit_log::tenant.gt(last))
+            .filter(audit_log::tenant.gt(&last))
             .order(audit_log::tenant)
             .select(audit_log::tenant)
             .first(connection)
             .optional()
             .or_refused()?;
         match next {
-            Some(tenant) => found.push(TenantId::parse(tenant).map_err(|_| unreadable("tenant"))?),
+            Some(tenant) => {
+                // One that is none of ours keeps no other from being sealed.
+                found.extend(TenantId::parse(tenant.clone()));
+                last = tenant;
+            }
             None => return Ok(found),
         }
     }

@@ -2,7 +2,7 @@
 //! the stored nodes and the checkpoints, and the checkpoints against those that somebody kept.
 
 use handoff_domain::ids::TenantId;
-use handoff_domain::ledger::{Leaf as StoredLeaf, Placed};
+use handoff_domain::ledger::{Leaf as StoredLeaf, Node, Placed};
 use handoff_domain::ports::{self, Store, StoreError};
 use handoff_domain::time::Timestamp;
 use handoff_ledger::tree::STORED_EVERY;
@@ -22,6 +22,8 @@ const MOST_WAITING: u32 = 10_000;
 pub struct Checked {
     /// What was found.
     pub report: Report,
+    /// How many of the checkpoints that it was held against are stored beside it.
+    pub stored: u64,
     /// How many rows wait to be sealed, at most 10,000, and since when.
     pub waiting: usize,
     /// When the oldest of them says that it was recorded.
@@ -39,7 +41,10 @@ pub async fn check(
     let (stored, of_hours) = checkpoints(store, tenant).await?;
     let mut unreadable = Vec::new();
     let mut kept = kept.to_vec();
-    for (size, text) in of_hours {
+    let given = kept.len();
+    let newest = stored.as_ref().map_or(0, |(size, _)| *size);
+    // What was signed since the newest was read is looked at the next time.
+    for (size, text) in of_hours.into_iter().filter(|(size, _)| *size <= newest) {
         match Note::parse(text) {
             // One whose row says another size was put there by somebody.
             Ok(note) if note.checkpoint().size == size => kept.push(note),
@@ -79,7 +84,17 @@ pub async fn check(
         }
         nodes.hold_against(&mut verifier, store).await?;
     }
+    let beyond = nodes.beyond(store).await?;
     let tail = tail(store, tenant).await?;
+    // Whoever puts a node where the tree comes to later stops the seal.
+    for node in beyond {
+        if node.index >= tail.leaves >> node.level {
+            verifier.found(Finding::NodeSurplus {
+                level: node.level,
+                index: node.index,
+            });
+        }
+    }
     if tail.leaves > tail.signed {
         verifier.found(Finding::RowsBeyond {
             size: tail.signed,
@@ -89,7 +104,9 @@ pub async fn check(
     if stored.is_none() && tail.leaves > 0 {
         verifier.found(Finding::CheckpointMissing);
     }
+    let stored_ones = u64::try_from(kept.len().saturating_sub(given)).unwrap_or(u64::MAX);
     Ok(Checked {
+        stored: stored_ones,
         report: verifier.finish(note),
         waiting: tail.waiting,
         waiting_since: tail.waiting_since,
@@ -179,6 +196,19 @@ impl StoredNodes {
             tenant,
             next: levels.map(|level| (level, 0)).collect(),
         }
+    }
+
+    /// Nodes after those that the leaves went by.
+    async fn beyond(&self, store: &dyn Store) -> Result<Vec<Node>, StoreError> {
+        let (of, next) = (self.tenant.clone(), self.next.clone());
+        ports::read(store, move |read| {
+            let mut found = Vec::new();
+            for (level, from) in next {
+                found.extend(read.ledger_nodes(&of, level, from, u64::MAX, NODES)?);
+            }
+            Ok(found)
+        })
+        .await
     }
 
     async fn hold_against(

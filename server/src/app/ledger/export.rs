@@ -36,9 +36,10 @@ impl Export {
         begun.await?
     }
 
-    /// The next piece; none once the checkpoint was given.
-    pub async fn next(self, store: &dyn Store) -> Result<(Self, Vec<u8>), LedgerError> {
+    /// The next piece, which may be empty; nothing once the checkpoint was given.
+    pub async fn next(self, store: &dyn Store) -> Result<Option<(Self, Vec<u8>)>, LedgerError> {
         let Self { header, walk, note } = self;
+        let Some(note) = note else { return Ok(None) };
         let mut piece = Vec::new();
         if let Some(header) = header {
             write_header(&mut piece, &header)?;
@@ -68,15 +69,16 @@ impl Export {
                 )?;
             }
         }
-        let note = match note {
-            Some(note) if ended => {
-                write_checkpoint(&mut piece, &note)?;
-                None
-            }
-            note => note,
+        let mut left = Some(note);
+        if let Some(note) = left.take_if(|_| ended) {
+            write_checkpoint(&mut piece, &note)?;
+        }
+        let next = Self {
+            header: None,
+            walk,
+            note: left,
         };
-        let header = None;
-        Ok((Self { header, walk, note }, piece))
+        Ok(Some((next, piece)))
     }
 }
 

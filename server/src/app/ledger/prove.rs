@@ -26,7 +26,12 @@ pub fn row(read: &mut dyn Read, tenant: &TenantId, sequence: i64) -> Result<Stri
             entry: Cow::Owned(entry.text),
             commitment: None,
         },
-        _ => Content::Erased(commitment_of(&leaf)),
+        (None, None) => Content::Erased(commitment_of(&leaf)),
+        (Some(_), None) | (None, Some(_)) => {
+            return Err(LedgerError::Differs(format!(
+                "row {sequence} is not the one that was sealed"
+            )));
+        }
     };
     if content.commitment() != commitment_of(&leaf) {
         return Err(LedgerError::Differs(format!(

@@ -11,26 +11,11 @@ use handoff::app::ledger::seal::SealKey;
 use handoff_domain::ids::TenantId;
 use handoff_ledger::VerifierKey;
 
-use crate::process::{Ended, run_with};
+use crate::process::{CONFIG, Ended, run_with};
 use crate::{Backend, TestApp, eventually, psql};
 
 /// The name of the tests' logs.
 pub const ORIGIN: &str = "tests.handoff.example/audit";
-
-/// A configuration for the command line; the database and the key come from its environment.
-const CONFIG: &str = r#"
-[server]
-public_url = "https://handoff.example"
-[blobs]
-url = "file:///var/lib/handoff/blobs"
-[[issuers]]
-issuer = "https://login.example/default"
-audience = ["https://handoff.example/fhir"]
-[[issuers]]
-issuer = "https://login.example/b"
-tenant = "b"
-audience = ["https://handoff.example/t/b/fhir"]
-"#;
 
 /// A key of 32 equal bytes, in PEM.
 pub fn pem(seed: u8) -> String {

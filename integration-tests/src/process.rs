@@ -9,6 +9,21 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::time::timeout;
 
+/// A configuration for the command line; the database comes from its environment.
+pub const CONFIG: &str = r#"
+[server]
+public_url = "https://handoff.example"
+[blobs]
+url = "file:///var/lib/handoff/blobs"
+[[issuers]]
+issuer = "https://login.example/default"
+audience = ["https://handoff.example/fhir"]
+[[issuers]]
+issuer = "https://login.example/b"
+tenant = "b"
+audience = ["https://handoff.example/t/b/fhir"]
+"#;
+
 /// How long the program may take to say what it is waited for.
 const PATIENCE: Duration = Duration::from_mins(1);
 

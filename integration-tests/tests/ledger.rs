@@ -1,23 +1,72 @@
 //! The ledger as a server keeps it: sealed by one of several, in the order in which rows were committed, with proofs that need nothing
 //! of ours to be checked.
 
+use handoff::app::ledger::seal::{SealKey, Sealer};
 use handoff_integration_tests::ledger::{Database, file, seal, verifier};
 use handoff_integration_tests::open_transaction::OpenTransaction;
 use handoff_integration_tests::scene::{document, task};
 use handoff_integration_tests::{Backend, Client, TestApp, eventually, on_both};
 use handoff_ledger::prove::{Consistency, Proof};
 use handoff_ledger::{Note, verify_export};
+use serde_json::json;
 
 const SEED: u8 = 3;
 
-async fn start(backend: Backend) -> TestApp {
-    TestApp::start_with(backend, |options| options.seal = Some(seal(SEED, Vec::new()))).await
+/// A server whose audit is sealed as far as it goes.
+struct Scene {
+    app: TestApp,
+    database: Database,
+    ehr: Client,
+    letter: String,
 }
 
-/// Lets something happen that is recorded.
-async fn happen(ehr: &Client, letter: &str) {
-    let task = task("accepted", letter, Some("Practitioner/lane"));
-    ehr.post("/fhir/Task", &task).await.expect(201);
+impl Scene {
+    async fn set(backend: Backend) -> Self {
+        let app = TestApp::start_with(backend, |options| options.seal = Some(seal(SEED, Vec::new()))).await;
+        let ehr = app.client("ehr").await;
+        let scene = Self {
+            database: Database::of(&app),
+            letter: document(&ehr, b"%PDF-1.4 a letter").await.id,
+            ehr,
+            app,
+        };
+        scene.happen().await;
+        scene.database.sealed().await;
+        scene
+    }
+
+    /// Lets something happen that is recorded.
+    async fn happen(&self) {
+        let task = task("accepted", &self.letter, Some("Practitioner/lane"));
+        self.ehr.post("/fhir/Task", &task).await.expect(201);
+    }
+
+    /// Another server goes on with what this one stored, once it was stopped; `key` seals.
+    async fn again(mut self, key: SealKey) -> Self {
+        self.app.halt().await;
+        self.app.options.seal = Some(key);
+        let app = TestApp::start_again(&self.app).await;
+        Self {
+            ehr: app.client("ehr").await,
+            app,
+            ..self
+        }
+    }
+
+    /// What comes of sealing now, by a sealer that knows nothing yet.
+    async fn seal_with(&self, key: SealKey) -> Result<(), String> {
+        Sealer::new(key).run_once(&self.app.server.app).await
+    }
+
+    /// Why nothing more can be sealed.
+    async fn refused(&self) -> String {
+        let sealed = self.seal_with(seal(SEED, Vec::new())).await;
+        sealed.expect_err("something is wrong")
+    }
+
+    fn leaves(&self) -> i64 {
+        self.database.count("SELECT count(*) AS count FROM ledger_leaves")
+    }
 }
 
 async fn note(auditor: &Client) -> Note {
@@ -27,12 +76,9 @@ async fn note(auditor: &Client) -> Note {
 
 on_both! {
     async fn rows_are_sealed_and_proved_to_whoever_has_the_key(backend) {
-        let app = start(backend).await;
-        let database = Database::of(&app);
-        let (ehr, auditor) = (app.client("ehr").await, app.client("auditor").await);
-        let letter = document(&ehr, b"%PDF-1.4 a letter").await;
-        happen(&ehr, &letter.id).await;
-        database.sealed().await;
+        let scene = Scene::set(backend).await;
+        let Scene { app, database, .. } = &scene;
+        let auditor = app.client("auditor").await;
         let keys = [verifier(SEED)];
         let early = note(&auditor).await;
         assert_eq!(early.verified_by(&keys), Ok(0));
@@ -50,7 +96,7 @@ on_both! {
 
         // What comes later goes on from what was kept.
         for _ in 0..3 {
-            happen(&ehr, &letter.id).await;
+            scene.happen().await;
         }
         database.sealed().await;
         let first = early.checkpoint().size;
@@ -93,11 +139,8 @@ on_both! {
 
     /// By the command line as well, from the file alone.
     async fn an_export_is_verified_without_database_or_configuration(backend) {
-        let app = start(backend).await;
-        let database = Database::of(&app);
-        let ehr = app.client("ehr").await;
-        let letter = document(&ehr, b"%PDF-1.4 a letter").await;
-        happen(&ehr, &letter.id).await;
+        let scene = Scene::set(backend).await;
+        let Scene { app, database, .. } = &scene;
         let rows = database.sealed().await;
         let export = app.folder().join("audit.ndjson");
         let export = export.to_str().unwrap();
@@ -148,7 +191,7 @@ on_both! {
         // What was kept has to be held against something.
         let last: serde_json::Value = serde_json::from_str(lines.last().unwrap()).unwrap();
         let kept = file(&app.folder(), "kept.txt", last["checkpoint"].as_str().unwrap());
-        happen(&ehr, &letter.id).await;
+        scene.happen().await;
         database.sealed().await;
         for (from, code) in [("5", 0), (rows.to_string().as_str(), 0), ((rows + 1).to_string().as_str(), 1)] {
             let end = format!("{export}.{from}");
@@ -188,61 +231,58 @@ on_both! {
         assert!(!ended.err.contains("MC4C"), "{}", ended.err);
     }
 
-    /// Whoever seals goes on from where the one before it stopped, and of two only one seals.
+    /// Whoever seals goes on from where the one before it stopped.
     async fn another_process_goes_on_with_the_seal(backend) {
-        let mut app = start(backend).await;
-        let database = Database::of(&app);
-        let ehr = app.client("ehr").await;
-        let letter = document(&ehr, b"%PDF-1.4 a letter").await;
-        happen(&ehr, &letter.id).await;
-        database.sealed().await;
-        app.halt().await;
-        let next = TestApp::start_again(&app).await;
-        let ehr = next.client("ehr").await;
-        happen(&ehr, &letter.id).await;
-        eventually("it is sealed by the next", async || {
-            database.count("SELECT count(*) AS count FROM audit_log") == database.count("SELECT count(*) AS count FROM ledger_leaves")
-        })
-        .await;
-        let verified = database.audit(SEED, &["verify"]).await;
+        let scene = Scene::set(backend).await.again(seal(SEED, Vec::new())).await;
+        scene.happen().await;
+        scene.database.sealed().await;
+        let verified = scene.database.audit(SEED, &["verify"]).await;
         assert_eq!(verified.code, Some(0), "{}{}", verified.out, verified.err);
     }
 
-    /// What is stored is held against what was signed before it is gone on from.
+    /// What is stored is held against what was signed before it is gone on from. Other tenants are sealed all the same.
     async fn a_ledger_that_was_changed_is_not_sealed_further(backend) {
-        let mut app = start(backend).await;
-        let database = Database::of(&app);
-        let ehr = app.client("ehr").await;
-        let letter = document(&ehr, b"%PDF-1.4 a letter").await;
-        happen(&ehr, &letter.id).await;
-        let rows = database.sealed().await;
-        app.halt().await;
-        database.sql("UPDATE ledger_leaves SET sequence = -1 WHERE tenant = 'default' AND position = 1");
-        let next = TestApp::start_again(&app).await;
-        happen(&next.client("ehr").await, &letter.id).await;
-        eventually("it is told", async || next.metric("handoff_audit_unsound_ledgers").await >= 1.0).await;
-        assert_eq!(database.count("SELECT count(*) AS count FROM ledger_leaves WHERE tenant = 'default'"), rows);
-        let auditor = next.client("auditor").await;
-        auditor.get("/admin/audit/proof?event=1").await.expect_one_of(&[404, 500]);
+        let mut scene = Scene::set(backend).await;
+        scene.app.halt().await;
+        scene
+            .database
+            .sql("UPDATE ledger_leaves SET sequence = -1 WHERE tenant = 'default' AND position = 1");
+        let scene = scene.again(seal(SEED, Vec::new())).await;
+        let of = |tenant: &str| {
+            scene.database.count(&format!("SELECT count(*) AS count FROM ledger_leaves WHERE tenant = '{tenant}'"))
+        };
+        let (ours, others) = (of("default"), of("b"));
+        scene.happen().await;
+        scene.app.client("ehr-b").await.get("/t/b/fhir/Task").await.expect(200);
+        let document = json!({"resourceType": "DocumentReference", "status": "current", "content": [{"attachment": {"title": "none"}}]});
+        scene.app.client("ehr-b").await.post("/t/b/fhir/DocumentReference", &document).await.expect(201);
+        eventually("the other tenant is sealed", async || of("b") > others).await;
+        assert_eq!(of("default"), ours);
+        let refused = scene.refused().await;
+        assert!(refused.contains("is not what was signed last"), "{refused}");
+        eventually("it is told", async || scene.app.metric("handoff_audit_unsound_ledgers").await >= 1.0).await;
     }
 
-    /// A key is changed by naming the one before.
+    /// A key is changed by naming the one before. It vouches for a tenant in which nothing happens, too.
     async fn another_key_goes_on_from_the_one_before(backend) {
-        let mut app = start(backend).await;
-        let database = Database::of(&app);
-        let ehr = app.client("ehr").await;
-        let letter = document(&ehr, b"%PDF-1.4 a letter").await;
-        happen(&ehr, &letter.id).await;
-        database.sealed().await;
-        app.halt().await;
-        app.options.seal = Some(seal(4, vec![verifier(SEED)]));
-        let next = TestApp::start_again(&app).await;
-        happen(&next.client("ehr").await, &letter.id).await;
-        database.sealed().await;
-        let auditor = next.client("auditor").await;
-        assert_eq!(note(&auditor).await.verified_by(&[verifier(4), verifier(SEED)]), Ok(0));
+        let scene = Scene::set(backend).await;
+        let keys = [verifier(4), verifier(SEED)];
+        let both = || seal(4, vec![verifier(SEED)]);
+        let [new, old] = keys.clone().map(|key| key.to_string());
+        let verify = ["verify", "--key", &new, "--key", &old];
+        let before = scene.database.audit(4, &verify).await;
+        assert!(before.out.contains("is not signed by the newest key"), "{}", before.out);
+        scene.seal_with(both()).await.unwrap();
+        let after = scene.database.audit(4, &verify).await;
+        assert_eq!(after.code, Some(0), "{}{}", after.out, after.err);
+
+        let scene = scene.again(both()).await;
+        scene.happen().await;
+        scene.database.sealed().await;
+        let auditor = scene.app.client("auditor").await;
+        assert_eq!(note(&auditor).await.verified_by(&keys), Ok(0));
         let export = auditor.get("/admin/audit/export").await.expect(200).text();
-        let report = verify_export(export.as_bytes(), &[verifier(4), verifier(SEED)], &[]).unwrap();
+        let report = verify_export(export.as_bytes(), &keys, &[]).unwrap();
         assert!(report.is_clean(), "{report:#?}");
     }
 }
@@ -250,52 +290,36 @@ on_both! {
 /// Numbers are taken before their transactions end: none that is still to come is passed over, and all are in order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_commits_late_is_waited_for() {
-    let app = start(Backend::Production).await;
-    let database = Database::of(&app);
-    let ehr = app.client("ehr").await;
-    let letter = document(&ehr, b"%PDF-1.4 a letter").await;
-    happen(&ehr, &letter.id).await;
-    database.sealed().await;
+    let scene = Scene::set(Backend::Production).await;
     let late = OpenTransaction::begin(
-        &app.options.store.url,
+        &scene.app.options.store.url,
         "INSERT INTO audit_log (tenant, recorded, event, outcome, correlation, actor, patient, task, entry) \
          SELECT tenant, recorded, event, outcome, correlation, actor, patient, task, entry FROM audit_log \
          WHERE tenant = 'default' AND event = 'task-created' LIMIT 1",
     )
     .await;
-    let before = database.count("SELECT count(*) AS count FROM ledger_leaves");
-    happen(&ehr, &letter.id).await;
-    // Long enough for several rounds.
-    eventually("it is told that rows wait", async || {
-        app.metric("handoff_job_failures_total{job=\"seal\"}").await >= 1.0
-    })
-    .await;
-    assert_eq!(
-        database.count("SELECT count(*) AS count FROM ledger_leaves"),
-        before
-    );
+    let before = scene.leaves();
+    scene.happen().await;
+    let refused = scene.refused().await;
+    assert!(refused.contains("is open for long"), "{refused}");
+    assert_eq!(scene.leaves(), before);
     late.commit().await;
-    database.sealed().await;
-    let verified = database.audit(SEED, &["verify"]).await;
+    scene.database.sealed().await;
+    let verified = scene.database.audit(SEED, &["verify"]).await;
     assert_eq!(verified.code, Some(0), "{}{}", verified.out, verified.err);
 }
 
 /// Numbers that begin anew below those that are sealed are never come back to: that is told, and found.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_whose_numbers_were_set_back_are_missed() {
-    let app = start(Backend::Production).await;
-    let database = Database::of(&app);
-    let ehr = app.client("ehr").await;
-    let letter = document(&ehr, b"%PDF-1.4 a letter").await;
-    happen(&ehr, &letter.id).await;
-    database.sealed().await;
-    database.sql("ALTER SEQUENCE audit_log_sequence_seq MINVALUE -100000 RESTART WITH -5000");
-    happen(&ehr, &letter.id).await;
-    eventually("it is told", async || {
-        app.metric("handoff_audit_unsound_ledgers").await >= 1.0
-    })
-    .await;
-    let verified = database.audit(SEED, &["verify"]).await;
+    let scene = Scene::set(Backend::Production).await;
+    scene
+        .database
+        .sql("ALTER SEQUENCE audit_log_sequence_seq MINVALUE -100000 RESTART WITH -5000");
+    scene.happen().await;
+    let refused = scene.refused().await;
+    assert!(refused.contains("numbers go on from -"), "{refused}");
+    let verified = scene.database.audit(SEED, &["verify"]).await;
     assert_eq!(verified.code, Some(1));
     assert!(
         verified.out.contains("row -5000 was put in later"),

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use handoff_domain::TenantId;
-use handoff_integration_tests::process::run_with;
+use handoff_integration_tests::process::{CONFIG, run_with};
 use handoff_integration_tests::scene::{ADA, Referral, noise, task};
 use handoff_integration_tests::slow::SlowDownload;
 use handoff_integration_tests::{Answer, Backend, Client, TestApp, eventually, on_both};
@@ -13,21 +13,6 @@ const REVOCATIONS: &str = "/admin/revocations";
 const KINDS: [&str; 7] = ["actor", "client", "patient", "document", "task", "issuer", "all"];
 /// How long a cut may take in a debug build while other tests run.
 const SOON: Duration = Duration::from_secs(2);
-
-/// What the command line is told of the server's two tenants.
-pub(crate) const CONFIG: &str = r#"
-[server]
-public_url = "https://handoff.example"
-[blobs]
-url = "file:///var/lib/handoff/blobs"
-[[issuers]]
-issuer = "https://login.example/default"
-audience = ["https://handoff.example/fhir"]
-[[issuers]]
-issuer = "https://login.example/b"
-tenant = "b"
-audience = ["https://handoff.example/t/b/fhir"]
-"#;
 
 /// What names the scene's own, for a block of a kind.
 fn named(app: &TestApp, referral: &Referral, kind: &str) -> Value {

@@ -3,12 +3,11 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use handoff_domain::ports::Clock as _;
-use handoff_integration_tests::process::{Ended, run_with};
+use handoff_integration_tests::process::{CONFIG, Ended, run_with};
 use handoff_integration_tests::{Answer, Backend, TestApp};
 use reqwest::Method;
 use ring::hmac;
 
-use crate::revocations::CONFIG;
 use crate::sources::notification;
 
 /// The command line of a machine beside that of a server.

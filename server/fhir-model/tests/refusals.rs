@@ -74,6 +74,7 @@ fn structure_is_checked_element_by_element() {
         (json!({"_id": {"id": "a"}}), Structure, "Task"),
         (json!({"fhir_comments": ["a"]}), Structure, "Task"),
         (json!({"$serde_json::private::Number": "1"}), Structure, "Task"),
+        (json!({"$serde_json::private::RawValue": "1"}), Structure, "Task"),
         (json!({"for": {"referense": "a"}}), Structure, "Task.for"),
         (json!({"identifier": []}), Structure, "Task.identifier"),
         (json!({"for": {}}), Structure, "Task.for"),

@@ -137,6 +137,11 @@ impl VerifierKey {
         &self.name
     }
 
+    /// The same key where it signs for another log.
+    pub fn named(&self, name: &str) -> Result<Self, KeyError> {
+        Self::new(name, self.public)
+    }
+
     /// What tells keys of the same name apart in a note.
     pub fn id(&self) -> [u8; 4] {
         self.id

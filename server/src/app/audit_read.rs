@@ -23,21 +23,10 @@ impl App {
         search: AuditSearch,
         interaction: Interaction,
     ) -> Result<Vec<RecordedRow>, AppError> {
-        let scope = self.scope(caller);
-        self.write(caller.tenant(), move |tx| {
-            scope.demand("AuditEvent", interaction)?;
-            scope.permit(
-                Action::AuditRead,
-                Relation::default(),
-                Object::Audit,
-                Event::AuditRead,
-            )?;
-            let rows = tx.audit(scope.tenant(), &search)?;
-            let row = scope
-                .row(Event::AuditRead, Outcome::Success, Reason::Permitted)
-                .detail("rows", rows.len().to_string());
-            tx.record(scope.tenant(), row);
-            Ok((rows, Cuts::none()))
+        self.read_recorded(caller, interaction, move |tx, tenant| {
+            let rows = tx.audit(tenant, &search)?;
+            let count = rows.len().to_string();
+            Ok((rows, ("rows", count)))
         })
         .await
     }
@@ -85,26 +74,41 @@ impl App {
         Ok(Export::begin(self.store.as_ref(), caller.tenant(), from).await?)
     }
 
-    /// Reads the ledger for whoever may read the whole audit; that it was read is in the audit first.
+    /// Reads something of the ledger.
     async fn read_ledger<T: Send + 'static>(
         &self,
         caller: &Caller,
         what: &'static str,
         mut reading: impl FnMut(&mut dyn Read, &TenantId) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, AppError> {
+        self.read_recorded(caller, Interaction::Read, move |tx, tenant| {
+            Ok((reading(tx, tenant)?, ("ledger", what.to_owned())))
+        })
+        .await
+    }
+
+    /// Reads for whoever may read the whole audit. That it was read is in the audit before anything is shown, with a detail.
+    async fn read_recorded<T: Send + 'static>(
+        &self,
+        caller: &Caller,
+        interaction: Interaction,
+        mut reading: impl FnMut(&mut dyn Read, &TenantId) -> Result<(T, (&'static str, String)), AppError>
+        + Send
+        + 'static,
+    ) -> Result<T, AppError> {
         let scope = self.scope(caller);
         self.write(caller.tenant(), move |tx| {
-            scope.demand("AuditEvent", Interaction::Read)?;
+            scope.demand("AuditEvent", interaction)?;
             scope.permit(
                 Action::AuditRead,
                 Relation::default(),
                 Object::Audit,
                 Event::AuditRead,
             )?;
-            let answer = reading(tx, scope.tenant())?;
+            let (answer, (name, value)) = reading(tx, scope.tenant())?;
             let row = scope
                 .row(Event::AuditRead, Outcome::Success, Reason::Permitted)
-                .detail("ledger", what);
+                .detail(name, value);
             tx.record(scope.tenant(), row);
             Ok((answer, Cuts::none()))
         })

@@ -1,7 +1,6 @@
 //! `[audit]`: what the audit is sealed with.
 
 use handoff_ledger::VerifierKey;
-use secrecy::ExposeSecret;
 use toml::{Table, Value};
 
 use super::Problem;
@@ -18,7 +17,7 @@ pub struct Audit {
 pub(super) fn read(root: &mut Table, problems: &mut Vec<Problem>) -> Audit {
     let mut section = Section::take(root, "audit", problems);
     let key = section.secret("key", "key_file");
-    let named = !section.is_absent("origin");
+    let is_unnamed = section.is_absent("origin");
     let origin = section.text("origin");
     let mut previous = Vec::new();
     for (place, text) in section
@@ -47,9 +46,9 @@ pub(super) fn read(root: &mut Table, problems: &mut Vec<Problem>) -> Audit {
                 None
             }
         },
-        (Some(key), None) => {
-            debug_assert!(!key.expose_secret().is_empty());
-            if !named {
+        (Some(_), None) => {
+            // What stands there and is no text was told.
+            if is_unnamed {
                 let remedy = "name the log, once and for all, like `handoff.example.org/audit`: checkpoints that were kept say it";
                 section.problem("origin", "is missing", remedy);
             }

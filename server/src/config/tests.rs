@@ -267,6 +267,38 @@ fn limits_of_clients_that_can_not_be_are_named() {
 }
 
 #[test]
+fn what_seals_the_audit_is_a_key_with_a_name() {
+    const PEM: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8g\n-----END PRIVATE KEY-----\n";
+    let with = |variables: &[(&str, &str)]| with_env(GOOD, variables);
+    let key = ("HANDOFF__AUDIT__KEY", PEM);
+    let origin = ("HANDOFF__AUDIT__ORIGIN", "handoff.example.org/audit");
+    assert!(good().audit.seal.is_none());
+    let config = with(&[key, origin]).unwrap();
+    assert_eq!(
+        config.audit.seal.as_ref().unwrap().log(),
+        "handoff.example.org/audit"
+    );
+    assert!(!config.show().contains("MC4C"), "{}", config.show());
+    let long = "x".repeat(250);
+    for (variables, told) in [
+        (vec![key], "`audit.origin`: is missing"),
+        (vec![origin], "`audit.key_file`: is missing"),
+        (vec![key, ("HANDOFF__AUDIT__ORIGIN", "a name")], "`audit.key`"),
+        (vec![key, ("HANDOFF__AUDIT__ORIGIN", &long)], "`audit.key`"),
+        (vec![("HANDOFF__AUDIT__KEY", "secret"), origin], "`audit.key`"),
+        // A private key in the wrong place is not repeated.
+        (
+            vec![key, origin, ("HANDOFF__AUDIT__PREVIOUS_KEYS", PEM)],
+            "`audit.previous_keys`: entry 1",
+        ),
+    ] {
+        let told_all = with(&variables).unwrap_err().to_string();
+        assert!(told_all.contains(told), "{told}: {told_all}");
+        assert!(!told_all.contains("MC4C"), "{told_all}");
+    }
+}
+
+#[test]
 fn a_secret_is_read_from_its_file() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     writeln!(file, "postgres://handoff:fr0mfile@db/handoff").unwrap();

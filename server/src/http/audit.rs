@@ -4,6 +4,7 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use futures_util::stream;
+use handoff_domain::ledger::SignedCheckpoint;
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
@@ -81,7 +82,7 @@ async fn checkpoints(state: web::Data<HttpState>, request: HttpRequest) -> HttpR
     };
     match answer.await {
         Ok(found) => {
-            let shown = |one: &handoff_domain::ledger::SignedCheckpoint| json!({"size": one.size, "signedAt": one.at.to_instant(), "checkpoint": one.note});
+            let shown = |one: &SignedCheckpoint| json!({"size": one.size, "signedAt": one.at.to_instant(), "checkpoint": one.note});
             let all: Vec<Value> = found.iter().map(shown).collect();
             json_answer(&state, &request, StatusCode::OK, &json!({"checkpoints": all}))
         }

@@ -195,6 +195,16 @@ mod tests {
     }
 
     #[test]
+    fn exports_are_few_and_leave_the_room_of_bodies() {
+        let room = room();
+        let exports: Vec<Taken> = (0..MOST_EXPORTS).map(|_| room.export().unwrap()).collect();
+        assert_eq!(room.export().unwrap_err().class, Class::Unavailable);
+        assert!(room.body().more(100));
+        drop(exports);
+        assert!(room.export().is_ok());
+    }
+
+    #[test]
     fn there_is_room_for_so_many_transfers_and_again_when_one_ends() {
         let room = room();
         let first = room.download_unless(false).unwrap();

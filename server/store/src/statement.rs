@@ -73,17 +73,22 @@ impl From<bool> for Value {
     }
 }
 
-impl Value {
+/// Binds a value in a statement of this database.
+pub(crate) trait Bound<Db: Backend> {
     /// Binds it.
-    pub(crate) fn push<'b, Db>(&'b self, out: &mut AstPass<'_, 'b, Db>) -> QueryResult<()>
-    where
-        Db: Backend + HasSqlType<Nullable<Text>> + HasSqlType<Nullable<BigInt>>,
-        Db: HasSqlType<Nullable<Binary>> + HasSqlType<Bool>,
-        Option<String>: ToSql<Nullable<Text>, Db>,
-        Option<i64>: ToSql<Nullable<BigInt>, Db>,
-        Option<Vec<u8>>: ToSql<Nullable<Binary>, Db>,
-        bool: ToSql<Bool, Db>,
-    {
+    fn push<'b>(&'b self, out: &mut AstPass<'_, 'b, Db>) -> QueryResult<()>;
+}
+
+impl<Db> Bound<Db> for Value
+where
+    Db: Backend + HasSqlType<Nullable<Text>> + HasSqlType<Nullable<BigInt>>,
+    Db: HasSqlType<Nullable<Binary>> + HasSqlType<Bool>,
+    Option<String>: ToSql<Nullable<Text>, Db>,
+    Option<i64>: ToSql<Nullable<BigInt>, Db>,
+    Option<Vec<u8>>: ToSql<Nullable<Binary>, Db>,
+    bool: ToSql<Bool, Db>,
+{
+    fn push<'b>(&'b self, out: &mut AstPass<'_, 'b, Db>) -> QueryResult<()> {
         match self {
             Self::Text(text) => out.push_bind_param::<Nullable<Text>, _>(text),
             Self::Int(number) => out.push_bind_param::<Nullable<BigInt>, _>(number),
@@ -161,14 +166,9 @@ impl<Row> Statement<Row> {
     }
 
     /// Writes it as a part of another statement, whichever database that is for.
-    pub(crate) fn push<'b, Db>(&'b self, out: &mut AstPass<'_, 'b, Db>) -> QueryResult<()>
+    pub(crate) fn push<'b, Db: Backend>(&'b self, out: &mut AstPass<'_, 'b, Db>) -> QueryResult<()>
     where
-        Db: Backend + HasSqlType<Nullable<Text>> + HasSqlType<Nullable<BigInt>>,
-        Db: HasSqlType<Nullable<Binary>> + HasSqlType<Bool>,
-        Option<String>: ToSql<Nullable<Text>, Db>,
-        Option<i64>: ToSql<Nullable<BigInt>, Db>,
-        Option<Vec<u8>>: ToSql<Nullable<Binary>, Db>,
-        bool: ToSql<Bool, Db>,
+        Value: Bound<Db>,
     {
         for part in &self.parts {
             match part {

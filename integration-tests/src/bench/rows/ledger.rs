@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use handoff_integration_tests::ledger::pem;
+use handoff_integration_tests::process::CONFIG;
 use tokio::process::Command;
 
 use super::on_own_database;
@@ -25,8 +26,6 @@ const PATIENCE: Duration = Duration::from_mins(5);
 /// The demo's key is one of equal bytes.
 const DEMO_SEED: u8 = b'd';
 const DEMO_LOG: &str = "demo.handoff.example/audit";
-const CONFIG: &str = "[server]\npublic_url = \"https://handoff.example\"\n[blobs]\nurl = \"file:///var/lib/handoff/blobs\"\n\
-    [[issuers]]\nissuer = \"https://login.example\"\naudience = [\"https://handoff.example/fhir\"]\n";
 
 /// Somebody else has the lease on sealing.
 const HOLD: &str = "INSERT INTO leases (name, process, until) VALUES ('seal', 'bench', 9000000000000000) \

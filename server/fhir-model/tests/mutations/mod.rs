@@ -222,6 +222,7 @@ const NAMES: &[&str] = &[
     "provision",
     "filterBy",
     "$serde_json::private::Number",
+    "$serde_json::private::RawValue",
     "$fhirbolt_serde::private::Decimal",
     "",
 ];

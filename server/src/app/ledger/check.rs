@@ -2,15 +2,15 @@
 //! the stored nodes and the checkpoints, and the checkpoints against those that somebody kept.
 
 use handoff_domain::ids::TenantId;
-use handoff_domain::ledger::{Leaf as StoredLeaf, Node, Placed};
+use handoff_domain::ledger::{Leaf as StoredLeaf, Node, Placed, SignedCheckpoint};
 use handoff_domain::ports::{self, Store, StoreError};
 use handoff_domain::time::Timestamp;
 use handoff_ledger::tree::STORED_EVERY;
 use handoff_ledger::{Finding, Frontier, Hash, Held, Leaf, Note, Report, Start, Verifier, VerifierKey};
 
+use super::seal::recorded;
 use super::walk::{Step, Walk};
 use super::{LedgerError, commitment_of};
-use crate::app::ledger::seal::recorded;
 
 /// How many nodes are read at once.
 const NODES: u32 = 2_000;
@@ -104,9 +104,8 @@ pub async fn check(
     if stored.is_none() && tail.leaves > 0 {
         verifier.found(Finding::CheckpointMissing);
     }
-    let stored_ones = u64::try_from(kept.len().saturating_sub(given)).unwrap_or(u64::MAX);
     Ok(Checked {
-        stored: stored_ones,
+        stored: u64::try_from(kept.len().saturating_sub(given)).unwrap_or(u64::MAX),
         report: verifier.finish(note),
         waiting: tail.waiting,
         waiting_since: tail.waiting_since,
@@ -124,7 +123,7 @@ async fn checkpoints(
     const PAGE: u32 = 1_000;
     let of = tenant.clone();
     ports::read(store, move |read| {
-        let stored = |one: handoff_domain::ledger::SignedCheckpoint| (one.size, one.note);
+        let stored = |one: SignedCheckpoint| (one.size, one.note);
         let newest = read.last_checkpoint(&of)?.map(stored);
         let (mut below, mut all) = (u64::MAX, Vec::new());
         loop {

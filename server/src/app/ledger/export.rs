@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use handoff_domain::ids::TenantId;
-use handoff_domain::ports::{self, Store};
+use handoff_domain::ports::{self, Store, StoreError};
 use handoff_ledger::export::{ExportWriteError, Header, write_checkpoint, write_header, write_row};
 use handoff_ledger::tree::{self, Frontier};
 use handoff_ledger::{Content, Note, Row};
@@ -30,9 +30,7 @@ impl Export {
     /// Of the rows whose leaves are at `from` and after, up to the newest checkpoint.
     pub async fn begin(store: &dyn Store, tenant: &TenantId, from: u64) -> Result<Self, LedgerError> {
         let of = tenant.clone();
-        let begun = ports::read(store, move |read| {
-            Ok::<_, handoff_domain::ports::StoreError>(begin(read, of, from))
-        });
+        let begun = ports::read(store, move |read| Ok::<_, StoreError>(begin(read, of, from)));
         begun.await?
     }
 

@@ -68,11 +68,9 @@ impl SealKey {
     /// The keys that may have signed a tenant's checkpoints, the newest first.
     pub fn verifiers(&self, tenant: &TenantId) -> Result<Vec<VerifierKey>, KeyError> {
         let signer = self.signer(tenant)?;
-        let name = signer.name();
-        let previous = self.previous.iter().filter(|key| key.name() == name);
-        Ok(std::iter::once(signer.verifier())
-            .chain(previous.cloned())
-            .collect())
+        // One key signs for all tenants, whichever of them it was printed for.
+        let previous = self.previous.iter().map(|key| key.named(signer.name()));
+        std::iter::once(Ok(signer.verifier())).chain(previous).collect()
     }
 }
 

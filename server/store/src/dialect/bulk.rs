@@ -8,7 +8,7 @@ use diesel::sqlite::Sqlite;
 use diesel::{PgConnection, QueryResult, RunQueryDsl, SqliteConnection};
 
 use super::AnyConnection;
-use crate::statement::{Statement, Value};
+use crate::statement::{Bound as _, Statement, Value};
 
 /// The type of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

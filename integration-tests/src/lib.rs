@@ -27,7 +27,7 @@ use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Once};
 
 use handoff::adapters::SystemClock;
@@ -392,10 +392,18 @@ fn log_to_file() {
     });
 }
 
-/// A loopback address that nobody listens on yet.
+/// A loopback address that nobody listens on yet. Its port is none that the system gives to whoever asks for any, a connection on
+/// its way out included: one of those is soon another's. Each is given once in a process, and processes begin at different places.
 pub fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address")
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 20_000;
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let begin = std::process::id().wrapping_mul(127);
+    (0..COUNT)
+        .map(|_| begin.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % COUNT + FIRST)
+        .filter_map(|port| TcpListener::bind(("127.0.0.1", u16::try_from(port).ok()?)).ok())
+        .find_map(|listener| listener.local_addr().ok())
+        .expect("a free port")
 }
 
 /// Waits until `condition` holds, or fails after ten seconds.

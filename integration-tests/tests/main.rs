@@ -1,6 +1,7 @@
 //! The contract over HTTP, on both pairs of stores.
 
 mod attempts;
+mod audited_day;
 mod authorization;
 mod bad_clients;
 mod bad_input;
@@ -32,6 +33,7 @@ mod notifications;
 mod odd_requests;
 mod policies;
 mod races;
+mod reads;
 mod redemption;
 mod rest;
 mod restraint;

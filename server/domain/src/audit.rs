@@ -1,5 +1,5 @@
 //! The audit row: one fact about who did what to which document by what right, in the transaction it reports.
-//! Holds ids and codes; never content, secrets, tokens or names of patients.
+//! Holds ids and codes, and what was searched for; never content, secrets, tokens or names of patients.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::access::{Action, Principal, Role};
-use crate::ids::{CorrelationId, TenantId};
+use crate::ids::{CorrelationId, DocumentId, TaskId, TenantId};
 use crate::reason::Reason;
 use crate::time::Timestamp;
 
@@ -40,12 +40,20 @@ events! {
     RequestDenied = "request-denied",
     /// A Task was created.
     TaskCreated = "task-created",
+    /// A Task, a version of it or its history was read.
+    TaskRead = "task-read",
+    /// Tasks were searched; one for each patient whose Tasks were shown.
+    TaskSearched = "task-searched",
     /// A Task was changed.
     TaskUpdated = "task-updated",
     /// A Task was deleted.
     TaskDeleted = "task-deleted",
     /// A document was created.
     DocumentCreated = "document-created",
+    /// A document's metadata, a version of it or its history was read.
+    DocumentRead = "document-read",
+    /// Documents were searched; one for each patient whose documents were shown.
+    DocumentSearched = "document-searched",
     /// A document's metadata or content changed.
     DocumentUpdated = "document-updated",
     /// A document was replaced, or its content was.
@@ -119,9 +127,13 @@ impl Event {
     pub const fn decided_as(self) -> Option<Action> {
         Some(match self {
             Self::TaskCreated => Action::TaskCreate,
+            Self::TaskRead => Action::TaskRead,
+            Self::TaskSearched => Action::TaskSearch,
             Self::TaskUpdated => Action::TaskUpdate,
             Self::TaskDeleted => Action::TaskDelete,
             Self::DocumentCreated => Action::DocumentCreate,
+            Self::DocumentRead => Action::DocumentRead,
+            Self::DocumentSearched => Action::DocumentSearch,
             Self::DocumentUpdated => Action::DocumentUpdate,
             Self::DocumentDeleted => Action::DocumentDelete,
             Self::BinaryCreated => Action::BinaryCreate,
@@ -190,6 +202,9 @@ pub struct Agent {
     pub client: Option<String>,
     /// The acting party of a delegation.
     pub delegate: Option<String>,
+    /// What it says its request is for: a code of v3-PurposeOfUse.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purpose: Option<String>,
     /// `jti` of the token, or a hash where it has none.
     pub token_id: Option<String>,
     /// Source address.
@@ -223,6 +238,7 @@ impl Context {
             unmapped_roles: principal.attributes.unmapped_roles.clone(),
             client: Some(principal.client.clone()),
             delegate: principal.delegate.clone(),
+            purpose: principal.attributes.purpose_of_use.clone(),
             token_id: Some(principal.token_id.clone()),
             address: self.agent.address.clone(),
             user_agent: self.agent.user_agent.clone(),
@@ -267,6 +283,24 @@ pub struct About {
     pub redemption: Option<String>,
     /// The patient's reference, for the patient's own accounting.
     pub patient: Option<String>,
+}
+
+impl About {
+    /// A Task of which no more is known.
+    pub fn of_task(id: &TaskId) -> Self {
+        Self {
+            task: Some(format!("Task/{id}")),
+            ..Self::default()
+        }
+    }
+
+    /// A document of which no more is known.
+    pub fn of_document(id: &DocumentId) -> Self {
+        Self {
+            document: Some(format!("DocumentReference/{id}")),
+            ..Self::default()
+        }
+    }
 }
 
 /// One row of the audit.

@@ -187,6 +187,11 @@ impl Payload {
         }
     }
 
+    /// Whether the resources themselves are told.
+    pub const fn is_whole(self) -> bool {
+        matches!(self, Self::Resource | Self::FullResource)
+    }
+
     /// The content that a code of `backport-payload-content` means.
     pub fn parse_content(code: &str) -> Option<Self> {
         [Self::Empty, Self::IdOnly, Self::FullResource]

@@ -1,7 +1,7 @@
 //! Reading the audit: for those who may, and itself a recorded act.
 
 use handoff_domain::access::{Action, Object, Relation};
-use handoff_domain::audit::{Event, Outcome};
+use handoff_domain::audit::{About, Event, Outcome};
 use handoff_domain::ids::TenantId;
 use handoff_domain::ledger::SignedCheckpoint;
 use handoff_domain::ports::{AuditSearch, Read, RecordedRow};
@@ -23,7 +23,11 @@ impl App {
         search: AuditSearch,
         interaction: Interaction,
     ) -> Result<Vec<RecordedRow>, AppError> {
-        self.read_recorded(caller, interaction, move |tx, tenant| {
+        let about = About {
+            patient: search.patient.clone(),
+            ..About::default()
+        };
+        self.read_recorded(caller, interaction, about, move |tx, tenant| {
             let rows = tx.audit(tenant, &search)?;
             let count = rows.len().to_string();
             Ok((rows, ("rows", count)))
@@ -81,17 +85,18 @@ impl App {
         what: &'static str,
         mut reading: impl FnMut(&mut dyn Read, &TenantId) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, AppError> {
-        self.read_recorded(caller, Interaction::Read, move |tx, tenant| {
+        self.read_recorded(caller, Interaction::Read, About::default(), move |tx, tenant| {
             Ok((reading(tx, tenant)?, ("ledger", what.to_owned())))
         })
         .await
     }
 
     /// Reads for whoever may read the whole audit. That it was read is in the audit before anything is shown, with a detail.
-    async fn read_recorded<T: Send + 'static>(
+    pub(super) async fn read_recorded<T: Send + 'static>(
         &self,
         caller: &Caller,
         interaction: Interaction,
+        about: About,
         mut reading: impl FnMut(&mut dyn Read, &TenantId) -> Result<(T, (&'static str, String)), AppError>
         + Send
         + 'static,
@@ -108,6 +113,7 @@ impl App {
             let (answer, (name, value)) = reading(tx, scope.tenant())?;
             let row = scope
                 .row(Event::AuditRead, Outcome::Success, Reason::Permitted)
+                .about(about.clone())
                 .detail(name, value);
             tx.record(scope.tenant(), row);
             Ok((answer, Cuts::none()))

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use handoff_domain::audit::{About, Event};
 use handoff_domain::ids::{BinaryId, DocumentId, TaskId};
 use handoff_domain::ports::Tx;
 use handoff_domain::reason::Reason;
@@ -508,6 +509,21 @@ async fn prepare(app: &App, caller: &Caller, entry: Planned) -> Result<Act, AppE
 }
 
 fn carry_out(tx: &mut dyn Tx, scope: &Scope, act: &Act) -> Result<(EntryAnswer, Cuts), AppError> {
+    perform(tx, scope, act).map_err(|error| {
+        let (event, about) = match act {
+            Act::CreateBinary(_) => (Event::BinaryCreated, About::default()),
+            Act::CreateDocument(..) => (Event::DocumentCreated, About::default()),
+            Act::CreateTask(..) => (Event::TaskCreated, About::default()),
+            Act::UpdateDocument(id, ..) => (Event::DocumentUpdated, About::of_document(id)),
+            Act::UpdateTask(id, ..) => (Event::TaskUpdated, About::of_task(id)),
+            Act::DeleteDocument(id, _) => (Event::DocumentDeleted, About::of_document(id)),
+            Act::DeleteTask(id, _) => (Event::TaskDeleted, About::of_task(id)),
+        };
+        scope.refused(error, event, about)
+    })
+}
+
+fn perform(tx: &mut dyn Tx, scope: &Scope, act: &Act) -> Result<(EntryAnswer, Cuts), AppError> {
     for one in act.ingested() {
         binaries::insert(tx, scope, one)?;
     }

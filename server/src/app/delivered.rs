@@ -12,6 +12,7 @@ use handoff_domain::time::Timestamp;
 
 use super::deliveries::{Notice, Sending};
 use super::finish::server_itself;
+use super::reads::patient_of;
 use super::subscriber::{Told, focus_of};
 use super::subscriptions::move_on;
 use super::{App, AppError, Cuts, Scope};
@@ -237,7 +238,7 @@ fn settle_taken(tx: &mut dyn Tx, taken: &Taken, now: Timestamp) -> Result<(), Ap
 }
 
 /// Numbers in ascending order, as `3-7 9`.
-fn ranges(numbers: &[i64]) -> String {
+pub(super) fn ranges(numbers: &[i64]) -> String {
     let mut found: Vec<(i64, i64)> = Vec::new();
     for number in numbers {
         match found.last_mut() {
@@ -274,6 +275,9 @@ fn row_of(scope: &Scope, notice: &Notice, told: &Told) -> AuditRow {
             about.document_version = Some(event.version);
         }
         None => {}
+    }
+    if notice.subscription.channel.payload.is_whole() {
+        about.patient = patient_of(scope, &told.body);
     }
     let row = scope
         .row(Event::SubscriptionDelivered, Outcome::Success, Reason::Permitted)

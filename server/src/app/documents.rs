@@ -29,6 +29,7 @@ impl App {
         let id = new_document_id(&scope)?;
         self.with_content(caller, resource, move |tx, scope, resource| {
             create(tx, scope, &id, resource)
+                .map_err(|error| scope.refused(error, Event::DocumentCreated, About::default()))
         })
         .await
     }
@@ -45,6 +46,7 @@ impl App {
             .await?;
         self.with_content(caller, resource, move |tx, scope, resource| {
             update(tx, scope, &id, resource, expected)
+                .map_err(|error| scope.refused(error, Event::DocumentUpdated, About::of_document(&id)))
         })
         .await
     }
@@ -83,8 +85,11 @@ impl App {
         expected: Expected,
     ) -> Result<(), AppError> {
         let scope = self.scope(caller);
-        self.write(caller.tenant(), move |tx| delete(tx, &scope, &id, expected))
-            .await
+        self.write(caller.tenant(), move |tx| {
+            delete(tx, &scope, &id, expected)
+                .map_err(|error| scope.refused(error, Event::DocumentDeleted, About::of_document(&id)))
+        })
+        .await
     }
 }
 
@@ -215,17 +220,20 @@ pub fn delete(
 ) -> Result<((), Cuts), AppError> {
     let reach = scope.demand("DocumentReference", Interaction::Delete)?;
     let (tasks, before) = lock_with_tasks(tx, scope, id)?;
-    let Some(before) = before.filter(|d| !d.deleted) else {
+    let reached = reach.covers_present(tx, scope, Kind::Document, id.as_str())?;
+    let seen = before.filter(|d| !d.deleted && reached).and_then(|document| {
+        let relation = relation_to(scope, &document, &tasks);
+        let object = Object::Document(Some(&document));
+        let seen = scope.allows(Action::DocumentRead, relation, object).is_ok();
+        seen.then_some((document, relation))
+    });
+    let Some((before, relation)) = seen else {
+        tx.record(
+            scope.tenant(),
+            scope.in_vain(Event::DocumentDeleted, About::of_document(id)),
+        );
         return Ok(((), Cuts::none()));
     };
-    let relation = relation_to(scope, &before, &tasks);
-    if scope
-        .allows(Action::DocumentRead, relation, Object::Document(Some(&before)))
-        .is_err()
-        || !reach.covers_present(tx, scope, Kind::Document, id.as_str())?
-    {
-        return Ok(((), Cuts::none()));
-    }
     scope
         .permit(
             Action::DocumentDelete,

@@ -171,6 +171,18 @@ impl AppError {
         refused && self.store.is_none()
     }
 
+    /// The answer where this kept the audit from being written.
+    #[must_use]
+    pub fn audit_unavailable(self) -> Self {
+        let reason = Reason::AuditUnavailable;
+        Self {
+            reason,
+            text: explain(reason).to_owned(),
+            class: Class::Unavailable,
+            ..self
+        }
+    }
+
     /// The same failure with the audit row that records it.
     #[must_use]
     pub fn recorded(mut self, row: AuditRow) -> Self {

@@ -63,7 +63,7 @@ impl Ending {
                 about: leave.about,
                 stream: leave.redemption.streams,
                 from: leave.from,
-                sent: 0,
+                sent: None,
                 end: StreamEnd::Gone,
             },
             sent: AtomicU64::new(0),
@@ -100,7 +100,7 @@ impl Ending {
         let app = self.app.clone();
         let caller = self.caller.clone();
         let facts = EndFacts {
-            sent: self.sent.load(Ordering::Relaxed),
+            sent: Some(self.sent.load(Ordering::Relaxed)),
             end,
             ..self.facts.clone()
         };
@@ -119,6 +119,9 @@ impl Drop for Ending {
     }
 }
 
+/// What stands in a row for a number that nobody knows.
+const UNKNOWN: &str = "unknown";
+
 #[derive(Clone)]
 struct EndFacts {
     redemption: RedemptionId,
@@ -126,7 +129,8 @@ struct EndFacts {
     about: About,
     stream: u32,
     from: u64,
-    sent: u64,
+    /// How many bytes; `None` where the process died that knew.
+    sent: Option<u64>,
     end: StreamEnd,
 }
 
@@ -164,12 +168,13 @@ fn end_stream(tx: &mut dyn Tx, scope: &Scope, facts: &EndFacts) -> Result<((), C
     }
     // Otherwise reopened after a hold, or closed by others, before this end could be told.
     let ours = awaited && matches!(before.state, RedemptionState::Streaming | RedemptionState::CutOff);
+    let sent = facts.sent.unwrap_or(0);
     let mut after = if ours {
         before
             .clone()
-            .end_stream(facts.from, facts.sent, facts.end, scope.now())
+            .end_stream(facts.from, sent, facts.end, scope.now())
     } else {
-        before.clone().end_earlier_stream(facts.from, facts.sent, awaited)
+        before.clone().end_earlier_stream(facts.from, sent, awaited)
     };
     let unsent = matches!(
         after.state,
@@ -261,7 +266,12 @@ fn record_outcome(tx: &mut dyn Tx, scope: &Scope, before: &Redemption, after: &R
         .row(event, outcome, reason)
         .about(facts.about.clone())
         .detail("stream", facts.stream.to_string())
-        .detail("bytes", facts.sent.to_string())
+        .detail(
+            "bytes",
+            facts
+                .sent
+                .map_or_else(|| UNKNOWN.to_owned(), |sent| sent.to_string()),
+        )
         .detail("from", facts.from.to_string())
         .detail("bytes-in-all", after.bytes_sent.to_string())
         .detail("size", after.size.to_string())
@@ -453,7 +463,7 @@ fn close_abandoned(
         about,
         stream: before.streams,
         from: before.sent_up_to,
-        sent: 0,
+        sent: never_streamed.then_some(0),
         end: StreamEnd::Gone,
     };
     record_outcome(tx, scope, &before, &after, &facts);

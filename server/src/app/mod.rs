@@ -15,6 +15,7 @@ pub mod content;
 pub mod dead_letters;
 pub mod delivered;
 pub mod deliveries;
+pub mod disclosures;
 pub mod documents;
 pub mod ear;
 pub mod effects;
@@ -33,6 +34,7 @@ pub mod listening;
 pub mod outcome;
 pub mod quarantine;
 pub mod read;
+pub mod reads;
 pub mod redeem;
 mod redemption_scene;
 pub mod server_tasks;
@@ -177,6 +179,8 @@ pub struct App {
     pub ear: Arc<Ear>,
     /// What sources told that this process is applying.
     pub in_hand: Arc<apply::InHand>,
+    /// Where what was read is written down.
+    pub reads: reads::ReadLog,
     /// What is set.
     pub settings: Arc<Settings>,
     /// Where work goes on that must outlive the request which began it.
@@ -509,12 +513,7 @@ impl App {
         .await;
         match written {
             Ok(()) => error,
-            Err(failure) => AppError {
-                reason: Reason::AuditUnavailable,
-                text: error::explain(Reason::AuditUnavailable).to_owned(),
-                class: Class::Unavailable,
-                ..failure
-            },
+            Err(failure) => failure.audit_unavailable(),
         }
     }
 }

@@ -10,6 +10,7 @@ use handoff_domain::scopes::Interaction;
 use handoff_domain::time::Timestamp;
 
 use super::caps::Reach;
+use super::reads::Asked;
 use super::tasks::sees;
 use super::{App, AppError, Caller, Class, Scope, Stored};
 
@@ -31,6 +32,8 @@ pub struct Query {
     pub after: Option<(Timestamp, String)>,
     /// Whether to count all.
     pub total: bool,
+    /// The same in the words of whoever asks, for the audit.
+    pub asked: String,
 }
 
 impl App {
@@ -38,7 +41,8 @@ impl App {
     pub async fn read_current(&self, caller: &Caller, kind: Kind, id: String) -> Result<Stored, AppError> {
         let scope = self.scope(caller);
         let reach = self.demand(&scope, kind.as_str(), Interaction::Read).await?;
-        self.read(move |read| {
+        let (recorder, asked) = (scope.clone(), Asked::one(kind, &id, None, "read"));
+        let found = self.read(move |read| {
             let version = match kind {
                 // The most frequent read: in one look.
                 Kind::Task => visible_task(read, &scope, &id)?,
@@ -51,8 +55,8 @@ impl App {
                 .filter(|v| reach.covers(&scope, &id, v.last_updated, &v.body))
                 .ok_or_else(AppError::not_found)?;
             answer(kind, id, version)
-        })
-        .await
+        });
+        self.once_recorded(&recorder, asked, found.await).await
     }
 
     /// One version of a Task or document.
@@ -65,15 +69,16 @@ impl App {
     ) -> Result<Stored, AppError> {
         let scope = self.scope(caller);
         let reach = self.demand(&scope, kind.as_str(), Interaction::Read).await?;
-        self.read(move |read| {
+        let (recorder, asked) = (scope.clone(), Asked::one(kind, &id, Some(version), "vread"));
+        let found = self.read(move |read| {
             check_visible(read, &scope, kind, &id)?;
             let version = read
                 .version(scope.tenant(), kind, &id, version)?
                 .filter(|v| reach.covers(&scope, &id, v.last_updated, &v.body))
                 .ok_or_else(AppError::not_found)?;
             answer(kind, id, version)
-        })
-        .await
+        });
+        self.once_recorded(&recorder, asked, found.await).await
     }
 
     /// Versions of one Task or document, newest first.
@@ -88,7 +93,8 @@ impl App {
     ) -> Result<Vec<Version>, AppError> {
         let scope = self.scope(caller);
         let reach = self.demand(&scope, kind.as_str(), Interaction::Read).await?;
-        self.read(move |read| {
+        let (recorder, asked) = (scope.clone(), Asked::one(kind, &id, None, "history-instance"));
+        let found = self.read(move |read| {
             check_visible(read, &scope, kind, &id)?;
             let limit = limit.min(HISTORY_PAGE);
             let (mut before, mut reached) = (before, Vec::new());
@@ -114,8 +120,8 @@ impl App {
             }
             reached.truncate(limit as usize);
             Ok(reached)
-        })
-        .await
+        });
+        self.once_recorded(&recorder, asked, found.await).await
     }
 
     /// Tasks or documents that match, and that the caller may see.
@@ -145,14 +151,15 @@ impl App {
             after: query.after,
             total: query.total,
         };
-        self.read(move |read| {
+        let (recorder, asked) = (scope.clone(), Asked::search(query.kind, &query.asked));
+        let found = self.read(move |read| {
             if each {
                 sift(read, &scope, &search)
             } else {
                 Ok(read.search(scope.tenant(), &search)?)
             }
-        })
-        .await
+        });
+        self.once_recorded(&recorder, asked, found.await).await
     }
 }
 

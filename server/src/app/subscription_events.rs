@@ -1,11 +1,14 @@
 //! Events of a Subscription, told again to who asks for them: as far as they are kept, and as far as it may see them now.
 
+use handoff_domain::audit::AuditRow;
 use handoff_domain::ids::SubscriptionId;
 use handoff_domain::ports::Attention;
-use handoff_domain::subscription::NumberedEvent;
+use handoff_domain::subscription::{NumberedEvent, Payload};
 
+use super::delivered::ranges;
+use super::reads::{Asked, Shown, each_patient};
 use super::subscriber::{Listener, Telling};
-use super::{App, AppError, Caller};
+use super::{App, AppError, Caller, Scope};
 
 /// The most events that one `$events` answers, and that are looked at for it. Who wants more asks on from the last number.
 const MOST_EVENTS: usize = 500;
@@ -22,20 +25,31 @@ pub struct Recounted {
     pub attention: Attention,
     /// The events.
     pub telling: Telling,
+    /// How much is told of them.
+    pub payload: Payload,
 }
 
 impl App {
-    /// Events `from` to `until` of a Subscription, both included, as far as they are kept and the caller may see them.
+    /// Events `from` to `until` of a Subscription, both included, as far as they are kept and the caller may see them: with
+    /// as much of them as `payload` says, or else the Subscription.
     pub async fn subscription_events(
         &self,
         caller: &Caller,
         id: SubscriptionId,
         from: Option<i64>,
         until: Option<i64>,
+        payload: Option<Payload>,
     ) -> Result<Recounted, AppError> {
         let attention = self.subscription_status(caller, id.clone()).await?;
-        let listener = Listener::caller(self.scope(caller));
-        self.read(move |read| {
+        let own = attention.subscription.channel.payload;
+        let payload = payload.unwrap_or(if own.content().is_some() {
+            own
+        } else {
+            Payload::IdOnly
+        });
+        let scope = self.scope(caller);
+        let listener = Listener::caller(scope.clone());
+        let found = self.read(move |read| {
             let until = until.unwrap_or(attention.events).min(attention.events);
             let mut from = from.unwrap_or(1).max(1);
             let mut telling = Telling::default();
@@ -57,8 +71,29 @@ impl App {
                 telling.told.extend(some.told);
                 telling.withheld.extend(some.withheld);
             }
-            Ok(Recounted { attention, telling })
-        })
-        .await
+            Ok(Recounted {
+                attention,
+                telling,
+                payload,
+            })
+        });
+        self.once_recorded(&scope, Some(Asked::events()), found.await)
+            .await
+    }
+}
+
+impl Shown for Recounted {
+    fn rows(&self, scope: &Scope, asked: AuditRow) -> Vec<AuditRow> {
+        let told = &self.telling.told;
+        let numbers: Vec<i64> = told.iter().map(|one| one.number).collect();
+        let asked = asked
+            .detail("subscription", self.attention.subscription.id.as_str())
+            .detail("event", ranges(&numbers));
+        let whole = self.payload.is_whole();
+        each_patient(
+            scope,
+            told.iter().filter(|_| whole).map(|one| one.body.as_slice()),
+            &asked,
+        )
     }
 }

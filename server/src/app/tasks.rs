@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use handoff_domain::access::{Action, Object, Relation, Role};
-use handoff_domain::audit::{Event, Outcome};
+use handoff_domain::audit::{About, Event, Outcome};
 use handoff_domain::document::Document;
 use handoff_domain::ids::{DocumentId, TaskId};
 use handoff_domain::moves::{check_constant, may_move};
@@ -74,8 +74,11 @@ impl App {
     pub async fn create_task(&self, caller: &Caller, resource: Resource) -> Result<Stored, AppError> {
         let scope = self.scope(caller);
         let id = new_task_id(&scope)?;
-        self.write(caller.tenant(), move |tx| create(tx, &scope, &id, &resource))
-            .await
+        self.write(caller.tenant(), move |tx| {
+            create(tx, &scope, &id, &resource)
+                .map_err(|error| scope.refused(error, Event::TaskCreated, About::default()))
+        })
+        .await
     }
 
     /// Changes a Task.
@@ -89,6 +92,7 @@ impl App {
         let scope = self.scope(caller);
         self.write(caller.tenant(), move |tx| {
             update(tx, &scope, &id, &resource, expected)
+                .map_err(|error| scope.refused(error, Event::TaskUpdated, About::of_task(&id)))
         })
         .await
     }
@@ -96,8 +100,11 @@ impl App {
     /// Deletes a Task; its grants die with it. Deleting it again is no error.
     pub async fn delete_task(&self, caller: &Caller, id: TaskId, expected: Expected) -> Result<(), AppError> {
         let scope = self.scope(caller);
-        self.write(caller.tenant(), move |tx| delete(tx, &scope, &id, expected))
-            .await
+        self.write(caller.tenant(), move |tx| {
+            delete(tx, &scope, &id, expected)
+                .map_err(|error| scope.refused(error, Event::TaskDeleted, About::of_task(&id)))
+        })
+        .await
     }
 }
 
@@ -249,13 +256,16 @@ pub fn delete(
 ) -> Result<((), Cuts), AppError> {
     let reach = scope.demand("Task", Interaction::Delete)?;
     let locked = scope.lock_tasks(tx, std::slice::from_ref(id))?;
+    let before = locked.into_iter().next().filter(|t| !t.deleted && sees(scope, t));
     // Gone already, never there or not to be seen: the same success.
-    let Some(before) = locked.into_iter().next().filter(|t| !t.deleted && sees(scope, t)) else {
+    let reached = reach.covers_present(tx, scope, Kind::Task, id.as_str())?;
+    let Some(before) = before.filter(|_| reached) else {
+        tx.record(
+            scope.tenant(),
+            scope.in_vain(Event::TaskDeleted, About::of_task(id)),
+        );
         return Ok(((), Cuts::none()));
     };
-    if !reach.covers_present(tx, scope, Kind::Task, id.as_str())? {
-        return Ok(((), Cuts::none()));
-    }
     let relation = scope.caller.relation_to(&before);
     scope
         .permit(

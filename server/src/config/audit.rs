@@ -1,4 +1,4 @@
-//! `[audit]`: what the audit is sealed with.
+//! `[audit]`: what the audit holds, and what it is sealed with.
 
 use handoff_ledger::VerifierKey;
 use toml::{Table, Value};
@@ -8,14 +8,17 @@ use super::reader::Section;
 use crate::app::ledger::seal::SealKey;
 
 /// `[audit]`
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Audit {
     /// What seals it; without, what is recorded can't be proved complete.
     pub seal: Option<SealKey>,
+    /// Whether it holds who read and searched what. Refusals it holds in any case.
+    pub reads: bool,
 }
 
 pub(super) fn read(root: &mut Table, problems: &mut Vec<Problem>) -> Audit {
     let mut section = Section::take(root, "audit", problems);
+    let reads = section.flag("reads", true);
     let key = section.secret("key", "key_file");
     let is_unnamed = section.is_absent("origin");
     let origin = section.text("origin");
@@ -63,17 +66,18 @@ pub(super) fn read(root: &mut Table, problems: &mut Vec<Problem>) -> Audit {
         (None, None) => None,
     };
     section.finish();
-    Audit { seal }
+    Audit { seal, reads }
 }
 
 pub(super) fn show(audit: &Audit) -> Vec<(&'static str, Value)> {
-    let Some(seal) = &audit.seal else {
-        return Vec::new();
-    };
-    let previous = seal.previous().iter().map(|key| Value::String(key.to_string()));
-    vec![
-        ("key", Value::String("(hidden)".to_owned())),
-        ("origin", Value::String(seal.log().to_owned())),
-        ("previous_keys", Value::Array(previous.collect())),
-    ]
+    let mut shown = vec![("reads", Value::Boolean(audit.reads))];
+    if let Some(seal) = &audit.seal {
+        let previous = seal.previous().iter().map(|key| Value::String(key.to_string()));
+        shown.extend([
+            ("key", Value::String("(hidden)".to_owned())),
+            ("origin", Value::String(seal.log().to_owned())),
+            ("previous_keys", Value::Array(previous.collect())),
+        ]);
+    }
+    shown
 }

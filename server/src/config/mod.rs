@@ -91,7 +91,7 @@ pub struct Config {
     pub subscriptions: Subscriptions,
     /// How many web sockets there may be.
     pub websockets: WebSockets,
-    /// What the audit is sealed with.
+    /// What the audit holds, and what it is sealed with.
     pub audit: Audit,
     /// How logs are written.
     pub log: Log,

@@ -1,10 +1,12 @@
-//! The audit as FHIR AuditEvent: rows out, searches in. A row holds ids and codes only, and nothing is added to
-//! them here; who may read them is decided before.
+//! The audit as FHIR AuditEvent: rows out, searches in. A row holds ids, codes and what was searched for, and nothing is
+//! added to them here; who may read them is decided before.
 
 mod search;
 #[cfg(test)]
 mod tests;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use handoff_domain::audit::{About, Event, Outcome};
 use handoff_domain::ports::RecordedRow;
 use handoff_domain::time::Timestamp;
@@ -26,6 +28,9 @@ const DATA_LIFECYCLE: &str = "http://terminology.hl7.org/CodeSystem/dicom-audit-
 const SOURCE_TYPE: &str = "http://terminology.hl7.org/CodeSystem/security-source-type";
 const ACT_REASON: &str = "http://terminology.hl7.org/CodeSystem/v3-ActReason";
 const BALP_ENTITY: &str = "https://profiles.ihe.net/ITI/BALP/CodeSystem/BasicAuditEntityType";
+
+/// The detail that has a place of its own.
+const QUERY: &str = "query";
 
 /// How an event is told in FHIR's own words.
 struct Shape {
@@ -59,6 +64,8 @@ const fn shape(event: Event) -> Shape {
         Event::TaskCreated | Event::DocumentCreated | Event::BinaryCreated | Event::SubscriptionCreated => {
             rest("create", "C")
         }
+        Event::TaskRead | Event::DocumentRead => rest("read", "R"),
+        Event::TaskSearched | Event::DocumentSearched => rest("search-type", "E"),
         Event::TaskUpdated
         | Event::DocumentUpdated
         | Event::DocumentSuperseded
@@ -157,13 +164,18 @@ pub fn resource(recorded: &RecordedRow) -> Value {
         },
         "entity": entities(recorded),
     });
-    if row.event == Event::BreakGlass
-        && let Some(map) = event.as_object_mut()
-    {
-        let purpose = json!([{ "coding": [coding((ACT_REASON, "BTG"))] }]);
-        map.insert("purposeOfEvent".to_owned(), purpose);
+    let purpose = match row.event {
+        Event::BreakGlass => Some("BTG"),
+        _ => row.agent.purpose.as_deref(),
+    };
+    if let (Some(purpose), Some(map)) = (purpose, event.as_object_mut()) {
+        map.insert("purposeOfEvent".to_owned(), json!([for_purpose(purpose)]));
     }
     event
+}
+
+fn for_purpose(code: &str) -> Value {
+    json!({ "coding": [coding((ACT_REASON, code))] })
 }
 
 fn agents(recorded: &RecordedRow) -> Vec<Value> {
@@ -206,6 +218,9 @@ fn agents(recorded: &RecordedRow) -> Vec<Value> {
     }
     if let Some(address) = &agent.address {
         first.insert("network".to_owned(), json!({ "address": address, "type": "2" }));
+    }
+    if let Some(purpose) = &agent.purpose {
+        first.insert("purposeOfUse".to_owned(), json!([for_purpose(purpose)]));
     }
     let mut agents = vec![Value::Object(first)];
     if let Some(client) = &agent.client {
@@ -284,7 +299,15 @@ fn entities(recorded: &RecordedRow) -> Vec<Value> {
             "role": coding((ENTITY_ROLE, "1")),
         })
     });
+    let query = row.detail.get(QUERY).map(|query| {
+        json!({
+            "type": coding((ENTITY_TYPE, "2")),
+            "role": coding((ENTITY_ROLE, "24")),
+            "query": STANDARD.encode(query),
+        })
+    });
     let about = [
+        query,
         thing(task, *task_version, "4", false),
         thing(document, *document_version, "3", false),
         thing(binary, None, "3", disclosed),
@@ -297,6 +320,7 @@ fn entities(recorded: &RecordedRow) -> Vec<Value> {
     let kept = row
         .detail
         .iter()
+        .filter(|(name, _)| *name != QUERY)
         .map(|(name, value)| (name.as_str(), value.as_str()));
     let detail: Vec<Value> = own
         .into_iter()

@@ -92,6 +92,7 @@ pub fn parse(kind: Kind, pairs: &[(String, String)], strict: bool, base: &str) -
         limit,
         after: after.map(|cursor| (Timestamp(cursor.at), cursor.id)),
         total: controls.total || limit == 0,
+        asked: link::query(&used, controls.page.as_deref()),
     };
     Ok(Parsed {
         query,

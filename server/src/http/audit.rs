@@ -1,4 +1,4 @@
-//! `/admin/audit`: for auditors, the ledger's checkpoints, proofs and export.
+//! `/admin/audit`: for auditors, the ledger's checkpoints, proofs and export, and the accounting of disclosures.
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -11,6 +11,7 @@ use url::form_urlencoded;
 use super::HttpState;
 use super::access_grants::not_allowed;
 use super::answer::{Face, failure, json_answer, with_correlation};
+use super::disclosures::disclosures;
 use super::request::{authenticate, correlation_of};
 use super::room::Taken;
 use crate::app::ledger::LedgerError;
@@ -29,6 +30,7 @@ pub fn routes(cfg: &mut web::ServiceConfig) {
     cfg.service(get("/admin/audit/proof", web::get().to(proof)));
     cfg.service(get("/admin/audit/consistency", web::get().to(consistency)));
     cfg.service(get("/admin/audit/export", web::get().to(export)));
+    cfg.service(get("/admin/audit/disclosures", web::get().to(disclosures)));
 }
 
 /// The one parameter that a route takes: a number, named like this.

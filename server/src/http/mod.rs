@@ -10,6 +10,7 @@ pub mod break_glass;
 pub mod connection;
 pub mod cors;
 pub mod dead_letters;
+mod disclosures;
 pub mod discovery;
 pub mod pages;
 pub mod quarantine;

@@ -37,6 +37,7 @@ use tokio::sync::oneshot;
 use crate::adapters::{MeasuredStore, OsEntropy, SealedVault, SourcesOverHttp, SystemClock};
 use crate::app::caps::Caps;
 use crate::app::ledger::seal::SealKey;
+use crate::app::reads::ReadLog;
 use crate::app::sessions::SessionTimes;
 use crate::app::streams::Streams;
 use crate::app::subscriber::Standings;
@@ -207,6 +208,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     let outbound = outbound(&options.subscriptions)?;
     let vault = SealedVault::new(&options.subscriptions.vault_keys(), Arc::clone(&entropy));
     let app = App {
+        reads: ReadLog::start(Arc::clone(&store), background.handle(), options.audit_reads),
         store,
         background: background.handle().clone(),
         blobs,

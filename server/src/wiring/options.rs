@@ -85,6 +85,8 @@ pub struct Options {
     pub websockets: WebSockets,
     /// What the audit is sealed with.
     pub seal: Option<SealKey>,
+    /// Whether the audit holds who read and searched what.
+    pub audit_reads: bool,
     /// The clock; the system's where `None`.
     pub clock: Option<Arc<dyn Clock>>,
     /// The source of ids and secrets; the system's where `None`.
@@ -131,6 +133,7 @@ impl Options {
             },
             websockets: WebSockets::default(),
             seal: demo_seal(),
+            audit_reads: true,
             clock: None,
             entropy: None,
         }
@@ -161,6 +164,7 @@ impl Options {
             subscriptions: config.subscriptions.clone(),
             websockets: config.websockets,
             seal: config.audit.seal.clone(),
+            audit_reads: config.audit.reads,
             clock: None,
             entropy: None,
         }

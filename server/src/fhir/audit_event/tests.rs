@@ -22,6 +22,7 @@ fn row(sequence: i64, event: Event, outcome: Outcome, reason: Reason) -> Recorde
         roles: vec![Role::Fulfiller],
         client: Some("viewer".to_owned()),
         delegate: Some("viewer-app".to_owned()),
+        purpose: None,
         token_id: Some("jti 1".to_owned()),
         address: Some("192.0.2.1".to_owned()),
         user_agent: Some("curl/8\nx".to_owned()),
@@ -269,4 +270,28 @@ fn pages_of_the_audit_follow_the_ledgers_sequence() {
         .unwrap()
         .into_value();
     assert!(last["link"].get(1).is_none());
+}
+
+#[test]
+fn a_search_shows_what_was_searched_for_and_what_for() {
+    let mut searched = row(3, Event::TaskSearched, Outcome::Success, Reason::Permitted);
+    searched.row = searched
+        .row
+        .detail("query", "Task?status=requested")
+        .detail("interaction", "search-type");
+    searched.row.agent.purpose = Some("TREAT".to_owned());
+    let value = valid(&searched);
+    assert_eq!(
+        (&value["action"], &value["subtype"][0]["code"]),
+        (&json!("E"), &json!("search-type"))
+    );
+    let query = &value["entity"][0];
+    assert_eq!(
+        (&query["role"]["code"], &query["query"]),
+        (&json!("24"), &json!("VGFzaz9zdGF0dXM9cmVxdWVzdGVk"))
+    );
+    assert!(!value.to_string().contains("Task?status"), "{value}");
+    for purpose in [&value["purposeOfEvent"][0], &value["agent"][0]["purposeOfUse"][0]] {
+        assert_eq!(purpose["coding"][0]["code"], "TREAT");
+    }
 }

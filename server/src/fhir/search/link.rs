@@ -87,14 +87,25 @@ impl Cursor {
 /// A link to `path` (`Task`, `Task/1/_history`) under `base` with these parameters, and a cursor after them.
 pub fn url(base: &str, path: &str, used: &[(String, String)], page: Option<&str>) -> String {
     let mut out = format!("{}/{path}", base.trim_end_matches('/'));
+    let query = query(used, page);
+    if !query.is_empty() {
+        out.push('?');
+        out.push_str(&query);
+    }
+    out
+}
+
+/// The query of such a link.
+pub fn query(used: &[(String, String)], page: Option<&str>) -> String {
+    let mut out = String::new();
     let pairs = used.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let mut separator = '?';
     for (name, value) in pairs.chain(page.map(|page| ("_page", page))) {
-        out.push(separator);
+        if !out.is_empty() {
+            out.push('&');
+        }
         out.extend(utf8_percent_encode(name, QUERY));
         out.push('=');
         out.extend(utf8_percent_encode(value, QUERY));
-        separator = '&';
     }
     out
 }

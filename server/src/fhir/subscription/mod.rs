@@ -169,6 +169,7 @@ async fn status_of_many(state: State, request: HttpRequest, payload: web::Payloa
             limit: MOST,
             after: None,
             total: false,
+            asked: String::new(),
         };
         let found = state.app.search(&caller, query).await?;
         if found.more {
@@ -273,17 +274,18 @@ async fn events(
         let id = SubscriptionId::parse(ids.id.as_str()).map_err(|_| AppError::not_found())?;
         let recounted = state
             .app
-            .subscription_events(&caller, id, number(names[0])?, number(names[1])?)
+            .subscription_events(&caller, id, number(names[0])?, number(names[1])?, content)
             .await?;
-        let own = recounted.attention.subscription.channel.payload;
-        let payload = content.unwrap_or(if own.content().is_some() {
-            own
-        } else {
-            Payload::IdOnly
-        });
         let base = state.app.settings.fhir_base(caller.tenant());
         let told = &recounted.telling.told;
-        Ok(notification(&base, &recounted.attention, NoticeKind::QueryEvent, told, payload).bundle())
+        Ok(notification(
+            &base,
+            &recounted.attention,
+            NoticeKind::QueryEvent,
+            told,
+            recounted.payload,
+        )
+        .bundle())
     };
     match answer.await {
         Ok(body) => ok(&state, &request, body),

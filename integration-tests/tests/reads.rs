@@ -1,0 +1,216 @@
+//! Who reads what is in the audit before it is shown, and the accounting of disclosures says what left.
+
+use handoff_integration_tests::backport::{becomes, id_of, subscribe, topic};
+use handoff_integration_tests::ledger::Database;
+use handoff_integration_tests::scene::{ADA, Referral, about_ben, noise};
+use handoff_integration_tests::slow::SlowDownload;
+use handoff_integration_tests::subscriber::Subscriber;
+use handoff_integration_tests::{Answer, Client, TestApp, eventually, on_both};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+/// The audit events that a search finds, oldest first.
+async fn audited(auditor: &Client, search: &str) -> Vec<Value> {
+    let path = format!("/fhir/AuditEvent?{search}&_sort=date&_count=500");
+    let found = auditor.get(&path).await.expect(200).json();
+    let entries = found["entry"].as_array().cloned().unwrap_or_default();
+    entries.into_iter().map(|e| e["resource"].clone()).collect()
+}
+
+async fn disclosures(auditor: &Client, query: &str) -> Vec<Value> {
+    let path = format!("/admin/audit/disclosures?{query}");
+    let body = auditor.get(&path).await.expect(200).json();
+    body["disclosures"].as_array().cloned().expect("disclosures")
+}
+
+async fn table(client: &Client, accept: &str) -> Answer {
+    let path = format!("/admin/audit/disclosures?patient={ADA}");
+    client
+        .send(client.request(Method::GET, &path).header("accept", accept))
+        .await
+}
+
+on_both! {
+    async fn nothing_is_shown_while_it_cannot_be_recorded(backend) {
+        let app = TestApp::start(backend).await;
+        let referral = Referral::set(&app).await;
+        let database = Database::of(&app);
+        let at = format!("/fhir/Task/{}", referral.task);
+        let paths = [
+            at.clone(),
+            format!("{at}/_history"),
+            format!("{at}/_history/1"),
+            "/fhir/Task".to_owned(),
+            format!("/fhir/DocumentReference/{}", referral.document.id),
+            "/fhir/Task/nowhere".to_owned(),
+        ];
+        database.sql("ALTER TABLE audit_log RENAME TO audit_log_elsewhere");
+        for path in &paths {
+            let answer = referral.lane.get(path).await.refused(503, "audit-unavailable");
+            assert!(!answer.text().contains(&referral.document.id), "{path}");
+        }
+        database.sql("ALTER TABLE audit_log_elsewhere RENAME TO audit_log");
+        for path in &paths {
+            referral.lane.get(path).await.expect_one_of(&[200, 404]);
+        }
+    }
+
+    async fn many_reads_at_once_are_each_recorded_once(backend) {
+        let app = TestApp::start(backend).await;
+        let referral = Referral::set(&app).await;
+        let (at, other) = (format!("/fhir/Task/{}", referral.task), app.client("otis").await);
+        let reads = (0..200).map(|n| {
+            let client = if n % 2 == 0 { &referral.lane } else { &other };
+            let request = client.request(Method::GET, &at).header("x-correlation-id", format!("read-{n}"));
+            client.send(request)
+        });
+        let answers = futures_util::future::join_all(reads).await;
+        let shown = answers.iter().filter(|answer| answer.status == 200).count();
+        assert_eq!(shown, 100);
+        let auditor = app.client("auditor").await;
+        let rows = audited(&auditor, "subtype=task-read").await;
+        assert_eq!(rows.len(), 200);
+        for n in 0..200 {
+            let word = format!("\"read-{n}\"");
+            let of_it: Vec<&Value> = rows.iter().filter(|row| row.to_string().contains(&word)).collect();
+            let [row] = of_it.as_slice() else { panic!("{n}: {of_it:?}") };
+            assert_eq!(row["outcome"], if n % 2 == 0 { "0" } else { "4" }, "{row}");
+            // Of whom a Task is that somebody may not see is not said to have been seen.
+            assert_eq!(row.to_string().contains(ADA), n % 2 == 0, "{row}");
+        }
+    }
+
+    async fn a_search_is_recorded_for_each_patient_that_it_shows(backend) {
+        let app = TestApp::start(backend).await;
+        let referral = Referral::set(&app).await;
+        about_ben(&referral.ehr).await;
+        Referral::set(&app).await;
+        referral.lane.get("/fhir/Task?owner=Practitioner/lane&_sort=-_lastUpdated").await.expect(200);
+        let auditor = app.client("auditor").await;
+        let rows = audited(&auditor, "subtype=task-searched").await;
+        assert_eq!(rows.len(), 2, "{rows:?}");
+        for (row, patient) in rows.iter().zip(["Patient/ada", "Patient/ben"]) {
+            assert_eq!((&row["type"]["code"], &row["action"]), (&json!("rest"), &json!("E")));
+            assert_eq!(row["subtype"][0]["code"], "search-type");
+            let entities = row["entity"].as_array().unwrap();
+            assert!(entities.iter().any(|e| e["what"]["reference"] == patient && e["role"]["code"] == "1"), "{row}");
+            let query = entities.iter().find(|e| e["role"]["code"] == "24").unwrap();
+            // `Task?owner=Practitioner%2Flane&_sort=-_lastUpdated` or as the link `self` has it.
+            let text = query["query"].as_str().unwrap();
+            assert!(text.starts_with("VGFzaz9vd25lcj1QcmFjdGl0aW9uZXI"), "{text}");
+        }
+        assert_eq!(audited(&auditor, "subtype=task-searched&patient=Patient/ben").await.len(), 1);
+        // What is only counted, or found nothing, shows nobody.
+        referral.lane.get("/fhir/Task?_summary=count").await.expect(200);
+        referral.lane.get("/fhir/Task?status=draft").await.expect(200);
+        let more = audited(&auditor, "subtype=task-searched").await;
+        assert_eq!(more.len(), 4);
+        assert!(more[2..].iter().all(|row| !row.to_string().contains("Patient/")), "{more:?}");
+    }
+
+    async fn without_reads_the_audit_holds_those_that_were_refused(backend) {
+        let app = TestApp::start_with(backend, |options| options.audit_reads = false).await;
+        let referral = Referral::set(&app).await;
+        let at = format!("/fhir/Task/{}", referral.task);
+        referral.lane.get(&at).await.expect(200);
+        referral.lane.get("/fhir/Task").await.expect(200);
+        app.client("otis").await.get(&at).await.expect(404);
+        let rows = audited(&app.client("auditor").await, "subtype=task-read,task-searched").await;
+        assert_eq!(rows.len(), 1, "{rows:?}");
+        assert_eq!(rows[0]["outcome"], "4");
+    }
+
+    async fn what_subscribers_are_told_whole_is_a_disclosure(backend) {
+        let app = TestApp::start(backend).await;
+        let (interface, auditor) = (app.client("interface").await, app.client("auditor").await);
+        let whole = Subscriber::start().await;
+        let ids = Subscriber::start().await;
+        let mut made = Vec::new();
+        for (content, subscriber) in [("full-resource", &whole), ("id-only", &ids)] {
+            let asked = topic("task-status-changed", content, &subscriber.url);
+            let subscription = subscribe(&interface, &asked).await;
+            becomes(&interface, &id_of(&subscription), "active").await;
+            made.push(id_of(&subscription));
+        }
+        Referral::set(&app).await;
+        let query = format!("patient={ADA}");
+        eventually("it is delivered", async || !disclosures(&auditor, &query).await.is_empty()).await;
+        eventually("to both", async || audited(&auditor, "subtype=subscription-delivered").await.len() == 2).await;
+        let told = disclosures(&auditor, &query).await;
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert_eq!((&told[0]["recipient"], &told[0]["extent"]), (&json!("Device/interface"), &json!("whole")));
+        // Told again, to somebody else.
+        let events = format!("/fhir/Subscription/{}/$events?content=full-resource", made[0]);
+        app.client("operator").await.get(&events).await.expect(200);
+        let few = format!("/fhir/Subscription/{}/$events?content=id-only", made[0]);
+        app.client("operator").await.get(&few).await.expect(200);
+        let told = disclosures(&auditor, &query).await;
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert_eq!(told[1]["recipient"], "Practitioner/operator");
+        assert_eq!(audited(&auditor, "subtype=subscription-delivered").await.len(), 4);
+    }
+
+    async fn an_accounting_is_of_one_patient_and_of_the_days_asked_for(backend) {
+        let app = TestApp::start(backend).await;
+        let referral = Referral::set(&app).await;
+        let (task, of_ben) = about_ben(&referral.ehr).await;
+        let auditor = app.client("auditor").await;
+        referral.fetch(&referral.lane).await.expect(200);
+        referral.lane.get(&format!("/fhir/Binary/{}?task=Task/{task}", of_ben.binary)).await.expect(200);
+        let ended = async |patient: &str| {
+            let query = format!("patient={patient}");
+            eventually("its end is recorded", async || {
+                disclosures(&auditor, &query).await.iter().all(|one| one["extent"] == "whole")
+            })
+            .await;
+            disclosures(&auditor, &query).await
+        };
+        let (of_ada, of_him) = (ended("ada").await, ended("Patient/ben").await);
+        assert_eq!((of_ada.len(), of_him.len()), (1, 1));
+        assert_eq!(of_ada[0]["bytes"], referral.document.content.len());
+        assert_eq!(of_ada[0]["class"], "referral-note");
+        let url = format!("patient={}/fhir/Patient/ada", app.server.base_url);
+        assert_eq!(disclosures(&auditor, &url).await, of_ada);
+        for (days, count) in [("from=2020-01-01", 1), ("to=2020-01-01", 0), ("from=2020&to=2021", 0)] {
+            assert_eq!(disclosures(&auditor, &format!("patient=ada&{days}")).await.len(), count, "{days}");
+        }
+        for query in ["", "patient=ada&from=soon", "patient=ada&patient=ben", "patient=Task/1", "date=2020"] {
+            let path = format!("/admin/audit/disclosures?{query}");
+            auditor.get(&path).await.expect_one_of(&[400, 422]);
+        }
+        for (accept, kind) in [
+            ("text/csv", "text/csv"),
+            ("text/csv, application/json;q=0.5", "text/csv"),
+            ("application/json, text/csv", "application/json"),
+            ("*/*", "application/json"),
+        ] {
+            let answer = table(&auditor, accept).await.expect(200);
+            assert!(answer.header("content-type").unwrap().starts_with(kind), "{accept}");
+        }
+        table(&auditor, "image/png").await.expect(406);
+        for name in ["lane", "ehr", "operator", "interface"] {
+            table(&app.client(name).await, "text/csv").await.refused(403, "policy-denied");
+        }
+        let patient = app.scoped("auditor", "patient/AuditEvent.rs", Some("Patient/ada")).await;
+        table(&patient, "text/csv").await.refused(403, "insufficient-scope");
+        app.stranger().get("/admin/audit/disclosures?patient=ada").await.expect(401);
+        // Each look is on record, as something about that patient.
+        let looks = audited(&auditor, "subtype=audit-read&patient=Patient/ben").await;
+        assert!(!looks.is_empty());
+    }
+
+    async fn of_a_download_that_goes_on_the_extent_is_not_known(backend) {
+        let app = TestApp::start(backend).await;
+        let referral = Referral::with_content(&app, &noise(20 * 1024 * 1024)).await;
+        let auditor = app.client("auditor").await;
+        let download = SlowDownload::start(&referral.lane, &referral.content_path(), 100_000).await;
+        let under_way = disclosures(&auditor, "patient=ada").await;
+        assert_eq!(under_way.len(), 1);
+        assert_eq!(under_way[0]["extent"], "unknown");
+        assert!(under_way[0].get("bytes").is_none() && under_way[0].get("ended").is_none());
+        drop(download);
+        eventually("a part of it", async || disclosures(&auditor, "patient=ada").await[0]["extent"] == "part").await;
+        let bytes = disclosures(&auditor, "patient=ada").await[0]["bytes"].as_u64().unwrap();
+        assert!((100_000..20 * 1024 * 1024).contains(&bytes), "{bytes}");
+    }
+}

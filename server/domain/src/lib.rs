@@ -10,6 +10,7 @@ pub mod break_glass;
 pub mod document;
 pub mod effects;
 pub mod facts;
+pub mod forwarding;
 pub mod gate;
 pub mod grant;
 pub mod ids;

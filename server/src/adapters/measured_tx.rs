@@ -6,6 +6,7 @@ use handoff_domain::audit::{AuditRow, Event, Outcome};
 use handoff_domain::binding::Binding;
 use handoff_domain::document::{Document, Sha256, StoredBinary};
 use handoff_domain::facts::Fact;
+use handoff_domain::forwarding::{Cursor, SinkName};
 use handoff_domain::grant::Grant;
 use handoff_domain::ids::{
     ActorRef, BinaryId, BlockId, CorrelationId, DocumentId, GrantId, Handle, NoticeId, RedemptionId,
@@ -15,9 +16,9 @@ use handoff_domain::inbox::{FeedSubscription, Mirror, Notice};
 use handoff_domain::ledger::{Entry, Leaf, Node, Placed, SignedCheckpoint};
 use handoff_domain::outbox::TopicEvent;
 use handoff_domain::ports::{
-    Attention, AuditSearch, Counted, Due, Found, Held, Kind, Loose, NoticeSearch, Pending, Read, ReadInbound,
-    ReadLedger, ReadSubscriptions, RecordedRow, Search, SearchIndex, StoreError, Tx, TxInbound, TxLedger,
-    TxSubscriptions, Version,
+    Attention, AuditSearch, Counted, Due, Found, Held, Kind, Loose, NoticeSearch, Pending, Read,
+    ReadForwarding, ReadInbound, ReadLedger, ReadSubscriptions, RecordedRow, Search, SearchIndex, StoreError,
+    Tx, TxForwarding, TxInbound, TxLedger, TxSubscriptions, Version,
 };
 use handoff_domain::reason::Reason;
 use handoff_domain::redemption::Redemption;
@@ -114,6 +115,19 @@ impl TxLedger for MeasuredTx<'_> {
         fn add_leaves(&mut self, tenant: &TenantId, leaves: &[Leaf]) -> Result<(), StoreError>;
         fn add_ledger_nodes(&mut self, tenant: &TenantId, nodes: &[Node]) -> Result<(), StoreError>;
         fn put_checkpoint(&mut self, tenant: &TenantId, checkpoint: &SignedCheckpoint) -> Result<(), StoreError>;
+    }
+}
+
+impl ReadForwarding for MeasuredTx<'_> {
+    handed_on! {
+        fn cursor(&mut self, sink: &SinkName) -> Result<Option<Cursor>, StoreError>;
+    }
+}
+
+impl TxForwarding for MeasuredTx<'_> {
+    handed_on! {
+        fn add_cursor(&mut self, cursor: &Cursor) -> Result<(), StoreError>;
+        fn move_cursor(&mut self, from: &Cursor, to: &Cursor) -> Result<bool, StoreError>;
     }
 }
 

@@ -14,6 +14,7 @@ mod dialect;
 mod documents;
 mod engine;
 mod error;
+mod forwarding;
 mod grants;
 mod history;
 mod leases;

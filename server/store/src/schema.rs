@@ -492,3 +492,13 @@ diesel::table! {
         until -> BigInt,
     }
 }
+
+diesel::table! {
+    /// How far the audit was forwarded to each sink. Belongs to no tenant.
+    forwarding (sink) {
+        sink -> Text,
+        stream -> Text,
+        done -> BigInt,
+        sending -> Nullable<BigInt>,
+    }
+}

@@ -19,6 +19,8 @@ mod bindings;
 mod courses;
 #[path = "store/engine.rs"]
 mod engine;
+#[path = "store/forwarding.rs"]
+mod forwarding;
 #[path = "store/grants.rs"]
 mod grants;
 #[path = "store/inbound.rs"]

@@ -2,6 +2,7 @@
 //! Adapters live in other crates; only wiring names a concrete one.
 
 mod blob;
+mod forwarding;
 mod headers;
 mod inbound;
 mod ledger;
@@ -14,6 +15,7 @@ mod subscriptions;
 mod work;
 
 pub use blob::{BlobError, BlobPin, BlobStore, ByteStream, Uploaded};
+pub use forwarding::{ReadForwarding, TxForwarding};
 pub use headers::{HeaderError, LONGEST_HEADER_NAME, LONGEST_HEADER_VALUE, check_header, check_sent_header};
 pub use inbound::{NoticeSearch, ReadInbound, TxInbound};
 pub use ledger::{AuditSearch, RecordedRow};

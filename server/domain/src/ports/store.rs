@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::BoxFuture;
+use super::forwarding::{ReadForwarding, TxForwarding};
 use super::inbound::{ReadInbound, TxInbound};
 use super::ledger::{AuditSearch, RecordedRow};
 use super::sealing::{ReadLedger, TxLedger};
@@ -224,7 +225,7 @@ pub struct Found {
 }
 
 /// Reads that need no transaction with a write.
-pub trait Read: ReadInbound + ReadLedger + ReadSubscriptions {
+pub trait Read: ReadForwarding + ReadInbound + ReadLedger + ReadSubscriptions {
     /// The Task.
     fn task(&mut self, tenant: &TenantId, id: &TaskId) -> Result<Option<Task>, StoreError>;
 
@@ -397,7 +398,7 @@ pub struct Held {
 
 /// One transaction. Reads inside see its own writes; `lock_…` reads also keep others from changing the row.
 /// Locks are taken in the order Tasks, documents, grants, each ascending by id.
-pub trait Tx: Read + TxInbound + TxLedger + TxSubscriptions {
+pub trait Tx: Read + TxForwarding + TxInbound + TxLedger + TxSubscriptions {
     /// The Tasks, locked, ascending by id; those that exist.
     fn lock_tasks(&mut self, tenant: &TenantId, ids: &[TaskId]) -> Result<Vec<Task>, StoreError>;
 

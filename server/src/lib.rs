@@ -10,6 +10,7 @@ pub mod config;
 pub mod delivery;
 pub mod demo;
 pub mod fhir;
+pub mod forwarding;
 pub mod http;
 pub mod notifications;
 pub mod telemetry;

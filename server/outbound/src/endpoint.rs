@@ -228,6 +228,31 @@ mod tests {
     }
 
     #[test]
+    fn an_operator_may_name_private_hosts_and_no_metadata_service() {
+        let check = |text: &str| crate::check(text, &crate::Rules::of_an_operator());
+        for text in [
+            "https://siem.hospital.example:8088/collector",
+            "https://10.1.2.3/",
+            "https://[fd12::1]:4318/v1/logs",
+            "https://127.0.0.1:4318/v1/logs",
+            "http://127.0.0.1:4318/v1/logs",
+            "http://localhost:4318/v1/logs",
+        ] {
+            assert_eq!(check(text), Ok(()), "{text}");
+        }
+        for (text, expected) in [
+            ("http://siem.hospital.example/", EndpointError::Scheme),
+            ("http://10.1.2.3:4318/", EndpointError::Scheme),
+            ("https://169.254.169.254/", EndpointError::NotPublic),
+            ("https://[fd00:ec2::254]/", EndpointError::NotPublic),
+            ("https://user:pass@siem.example/", EndpointError::Userinfo),
+            ("https://siem.example:22/", EndpointError::Port),
+        ] {
+            assert_eq!(check(text), Err(expected), "{text}");
+        }
+    }
+
+    #[test]
     fn an_allowed_network_holds_no_metadata_service_that_is_not_named_alone() {
         let check = |allowed: &[(&str, u8)], text: &str| {
             let allowed: Vec<_> = allowed

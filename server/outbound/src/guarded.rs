@@ -102,6 +102,12 @@ impl Guarded {
     }
 }
 
+/// Whether `url` could be an endpoint under `rules`, as far as its text tells: what [`Guarded`] asks of it too, each time.
+pub fn check(url: &str, rules: &Rules) -> Result<(), EndpointError> {
+    let reach = Reach::new(&rules.allowed).map_err(|_| EndpointError::NotPublic)?;
+    Endpoint::parse(url, &reach, rules.plain_loopback).map(drop)
+}
+
 impl Outbound for Guarded {
     fn check(&self, url: &str) -> Result<(), EndpointError> {
         self.endpoint(url).map(drop)

@@ -12,6 +12,6 @@ mod resolve;
 mod rules;
 pub mod signing;
 
-pub use guarded::Guarded;
+pub use guarded::{Guarded, check};
 pub use resolve::{Lookup, SystemLookup};
 pub use rules::{Rules, RulesError};

@@ -1,7 +1,7 @@
 //! What an operator allows beyond public addresses, and the check of one address against it. Reads no configuration.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use thiserror::Error;
 use url::{Host, Url};
@@ -21,6 +21,21 @@ pub struct Rules {
     /// An http or https URL of a proxy that everything but plain loopback goes through. It looks names up itself, so that of all
     /// checks of addresses those of literals alone are left: the proxy has to refuse what is not public.
     pub proxy: Option<String>,
+}
+
+impl Rules {
+    /// For addresses that an operator configures: any, private ones too, by https, and this machine without it. The metadata
+    /// services of clouds are in none of it.
+    pub fn of_an_operator() -> Self {
+        Self {
+            allowed: vec![
+                (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+                (IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0),
+            ],
+            plain_loopback: true,
+            ..Self::default()
+        }
+    }
 }
 
 impl fmt::Debug for Rules {

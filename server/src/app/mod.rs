@@ -24,6 +24,7 @@ pub mod expiry;
 pub mod fan_out;
 pub mod feed_watch;
 pub mod finish;
+pub mod forwarding;
 pub mod fresh_link;
 pub mod grants;
 pub mod inbox;

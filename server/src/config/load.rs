@@ -17,7 +17,7 @@ use super::{Admin, Blobs, Config, ConfigError, Database, Limits, Log, LogFormat,
 /// What every variable of ours begins with.
 const ENV_PREFIX: &str = "HANDOFF__";
 /// The sections, for those who mistype one.
-const SECTIONS: [&str; 14] = [
+const SECTIONS: [&str; 15] = [
     "server",
     "admin",
     "database",
@@ -31,6 +31,7 @@ const SECTIONS: [&str; 14] = [
     "subscriptions",
     "websockets",
     "audit",
+    "forwarding",
     "log",
 ];
 
@@ -159,6 +160,7 @@ fn read(root: &mut Table, problems: &mut Vec<Problem>) -> Config {
         subscriptions: super::subscriptions::read(root, problems),
         websockets: super::websockets::read(root, problems),
         audit: super::audit::read(root, problems),
+        forwarding: super::forwarding::read(root, problems),
         log: read_log(root, problems),
         server,
     };

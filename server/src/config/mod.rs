@@ -4,6 +4,7 @@
 mod address;
 mod audit;
 mod clients;
+mod forwarding;
 mod issuers;
 mod load;
 mod reader;
@@ -28,6 +29,7 @@ use thiserror::Error;
 pub use address::AddressRange;
 pub use audit::Audit;
 pub use clients::Clients;
+pub use forwarding::{Kind as SinkKind, Sink};
 pub use load::{is_loopback, load, parse};
 pub use sessions::Sessions;
 pub use show::redact_url;
@@ -93,6 +95,8 @@ pub struct Config {
     pub websockets: WebSockets,
     /// What the audit holds, and what it is sealed with.
     pub audit: Audit,
+    /// Where the audit is forwarded to.
+    pub forwarding: Vec<Sink>,
     /// How logs are written.
     pub log: Log,
 }

@@ -87,6 +87,10 @@ impl Config {
             "issuers".to_owned(),
             Value::Array(self.issuers.iter().map(issuer).collect()),
         );
+        if !self.forwarding.is_empty() {
+            let sinks = self.forwarding.iter().map(super::forwarding::show).map(table);
+            root.insert("forwarding".to_owned(), Value::Array(sinks.collect()));
+        }
         root.to_string()
     }
 }

@@ -8,6 +8,7 @@ mod tests;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use handoff_domain::audit::{About, Event, Outcome};
+use handoff_domain::ids::TenantId;
 use handoff_domain::ports::RecordedRow;
 use handoff_domain::time::Timestamp;
 use handoff_fhir_profiles::canonical::{AUDIT_EVENT_SYSTEM, ROLE_SYSTEM};
@@ -140,8 +141,8 @@ fn coding((system, code): (&str, &str)) -> Value {
     json!({ "system": system, "code": code })
 }
 
-/// One row as a FHIR AuditEvent.
-pub fn resource(recorded: &RecordedRow) -> Value {
+/// One row of a tenant as a FHIR AuditEvent.
+pub fn resource(tenant: &TenantId, recorded: &RecordedRow) -> Value {
     let row = &recorded.row;
     let at = row.recorded.to_instant();
     let shape = shape(row.event);
@@ -159,6 +160,7 @@ pub fn resource(recorded: &RecordedRow) -> Value {
         "outcomeDesc": row.reason.as_str(),
         "agent": agents(recorded),
         "source": {
+            "site": tenant.as_str(),
             "observer": { "type": "Device", "display": "Handoff" },
             "type": [coding((SOURCE_TYPE, "4"))],
         },
@@ -347,7 +349,13 @@ fn printable(text: &str) -> String {
 
 /// The answer to a search. `rows` may hold one more than the page: it tells that more follow. `base` is our
 /// FHIR base with its trailing slash.
-pub fn searchset(base: &str, rows: &[RecordedRow], parsed: &Parsed, now: Timestamp) -> Vec<u8> {
+pub fn searchset(
+    tenant: &TenantId,
+    base: &str,
+    rows: &[RecordedRow],
+    parsed: &Parsed,
+    now: Timestamp,
+) -> Vec<u8> {
     let (page, more) = page_of(rows, parsed.count);
     let mut bundle = BundleWriter::new("searchset", now, page.len().saturating_mul(2048));
     if !more && parsed.search.after.is_none() && parsed.count > 0 {
@@ -367,7 +375,7 @@ pub fn searchset(base: &str, rows: &[RecordedRow], parsed: &Parsed, now: Timesta
     );
     let base = base.trim_end_matches('/');
     for row in page {
-        let body = resource(row).to_string();
+        let body = resource(tenant, row).to_string();
         bundle.entry(&format!("{base}/AuditEvent/{}", row.id), body.as_bytes(), MATCHED);
     }
     bundle.finish()

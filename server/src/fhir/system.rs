@@ -135,7 +135,13 @@ async fn search_audit(state: State, request: HttpRequest) -> HttpResponse {
             .app
             .search_audit(&caller, parsed.search.clone(), Interaction::Search)
             .await?;
-        Ok(audit_event::searchset(&base, &rows, &parsed, caller.context.now))
+        Ok(audit_event::searchset(
+            caller.tenant(),
+            &base,
+            &rows,
+            &parsed,
+            caller.context.now,
+        ))
     };
     match answer.await {
         Ok(body) => ok(&state, &request, body),
@@ -158,7 +164,9 @@ async fn read_audit(state: State, request: HttpRequest, ids: web::Path<Ids>) -> 
             .await?
             .pop()
             .ok_or_else(AppError::not_found)?;
-        Ok(audit_event::resource(&row).to_string().into_bytes())
+        Ok(audit_event::resource(caller.tenant(), &row)
+            .to_string()
+            .into_bytes())
     };
     match answer.await {
         Ok(body) => ok(&state, &request, body),

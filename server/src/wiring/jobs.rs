@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use actix_web::rt;
 use handoff_domain::ids::TenantId;
+use handoff_domain::time::Span;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::app::ledger::seal::{self, SealKey, Sealer};
 use crate::app::{self, App, AppError};
-use crate::telemetry::metrics;
+use crate::config::Sink;
+use crate::telemetry::{forwarding, metrics};
 
 /// A grant has to be ended within a second of its time, database and all.
 const EXPIRY_EVERY: Duration = Duration::from_millis(200);
@@ -33,7 +35,12 @@ const BLOB_SWEEP_EVERY: Duration = Duration::from_mins(10);
 const BROKEN_OFF_AFTER_SECONDS: u64 = 6 * 3600;
 
 /// Starts every job on the present thread.
-pub(super) fn start(app: &App, tenants: &BTreeSet<TenantId>, seal: Option<SealKey>) -> Vec<JoinHandle<()>> {
+pub(super) fn start(
+    app: &App,
+    tenants: &BTreeSet<TenantId>,
+    seal: Option<SealKey>,
+    sinks: &[Sink],
+) -> Vec<JoinHandle<()>> {
     let tenants: Arc<[TenantId]> = tenants.iter().cloned().collect();
     let mut jobs = vec![
         every("forget-events", FORGET_EVERY, app, move |app: &App| {
@@ -107,7 +114,28 @@ pub(super) fn start(app: &App, tenants: &BTreeSet<TenantId>, seal: Option<SealKe
             seal::measure(app).await.map_err(|error| explain(&error))
         }));
     }
+    if !sinks.is_empty() {
+        let sinks: Arc<[Sink]> = sinks.into();
+        jobs.push(every("forwarding-lag", DEPTH_EVERY, app, move |app: &App| {
+            let (sinks, app) = (Arc::clone(&sinks), app.clone());
+            async move {
+                measure_forwarding(&app, &sinks)
+                    .await
+                    .map_err(|error| explain(&error))
+            }
+        }));
+    }
     jobs
+}
+
+/// Measures for how long the oldest row has waited for each sink, at every process, so that nobody has to forward for it to be told.
+async fn measure_forwarding(app: &App, sinks: &[Sink]) -> Result<(), AppError> {
+    for sink in sinks {
+        let oldest = app.oldest_unforwarded(&sink.name, sink.start).await?;
+        let lag = oldest.map_or(Span(0), |oldest| app.clock.now().since(oldest));
+        forwarding::lag(&sink.name, lag);
+    }
+    Ok(())
 }
 
 /// Runs a job again and again. Its failure is told when it begins and when it ends, and counted each time.

@@ -7,6 +7,7 @@ mod jobs;
 mod listen;
 mod options;
 mod rules;
+mod ways;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -43,7 +44,7 @@ use crate::app::streams::Streams;
 use crate::app::subscriber::Standings;
 use crate::app::subscriptions::SubscriptionSettings;
 use crate::app::{App, AppError, InForce, Settings, sources};
-use crate::config::{AddressRange, Sessions, Subscriptions, Timeouts, WebSockets};
+use crate::config::{AddressRange, Sessions, Sink, Subscriptions, Timeouts, WebSockets};
 use crate::delivery::{self, Courier};
 use crate::demo::DevIssuers;
 use crate::http::HttpState;
@@ -53,10 +54,12 @@ use crate::http::room::Room;
 use crate::http::scopes::caps_of;
 use crate::http::websocket::Sockets;
 use crate::telemetry::access;
-use crate::{admin, http};
+use crate::{admin, forwarding, http};
 
 use background::Background;
 pub use options::{Identity, Options};
+pub(crate) use ways::outbound;
+use ways::way_to;
 
 /// Why the server did not start.
 #[derive(Debug, Error)]
@@ -206,6 +209,11 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     let background = Background::start().map_err(|error| StartError::Threads(error.to_string()))?;
     let standings = standings(&validator, &settings);
     let outbound = outbound(&options.subscriptions)?;
+    let sinks = options
+        .forwarding
+        .iter()
+        .map(|sink| Ok((sink.clone(), way_to(sink)?)))
+        .collect::<Result<Vec<_>, StartError>>()?;
     let vault = SealedVault::new(&options.subscriptions.vault_keys(), Arc::clone(&entropy));
     let app = App {
         reads: ReadLog::start(Arc::clone(&store), background.handle(), options.audit_reads),
@@ -268,6 +276,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         dev,
         rules,
         seal: options.seal,
+        sinks,
         workers: options.workers.max(1),
         timeouts: options.timeouts,
         connections: Arc::new(connections),
@@ -368,27 +377,6 @@ fn standings(validator: &Arc<TokenValidator<Caps>>, settings: &Arc<Settings>) ->
     )
 }
 
-/// The way to addresses that customers gave.
-pub(crate) fn outbound(subscriptions: &Subscriptions) -> Result<Arc<dyn Outbound>, StartError> {
-    let extra_roots = match &subscriptions.ca_file {
-        Some(path) => vec![std::fs::read(path).map_err(|error| StartError::Outbound(error.to_string()))?],
-        None => Vec::new(),
-    };
-    let rules = handoff_outbound::Rules {
-        allowed: subscriptions
-            .allowed_networks
-            .iter()
-            .map(AddressRange::parts)
-            .collect(),
-        plain_loopback: subscriptions.plain_loopback,
-        extra_roots,
-        proxy: subscriptions.proxy.clone(),
-    };
-    let guarded =
-        handoff_outbound::Guarded::new(&rules).map_err(|error| StartError::Outbound(error.to_string()))?;
-    Ok(Arc::new(guarded))
-}
-
 fn session_times(sessions: &Sessions) -> SessionTimes {
     SessionTimes {
         idle: span(sessions.idle),
@@ -449,6 +437,7 @@ struct Parts {
     dev: Option<DevIssuers>,
     rules: rules::Watch,
     seal: Option<SealKey>,
+    sinks: Vec<(Sink, Arc<dyn Outbound>)>,
     workers: usize,
     timeouts: Timeouts,
     connections: Arc<Connections>,
@@ -486,6 +475,7 @@ async fn serve(parts: Parts, started: oneshot::Sender<[ServerHandle; 2]>) -> io:
         dev,
         rules,
         seal,
+        sinks,
         workers,
         timeouts,
         connections,
@@ -542,7 +532,9 @@ async fn serve(parts: Parts, started: oneshot::Sender<[ServerHandle; 2]>) -> io:
     .listen(admin_listener)?
     .run();
 
-    let mut jobs = jobs::start(&app, &tenants, seal);
+    let named: Vec<Sink> = sinks.iter().map(|(sink, _)| sink.clone()).collect();
+    let mut jobs = jobs::start(&app, &tenants, seal, &named);
+    let forwarding = forwarding::start(&app, sinks);
     let courier = Courier {
         outbound: Arc::clone(&app.outbound),
         clock: Arc::clone(&app.clock),
@@ -561,6 +553,8 @@ async fn serve(parts: Parts, started: oneshot::Sender<[ServerHandle; 2]>) -> io:
     for job in jobs {
         job.abort();
     }
+    // Before leases are given back.
+    forwarding.stop().await;
     deliveries.stop().await;
     drop(deliveries);
     background.settle().await;

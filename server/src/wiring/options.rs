@@ -14,7 +14,9 @@ use handoff_store::StoreConfig;
 use secrecy::ExposeSecret;
 
 use crate::app::ledger::seal::SealKey;
-use crate::config::{AddressRange, Clients, Config, Limits, Sessions, Subscriptions, Timeouts, WebSockets};
+use crate::config::{
+    AddressRange, Clients, Config, Limits, Sessions, Sink, Subscriptions, Timeouts, WebSockets,
+};
 
 /// The key of every demo: replicas of one share it, and what is secret there is a toy.
 const DEMO_KEY: &str = "ZGVtbyBkZW1vIGRlbW8gZGVtbyBkZW1vIGRlbW8gZGU=";
@@ -87,6 +89,8 @@ pub struct Options {
     pub seal: Option<SealKey>,
     /// Whether the audit holds who read and searched what.
     pub audit_reads: bool,
+    /// Where the audit is forwarded to.
+    pub forwarding: Vec<Sink>,
     /// The clock; the system's where `None`.
     pub clock: Option<Arc<dyn Clock>>,
     /// The source of ids and secrets; the system's where `None`.
@@ -134,6 +138,7 @@ impl Options {
             websockets: WebSockets::default(),
             seal: demo_seal(),
             audit_reads: true,
+            forwarding: Vec::new(),
             clock: None,
             entropy: None,
         }
@@ -165,6 +170,7 @@ impl Options {
             websockets: config.websockets,
             seal: config.audit.seal.clone(),
             audit_reads: config.audit.reads,
+            forwarding: config.forwarding.clone(),
             clock: None,
             entropy: None,
         }

@@ -2,7 +2,7 @@
 
 use handoff_domain::access::Role;
 use handoff_domain::audit::{About, Agent, AuditRow, Event, Outcome};
-use handoff_domain::ids::CorrelationId;
+use handoff_domain::ids::{CorrelationId, TenantId};
 use handoff_domain::ports::RecordedRow;
 use handoff_domain::reason::Reason;
 use handoff_domain::time::Timestamp;
@@ -55,9 +55,12 @@ fn row(sequence: i64, event: Event, outcome: Outcome, reason: Reason) -> Recorde
 }
 
 fn valid(row: &RecordedRow) -> Value {
-    from_value(resource(row), &ParseOptions::expecting("AuditEvent"))
-        .unwrap()
-        .into_value()
+    from_value(
+        resource(&TenantId::default_tenant(), row),
+        &ParseOptions::expecting("AuditEvent"),
+    )
+    .unwrap()
+    .into_value()
 }
 
 fn pairs(query: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -109,6 +112,7 @@ fn a_completed_redemption_is_a_disclosure_by_export() {
     ] {
         assert!(text.contains(part), "{part}");
     }
+    assert_eq!(value["source"]["site"], "default");
     let agent = &value["agent"][0];
     assert_eq!(agent["who"]["reference"], "Practitioner/lane");
     assert_eq!(agent["role"][0]["coding"][0]["code"], "fulfiller");
@@ -252,7 +256,7 @@ fn pages_of_the_audit_follow_the_ledgers_sequence() {
         .map(|n| row(n, Event::GrantIssued, Outcome::Success, Reason::Permitted))
         .into();
     let parsed = ask(&[("subtype", "grant-issued"), ("_count", "2")]);
-    let bytes = searchset(BASE, &rows, &parsed, Timestamp(0));
+    let bytes = searchset(&TenantId::default_tenant(), BASE, &rows, &parsed, Timestamp(0));
     let bundle = parse_fhir(&bytes, &ParseOptions::expecting("Bundle"))
         .unwrap()
         .into_value();
@@ -265,7 +269,13 @@ fn pages_of_the_audit_follow_the_ledgers_sequence() {
     let next = url::Url::parse(bundle["link"][1]["url"].as_str().unwrap()).unwrap();
     let again = parse(&next.query_pairs().into_owned().collect::<Vec<_>>(), true, BASE).unwrap();
     assert_eq!(again.search.after, Some(8));
-    let last = searchset(BASE, &rows[2..], &again, Timestamp(0));
+    let last = searchset(
+        &TenantId::default_tenant(),
+        BASE,
+        &rows[2..],
+        &again,
+        Timestamp(0),
+    );
     let last = parse_fhir(&last, &ParseOptions::expecting("Bundle"))
         .unwrap()
         .into_value();

@@ -1,0 +1,169 @@
+//! The audit as the outbox of its sinks: which rows a sink is sent next, and how far it is. Nothing is written for it where rows are
+//! recorded: they are read in the order of their numbers, as far as nobody can commit a smaller one. Sends nothing.
+
+use handoff_domain::audit::AuditRow;
+use handoff_domain::forwarding::{Cursor, SinkName, Start};
+use handoff_domain::ids::TenantId;
+use handoff_domain::ledger::Entry;
+use handoff_domain::ports::{Read, RecordedRow};
+use handoff_domain::reason::Reason;
+use handoff_domain::time::Timestamp;
+
+use super::{App, AppError, Class, Cuts};
+
+/// How many numbers are looked at for a batch. Each is of one row at most, of whichever tenant, so that is how many rows there are.
+const WINDOW: u32 = 500;
+
+/// A row on its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardedRow {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// The row.
+    pub recorded: RecordedRow,
+}
+
+impl App {
+    /// The number up to which no row can come to be any more; `None` while a transaction is open that may still write one.
+    pub async fn settled_audit(&self) -> Result<Option<i64>, AppError> {
+        self.read(|read| Ok(read.settled_sequence()?)).await
+    }
+
+    /// How far a sink is. One that is new begins with the first row there is, or from now on.
+    pub async fn forwarding_cursor(&self, sink: &SinkName, start: Start) -> Result<Option<Cursor>, AppError> {
+        let of = sink.clone();
+        if let Some(cursor) = self.read(move |read| Ok(read.cursor(&of)?)).await? {
+            return Ok(Some(cursor));
+        }
+        let done = match start {
+            Start::Beginning => 0,
+            Start::Now => match self.settled_audit().await? {
+                Some(settled) => settled,
+                None => return Ok(None),
+            },
+        };
+        let cursor = Cursor {
+            sink: sink.clone(),
+            stream: self.entropy.ordered_id(self.clock.now()),
+            done,
+            sending: None,
+        };
+        let begun = self
+            .write(&TenantId::default_tenant(), move |tx| {
+                let cursor = match tx.cursor(&cursor.sink)? {
+                    Some(found) => found,
+                    None => {
+                        tx.add_cursor(&cursor)?;
+                        cursor.clone()
+                    }
+                };
+                Ok((cursor, Cuts::none()))
+            })
+            .await?;
+        Ok(Some(begun))
+    }
+
+    /// Puts a cursor in the place of another; answers whether that was still how it stood.
+    pub async fn move_cursor(&self, from: &Cursor, to: &Cursor) -> Result<bool, AppError> {
+        let (from, to) = (from.clone(), to.clone());
+        self.write(&TenantId::default_tenant(), move |tx| {
+            Ok((tx.move_cursor(&from, &to)?, Cuts::none()))
+        })
+        .await
+    }
+
+    /// The first rows after a number, of all tenants, up to one up to which no other can come to be.
+    pub async fn next_rows(&self, after: i64, settled: i64) -> Result<Vec<ForwardedRow>, AppError> {
+        self.read(move |read| {
+            let tenants = read.audited_tenants()?;
+            // Numbers have holes, and there may be large ones.
+            let Some((_, first)) = first_after(read, &tenants, after, settled)? else {
+                return Ok(Vec::new());
+            };
+            let until = first.sequence.saturating_add(i64::from(WINDOW) - 1).min(settled);
+            rows_between(read, &tenants, first.sequence.saturating_sub(1), until)
+        })
+        .await
+    }
+
+    /// The rows of a batch that was fixed: those after a number and up to another.
+    pub async fn rows_of_batch(&self, after: i64, until: i64) -> Result<Vec<ForwardedRow>, AppError> {
+        self.read(move |read| {
+            let tenants = read.audited_tenants()?;
+            rows_between(read, &tenants, after, until)
+        })
+        .await
+    }
+
+    /// When the oldest row was recorded that a sink has not taken yet; `None` where it has all of them.
+    pub async fn oldest_unforwarded(
+        &self,
+        sink: &SinkName,
+        start: Start,
+    ) -> Result<Option<Timestamp>, AppError> {
+        let sink = sink.clone();
+        self.read(move |read| {
+            let done = match (read.cursor(&sink)?, start) {
+                (Some(cursor), _) => cursor.done,
+                (None, Start::Beginning) => 0,
+                (None, Start::Now) => return Ok(None),
+            };
+            let tenants = read.audited_tenants()?;
+            let first = first_after(read, &tenants, done, i64::MAX)?;
+            // One that does not say when it was recorded is none of ours, and has waited for ever.
+            Ok(first.map(|(_, entry)| says(&entry).map_or(Timestamp(0), |row| row.recorded)))
+        })
+        .await
+    }
+}
+
+fn says(entry: &Entry) -> Option<AuditRow> {
+    serde_json::from_str(&entry.text).ok()
+}
+
+fn first_after(
+    read: &mut dyn Read,
+    tenants: &[TenantId],
+    after: i64,
+    until: i64,
+) -> Result<Option<(TenantId, Entry)>, AppError> {
+    let mut first: Option<(TenantId, Entry)> = None;
+    for tenant in tenants {
+        let until = first.as_ref().map_or(until, |(_, entry)| entry.sequence);
+        let found = read.audit_entries(tenant, after, until, 1)?.pop();
+        first = found.map(|entry| (tenant.clone(), entry)).or(first);
+    }
+    Ok(first)
+}
+
+/// One that can't be read, of a newer version perhaps, is passed over by nobody: it would be missing.
+fn rows_between(
+    read: &mut dyn Read,
+    tenants: &[TenantId],
+    after: i64,
+    until: i64,
+) -> Result<Vec<ForwardedRow>, AppError> {
+    let mut rows = Vec::new();
+    for tenant in tenants {
+        for entry in read.audit_entries(tenant, after, until, WINDOW)? {
+            let Some(row) = says(&entry) else {
+                let text = "a row of the audit can't be read";
+                let cause = format!(
+                    "row {} of tenant {tenant} can't be read; nothing that follows is forwarded until it can",
+                    entry.sequence
+                );
+                return Err(AppError::new(Class::Internal, Reason::StorageUnavailable, text).because(cause));
+            };
+            rows.push(ForwardedRow {
+                tenant: tenant.clone(),
+                recorded: RecordedRow {
+                    sequence: entry.sequence,
+                    id: entry.sequence.to_string(),
+                    row,
+                },
+            });
+        }
+    }
+    rows.sort_by_key(|row| row.recorded.sequence);
+    Ok(rows)
+}

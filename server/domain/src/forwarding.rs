@@ -167,17 +167,16 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_a_minute_and_a_sink_may_ask_for_five() {
-        let seconds = |failures, wish: Option<i64>, chance| {
-            pause_after(failures, wish.map(Span::seconds), chance).0 as f64 / 1e6
+        let pause = |failures, wish: Option<i64>, chance| {
+            pause_after(failures, wish.map(Span::seconds), chance).0 / 1_000
         };
-        let near = |a: f64, b: f64| (a - b).abs() < 0.01;
-        assert!(near(seconds(1, None, 0), 0.5));
-        assert!(near(seconds(2, None, 0), 1.0));
-        assert!(near(seconds(1000, None, 0), 60.0));
-        assert!(near(seconds(u32::MAX, None, 0), 60.0));
-        assert!(seconds(1000, None, 255) > 30.0 && seconds(1000, None, 255) < 30.5);
-        assert!(near(seconds(1, Some(7), 0), 7.0));
-        assert!(near(seconds(1, Some(86_400), 0), 300.0));
-        assert!(near(seconds(1, Some(-1), 0), 0.5));
+        assert_eq!(pause(1, None, 0), 500);
+        assert_eq!(pause(2, None, 0), 1_000);
+        assert_eq!(pause(1_000, None, 0), 60_000);
+        assert_eq!(pause(u32::MAX, None, 0), 60_000);
+        assert!((30_000..30_500).contains(&pause(1_000, None, 255)));
+        assert_eq!(pause(1, Some(7), 0), 7_000);
+        assert_eq!(pause(1, Some(86_400), 0), 300_000);
+        assert_eq!(pause(1, Some(-1), 0), 500);
     }
 }

@@ -121,6 +121,7 @@ impl TxLedger for MeasuredTx<'_> {
 impl ReadForwarding for MeasuredTx<'_> {
     handed_on! {
         fn cursor(&mut self, sink: &SinkName) -> Result<Option<Cursor>, StoreError>;
+        fn rows_of_all(&mut self, after: i64, until: i64, limit: u32) -> Result<Vec<(TenantId, Entry)>, StoreError>;
     }
 }
 

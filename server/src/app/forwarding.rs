@@ -5,14 +5,14 @@ use handoff_domain::audit::AuditRow;
 use handoff_domain::forwarding::{Cursor, SinkName, Start};
 use handoff_domain::ids::TenantId;
 use handoff_domain::ledger::Entry;
-use handoff_domain::ports::{Read, RecordedRow};
+use handoff_domain::ports::RecordedRow;
 use handoff_domain::reason::Reason;
 use handoff_domain::time::Timestamp;
 
 use super::{App, AppError, Class, Cuts};
 
-/// How many numbers are looked at for a batch. Each is of one row at most, of whichever tenant, so that is how many rows there are.
-const WINDOW: u32 = 500;
+/// The most rows of a batch.
+const MOST: u32 = 500;
 
 /// A row on its way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,25 +72,31 @@ impl App {
         .await
     }
 
-    /// The first rows after a number, of all tenants, up to one up to which no other can come to be.
-    pub async fn next_rows(&self, after: i64, settled: i64) -> Result<Vec<ForwardedRow>, AppError> {
+    /// The first rows of all tenants after a number and up to another, up to which no other can come to be: what makes a batch.
+    pub async fn rows_to_forward(&self, after: i64, until: i64) -> Result<Vec<ForwardedRow>, AppError> {
         self.read(move |read| {
-            let tenants = read.audited_tenants()?;
-            // Numbers have holes, and there may be large ones.
-            let Some((_, first)) = first_after(read, &tenants, after, settled)? else {
-                return Ok(Vec::new());
-            };
-            let until = first.sequence.saturating_add(i64::from(WINDOW) - 1).min(settled);
-            rows_between(read, &tenants, first.sequence.saturating_sub(1), until)
+            let rows = read.rows_of_all(after, until, MOST)?;
+            rows.into_iter()
+                .map(|(tenant, entry)| forwarded(tenant, &entry))
+                .collect()
         })
         .await
     }
 
-    /// The rows of a batch that was fixed: those after a number and up to another.
+    /// All rows after a number and up to another that were made a batch before.
     pub async fn rows_of_batch(&self, after: i64, until: i64) -> Result<Vec<ForwardedRow>, AppError> {
         self.read(move |read| {
-            let tenants = read.audited_tenants()?;
-            rows_between(read, &tenants, after, until)
+            let (mut rows, mut after) = (Vec::new(), after);
+            // They may have been looked for from another number on, and holes are passed by steps.
+            while after < until {
+                let more = read.rows_of_all(after, until, MOST)?;
+                let Some((_, last)) = more.last() else { break };
+                after = last.sequence;
+                for (tenant, entry) in more {
+                    rows.push(forwarded(tenant, &entry)?);
+                }
+            }
+            Ok(rows)
         })
         .await
     }
@@ -108,8 +114,7 @@ impl App {
                 (None, Start::Beginning) => 0,
                 (None, Start::Now) => return Ok(None),
             };
-            let tenants = read.audited_tenants()?;
-            let first = first_after(read, &tenants, done, i64::MAX)?;
+            let first = read.rows_of_all(done, i64::MAX, 1)?.pop();
             // One that does not say when it was recorded is none of ours, and has waited for ever.
             Ok(first.map(|(_, entry)| says(&entry).map_or(Timestamp(0), |row| row.recorded)))
         })
@@ -121,49 +126,22 @@ fn says(entry: &Entry) -> Option<AuditRow> {
     serde_json::from_str(&entry.text).ok()
 }
 
-fn first_after(
-    read: &mut dyn Read,
-    tenants: &[TenantId],
-    after: i64,
-    until: i64,
-) -> Result<Option<(TenantId, Entry)>, AppError> {
-    let mut first: Option<(TenantId, Entry)> = None;
-    for tenant in tenants {
-        let until = first.as_ref().map_or(until, |(_, entry)| entry.sequence);
-        let found = read.audit_entries(tenant, after, until, 1)?.pop();
-        first = found.map(|entry| (tenant.clone(), entry)).or(first);
-    }
-    Ok(first)
-}
-
 /// One that can't be read, of a newer version perhaps, is passed over by nobody: it would be missing.
-fn rows_between(
-    read: &mut dyn Read,
-    tenants: &[TenantId],
-    after: i64,
-    until: i64,
-) -> Result<Vec<ForwardedRow>, AppError> {
-    let mut rows = Vec::new();
-    for tenant in tenants {
-        for entry in read.audit_entries(tenant, after, until, WINDOW)? {
-            let Some(row) = says(&entry) else {
-                let text = "a row of the audit can't be read";
-                let cause = format!(
-                    "row {} of tenant {tenant} can't be read; nothing that follows is forwarded until it can",
-                    entry.sequence
-                );
-                return Err(AppError::new(Class::Internal, Reason::StorageUnavailable, text).because(cause));
-            };
-            rows.push(ForwardedRow {
-                tenant: tenant.clone(),
-                recorded: RecordedRow {
-                    sequence: entry.sequence,
-                    id: entry.sequence.to_string(),
-                    row,
-                },
-            });
-        }
-    }
-    rows.sort_by_key(|row| row.recorded.sequence);
-    Ok(rows)
+fn forwarded(tenant: TenantId, entry: &Entry) -> Result<ForwardedRow, AppError> {
+    let Some(row) = says(entry) else {
+        let cause = format!(
+            "row {} of tenant {tenant} can't be read; nothing that follows is forwarded until it can",
+            entry.sequence
+        );
+        let text = "a row of the audit can't be read";
+        return Err(AppError::new(Class::Internal, Reason::StorageUnavailable, text).because(cause));
+    };
+    Ok(ForwardedRow {
+        tenant,
+        recorded: RecordedRow {
+            sequence: entry.sequence,
+            id: entry.sequence.to_string(),
+            row,
+        },
+    })
 }

@@ -11,9 +11,9 @@ use tempfile::TempDir;
 use url::Url;
 
 use super::{Failed, asked_to_end, block_on};
-use crate::config::{Log, LogFormat, is_loopback};
+use crate::config::{Log, LogFormat, Sink, is_loopback};
 use crate::demo::{DEV_ISSUER_SEGMENT, Stage, Teller, Tone, another_link, curl_lines, play};
-use crate::wiring::{Identity, Options, Running, StartError, start};
+use crate::wiring::{Identity, Options, Running, StartError, demo_sink, start};
 
 #[derive(Debug, Args)]
 pub(super) struct DemoFlags {
@@ -46,6 +46,10 @@ pub(super) struct DemoFlags {
     /// A directory with the rules (`*.cedar`, `workflow.toml`) instead of those that ship with the server
     #[arg(long, value_name = "DIR")]
     policies: Option<PathBuf>,
+    /// Forward the audit to a sink on loopback: `webhook=http://127.0.0.1:9999/audit`, signed with the demo's key, or
+    /// `otlp=http://127.0.0.1:4318/v1/logs`
+    #[arg(long, value_name = "KIND=URL", value_parser = demo_sink)]
+    forward: Vec<Sink>,
 }
 
 /// Plays, and serves until somebody asks the process to end.
@@ -204,6 +208,7 @@ fn options(flags: &DemoFlags, data: &Path) -> Result<Options, Failed> {
     }
     options.public_url.clone_from(&flags.public_url);
     options.policies.directory.clone_from(&flags.policies);
+    options.forwarding.clone_from(&flags.forward);
     Ok(options)
 }
 
@@ -280,6 +285,25 @@ mod tests {
             "postgres://127.0.0.1.example.org/db",
         ] {
             assert!(check_database(url).is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_sink_of_the_demo_is_on_this_machine() {
+        for text in [
+            "webhook=http://127.0.0.1:9999/",
+            "otlp=http://localhost:4318/v1/logs",
+        ] {
+            assert!(demo_sink(text).is_ok(), "{text}");
+        }
+        for text in [
+            "http://127.0.0.1:9999/",
+            "syslog=http://127.0.0.1:9999/",
+            "webhook=https://siem.example.org/",
+            "webhook=http://127.0.0.1:22/",
+            "otlp=x",
+        ] {
+            assert!(demo_sink(text).is_err(), "{text}");
         }
     }
 

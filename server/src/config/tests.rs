@@ -298,6 +298,148 @@ fn what_seals_the_audit_is_a_key_with_a_name() {
     }
 }
 
+const SINKS: &str = r#"
+    [[forwarding]]
+    name = "siem"
+    kind = "webhook"
+    url = "https://siem.hospital.example:8088/handoff?token=t0ken"
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    previous_secret = "whsec_c3ByaW5nLXN1bW1lci1hdXR1bW4td2ludGVy"
+    from = "now"
+    timeout = "10 s"
+
+    [[forwarding]]
+    name = "logs"
+    kind = "otlp"
+    url = "http://127.0.0.1:4318/v1/logs"
+    authorization = "Api-Key s3same"
+"#;
+
+#[test]
+fn sinks_of_the_audit_are_named_sections_whose_secrets_stay_hidden() {
+    assert!(good().forwarding.is_empty());
+    let config = with_env(
+        &format!("{GOOD}{SINKS}"),
+        &[("HANDOFF__FORWARDING__1__TIMEOUT", "5 s")],
+    )
+    .unwrap();
+    let [siem, logs] = config.forwarding.as_slice() else {
+        panic!("two sinks");
+    };
+    assert_eq!((siem.name.as_str(), siem.timeout.as_secs()), ("siem", 10));
+    assert!(matches!(&siem.kind, SinkKind::Webhook(secrets) if secrets.len() == 2));
+    assert_eq!((siem.start.as_str(), logs.start.as_str()), ("now", "beginning"));
+    assert!(matches!(logs.kind, SinkKind::Otlp));
+    assert_eq!(logs.timeout.as_secs(), 5);
+    let (shown, debug) = (config.show(), format!("{config:?}"));
+    for secret in ["MfKQ", "c3Bya", "t0ken", "s3same"] {
+        assert!(!shown.contains(secret), "{shown}");
+        assert!(!debug.contains(secret), "{debug}");
+    }
+    assert!(shown.contains("siem.hospital.example:8088"), "{shown}");
+    // The environment alone can name one.
+    let config = with_env(
+        GOOD,
+        &[
+            ("HANDOFF__FORWARDING__0__NAME", "logs"),
+            ("HANDOFF__FORWARDING__0__KIND", "otlp"),
+            ("HANDOFF__FORWARDING__0__URL", "https://otel.example/v1/logs"),
+        ],
+    );
+    assert_eq!(config.unwrap().forwarding.len(), 1);
+}
+
+#[test]
+fn each_mistake_about_a_sink_is_named() {
+    let problems = |sinks: &str| match with_env(&format!("{GOOD}{sinks}"), &[]) {
+        Ok(_) => panic!("{sinks}"),
+        Err(error) => error.to_string(),
+    };
+    for (from, to, told) in [
+        ("name = \"siem\"", "", "`forwarding.0.name`: is missing"),
+        ("name = \"siem\"", "name = \"S I E M\"", "`forwarding.0.name`"),
+        (
+            "name = \"logs\"",
+            "name = \"siem\"",
+            "`forwarding.1.name`: `siem` is there twice",
+        ),
+        ("kind = \"otlp\"", "", "`forwarding.1.kind`: is missing"),
+        ("kind = \"otlp\"", "kind = \"syslog\"", "`syslog` is no kind"),
+        (
+            "kind = \"webhook\"",
+            "kind = \"otlp\"",
+            "`forwarding.0.secret`: signs webhooks",
+        ),
+        (
+            "kind = \"otlp\"",
+            "kind = \"webhook\"",
+            "`forwarding.1.secret_file`: is missing",
+        ),
+        (
+            "secret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"",
+            "secret = \"whsec_MfKQ\"",
+            "`forwarding.0.secret`: not a signing secret",
+        ),
+        (
+            "http://127.0.0.1:4318",
+            "http://otel.example:4318",
+            "`forwarding.1.url`: only `https`",
+        ),
+        (
+            "http://127.0.0.1:4318",
+            "https://169.254.169.254",
+            "`forwarding.1.url`: the address is not public",
+        ),
+        ("4318/v1/logs", "4318", "`forwarding.1.url`: names no path"),
+        (
+            "url = \"http://127.0.0.1:4318/v1/logs\"",
+            "",
+            "`forwarding.1.url`: is missing",
+        ),
+        (
+            "\"Api-Key s3same\"",
+            "\"two\\nlines\"",
+            "`forwarding.1.authorization`",
+        ),
+        ("from = \"now\"", "from = \"today\"", "`forwarding.0.from`"),
+        (
+            "timeout = \"10 s\"",
+            "timeout = \"1 h\"",
+            "`forwarding.0.timeout`: is longer",
+        ),
+        (
+            "timeout = \"10 s\"",
+            "ca_file = \"/nowhere\"",
+            "`forwarding.0.ca_file`: can't be read",
+        ),
+        (
+            "timeout = \"10 s\"",
+            "proxy = \"nowhere\"",
+            "`forwarding.0.proxy`",
+        ),
+        (
+            "timeout = \"10 s\"",
+            "time_out = \"10 s\"",
+            "did you mean `timeout`",
+        ),
+    ] {
+        assert!(SINKS.contains(from), "{from}");
+        let told_all = problems(&SINKS.replace(from, to));
+        assert!(told_all.contains(told), "{told}: {told_all}");
+        for secret in ["MfKQ", "t0ken", "s3same", "lines"] {
+            assert!(!told_all.contains(secret), "{told_all}");
+        }
+    }
+    let many: String = (0..9)
+        .map(|n| {
+            format!(
+                "\n[[forwarding]]\nname = \"s{n}\"\nkind = \"otlp\"\nurl = \"https://otel.example/v1/logs\"\n"
+            )
+        })
+        .collect();
+    assert!(problems(&many).contains("`forwarding`: there are 9, and at most 8"));
+}
+
 #[test]
 fn a_secret_is_read_from_its_file() {
     let mut file = tempfile::NamedTempFile::new().unwrap();

@@ -290,7 +290,7 @@ impl Forwarder {
             if settled <= after {
                 return Ok(None);
             }
-            let rows = self.app.next_rows(after, settled).await?;
+            let rows = self.app.rows_to_forward(after, settled).await?;
             let body = Body::of_first(&sink.kind, &rows);
             let last = body.rows.checked_sub(1).and_then(|place| rows.get(place));
             let Some(fixed) = last.and_then(|row| cursor.fixed(row.recorded.sequence)) else {

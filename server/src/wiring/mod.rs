@@ -57,7 +57,7 @@ use crate::telemetry::access;
 use crate::{admin, forwarding, http};
 
 use background::Background;
-pub use options::{Identity, Options};
+pub use options::{Identity, Options, demo_sink};
 pub(crate) use ways::outbound;
 use ways::way_to;
 

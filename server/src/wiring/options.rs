@@ -3,19 +3,25 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use handoff_blobs::BlobConfig;
+use handoff_domain::forwarding::{SinkName, Start};
 use handoff_domain::ports::{Clock, Entropy};
 use handoff_identity::{HttpSettings, IssuerConfig};
+use handoff_outbound::Rules;
+use handoff_outbound::signing::SigningSecret;
 use handoff_policies::Place;
 use handoff_store::StoreConfig;
 use secrecy::ExposeSecret;
+use url::Url;
 
 use crate::app::ledger::seal::SealKey;
 use crate::config::{
-    AddressRange, Clients, Config, Limits, Sessions, Sink, Subscriptions, Timeouts, WebSockets,
+    AddressRange, Clients, Config, Limits, Sessions, Sink, SinkKind, Subscriptions, Timeouts, WebSockets,
+    is_loopback,
 };
 
 /// The key of every demo: replicas of one share it, and what is secret there is a toy.
@@ -32,6 +38,36 @@ fn demo_seal() -> Option<SealKey> {
         STANDARD.encode(der)
     );
     SealKey::new(pem.into(), DEMO_LOG.to_owned(), Vec::new()).ok()
+}
+
+/// A sink of a demo, by its kind and where it listens: `otlp=http://127.0.0.1:4318/v1/logs`. It is called like its kind; a webhook
+/// is signed with the key of every demo.
+pub fn demo_sink(text: &str) -> Result<Sink, String> {
+    let (kind, url) = text
+        .split_once('=')
+        .ok_or_else(|| "is a kind and a URL, like `webhook=http://127.0.0.1:9999/`".to_owned())?;
+    let kind = match kind {
+        "webhook" => {
+            let secret = SigningSecret::parse(&format!("whsec_{DEMO_KEY}"));
+            SinkKind::Webhook(vec![secret.map_err(|error| error.to_string())?])
+        }
+        "otlp" => SinkKind::Otlp,
+        _ => return Err("has to begin with `webhook=` or `otlp=`".to_owned()),
+    };
+    if !Url::parse(url).is_ok_and(|url| is_loopback(&url)) {
+        return Err("must be on loopback: the demo is for this machine alone".to_owned());
+    }
+    handoff_outbound::check(url, &Rules::of_an_operator()).map_err(|error| error.to_string())?;
+    Ok(Sink {
+        name: SinkName::parse(kind.as_str()).map_err(|error| error.to_string())?,
+        kind,
+        url: url.into(),
+        authorization: None,
+        start: Start::default(),
+        timeout: Duration::from_secs(30),
+        ca_file: None,
+        proxy: None,
+    })
 }
 
 /// Whose tokens are accepted.

@@ -1,9 +1,11 @@
 //! How far the audit was forwarded: whoever moves a cursor has to know how it stands.
 
+use handoff_domain::TenantId;
+use handoff_domain::audit::Event;
 use handoff_domain::forwarding::{Cursor, SinkName};
 use handoff_domain::ports::StoreError;
 
-use crate::rig::{Rig, on_both};
+use crate::rig::{Rig, audit_row, on_both};
 
 fn sink(name: &str) -> SinkName {
     SinkName::parse(name).unwrap()
@@ -57,6 +59,38 @@ on_both! {
         let anew = Cursor { stream: "s2".to_owned(), ..taken.clone() };
         assert!(!moved(&rig, &anew, &anew.fixed(20).unwrap()).await);
         assert!(!moved(&rig, &fresh("nobody"), &fixed).await);
+    }
+
+    async fn rows_of_all_tenants_come_in_the_order_of_their_numbers_across_holes(rig: Arc<Rig>) {
+        let (ours, theirs) = (rig.tenant.clone(), TenantId::parse("b").unwrap());
+        rig.write(move |tx| {
+            for number in 0..6 {
+                let tenant = if number % 3 == 1 { &theirs } else { &ours };
+                tx.record(tenant, audit_row(Event::TaskCreated, "c1"));
+            }
+            Ok(())
+        }).await.unwrap();
+        let numbers = |after: i64, until: i64, limit: u32| {
+            let rig = std::sync::Arc::clone(&rig);
+            async move {
+                let rows = rig.read(move |read| read.rows_of_all(after, until, limit)).await;
+                rows.into_iter().map(|(tenant, entry)| (tenant.to_string(), entry.sequence)).collect::<Vec<_>>()
+            }
+        };
+        let all = numbers(0, i64::MAX, 100).await;
+        assert_eq!(all.len(), 6);
+        assert!(all.windows(2).all(|pair| pair[0].1 < pair[1].1), "{all:?}");
+        assert_eq!(all.iter().filter(|(tenant, _)| tenant == "b").count(), 2);
+        let first = all[0].1;
+        assert_eq!(numbers(first, first + 2, 100).await, all[1..3]);
+        assert_eq!(numbers(first - 1, i64::MAX, 2).await, all[..2]);
+        // A hole that is larger than what is asked for.
+        rig.execute("UPDATE audit_log SET sequence = sequence + 10000 WHERE tenant = 'b'");
+        rig.execute("DELETE FROM audit_log WHERE tenant = 'default' AND sequence > 2");
+        let after_hole = numbers(2, i64::MAX, 3).await;
+        assert!(!after_hole.is_empty() && after_hole.iter().all(|(tenant, _)| tenant == "b"), "{after_hole:?}");
+        assert_eq!(numbers(2, 5_000, 3).await, []);
+        assert_eq!(numbers(100_000, i64::MAX, 3).await, []);
     }
 
     async fn each_sink_has_a_cursor_of_its_own(rig: Arc<Rig>) {

@@ -8,6 +8,7 @@ pub mod chaos;
 pub mod client;
 pub mod deliveries;
 pub mod figures;
+pub mod forwarding;
 pub mod issuer;
 pub mod ledger;
 pub mod mirror;

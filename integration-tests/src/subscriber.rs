@@ -1,6 +1,7 @@
 //! A subscriber's endpoint: a real HTTP server that writes down everything it is sent, and answers as it is told to.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -95,6 +96,8 @@ pub struct Reply {
     pub headers: Vec<(String, String)>,
     /// How long to wait before.
     pub after: Duration,
+    /// The body.
+    pub body: Vec<u8>,
 }
 
 impl Reply {
@@ -114,6 +117,11 @@ impl Reply {
     /// The same after a while.
     pub fn after(self, after: Duration) -> Self {
         Self { after, ..self }
+    }
+
+    /// The same with a body.
+    pub fn body(self, body: Vec<u8>) -> Self {
+        Self { body, ..self }
     }
 
     /// The same with a header.
@@ -143,7 +151,12 @@ impl Drop for Subscriber {
 impl Subscriber {
     /// One that answers 200 to everything.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Self::start_at(([127, 0, 0, 1], 0).into()).await
+    }
+
+    /// The same at an address where nobody listened before.
+    pub async fn start_at(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let received: Arc<Mutex<Vec<Received>>> = Arc::default();
         let kind: Arc<Behaviour> = Arc::new(|_| Reply::status(200));
@@ -224,12 +237,17 @@ async fn converse(
         if reply.status == 0 {
             return;
         }
-        let mut head = format!("HTTP/1.1 {} Answer\r\nContent-Length: 0\r\n", reply.status);
+        let mut head = format!(
+            "HTTP/1.1 {} Answer\r\nContent-Length: {}\r\n",
+            reply.status,
+            reply.body.len()
+        );
         for (name, value) in &reply.headers {
             head.extend([name, ": ", value, "\r\n"]);
         }
         head.push_str("\r\n");
-        if stream.write_all(head.as_bytes()).await.is_err() {
+        let answer = [head.as_bytes(), reply.body.as_slice()].concat();
+        if stream.write_all(&answer).await.is_err() {
             return;
         }
     }

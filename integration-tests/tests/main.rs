@@ -23,6 +23,7 @@ mod echoes;
 mod examples;
 mod faults;
 mod floods;
+mod forwarding;
 mod grants;
 mod handoff_page;
 mod ledger;

@@ -1,6 +1,9 @@
 //! Who reads what is in the audit before it is shown, and the accounting of disclosures says what left.
 
+use handoff::wiring::Identity;
+use handoff_domain::ports::Clock as _;
 use handoff_integration_tests::backport::{becomes, id_of, subscribe, topic};
+use handoff_integration_tests::issuer::OwnIssuer;
 use handoff_integration_tests::ledger::Database;
 use handoff_integration_tests::scene::{ADA, Referral, about_ben, noise};
 use handoff_integration_tests::slow::SlowDownload;
@@ -197,6 +200,30 @@ on_both! {
         // Each look is on record, as something about that patient.
         let looks = audited(&auditor, "subtype=audit-read&patient=Patient/ben").await;
         assert!(!looks.is_empty());
+    }
+
+    async fn what_for_is_said_as_the_token_says_it(backend) {
+        let issuer = OwnIssuer::start().await;
+        let identity = Identity::Issuers(vec![issuer.trusted_for("default")]);
+        let app = TestApp::start_with(backend, |options| options.identity = identity).await;
+        let now = app.clock.now().0.div_euclid(1_000_000);
+        let client = |name: &str, role: &str, purpose: Value| {
+            let claims = issuer.claims(now, &[
+                ("sub", json!(name)), ("client_id", json!(name)), ("roles", json!([role])), ("purpose_of_use", purpose),
+                ("fhirUser", json!(format!("Practitioner/{name}"))),
+            ]);
+            app.stranger().with_token(issuer.token(&claims))
+        };
+        let (ehr, auditor) = (client("ehr", "placer", Value::Null), client("auditor", "auditor", Value::Null));
+        let lane = (client("lane", "physician", json!("TREAT")), "Practitioner/lane");
+        let referral = Referral::between(ehr, lane, b"%PDF-1.4 a letter").await;
+        referral.fetch(&referral.lane).await.expect(200);
+        assert_eq!(disclosures(&auditor, "patient=ada").await[0]["purpose"], "TREAT");
+        let rows = audited(&auditor, "subtype=redemption-authorized").await;
+        assert_eq!(rows[0]["purposeOfEvent"][0]["coding"][0]["code"], "TREAT");
+        assert_eq!(rows[0]["agent"][0]["purposeOfUse"][0]["coding"][0]["code"], "TREAT");
+        let placed = audited(&auditor, "subtype=task-created").await;
+        assert!(placed[0].get("purposeOfEvent").is_none(), "{placed:?}");
     }
 
     async fn of_a_download_that_goes_on_the_extent_is_not_known(backend) {

@@ -21,7 +21,7 @@ use prost::Message as _;
 use serde_json::json;
 
 /// How long something may take in a debug build while other tests run, and a killed process's lease lapses.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 /// Longer than any test.
 const NEVER: Duration = Duration::from_hours(1);
 

@@ -169,8 +169,12 @@ pub fn judge(batches: &[Batch], truth: &[Row]) -> Vec<String> {
         }
         last = Some(&batch.id);
     }
-    if let Some(pair) = once.windows(2).find(|pair| pair[0].1 >= pair[1].1) {
-        found.push(format!("row {:?} came after {:?}", pair[1], pair[0]));
+    let fell_back = once
+        .iter()
+        .zip(once.iter().skip(1))
+        .find(|(one, next)| one.1 >= next.1);
+    if let Some((one, next)) = fell_back {
+        found.push(format!("row {next:?} came after {one:?}"));
     }
     let came: BTreeSet<&Row> = once.iter().collect();
     let there: BTreeSet<&Row> = truth.iter().collect();

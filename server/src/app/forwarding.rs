@@ -50,14 +50,11 @@ impl App {
         };
         let begun = self
             .write(&TenantId::default_tenant(), move |tx| {
-                let cursor = match tx.cursor(&cursor.sink)? {
-                    Some(found) => found,
-                    None => {
-                        tx.add_cursor(&cursor)?;
-                        cursor.clone()
-                    }
-                };
-                Ok((cursor, Cuts::none()))
+                if let Some(found) = tx.cursor(&cursor.sink)? {
+                    return Ok((found, Cuts::none()));
+                }
+                tx.add_cursor(&cursor)?;
+                Ok((cursor.clone(), Cuts::none()))
             })
             .await?;
         Ok(Some(begun))

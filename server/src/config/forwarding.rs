@@ -25,7 +25,7 @@ const LONGEST_TIMEOUT: Duration = Duration::from_mins(2);
 /// What a sink is sent.
 #[derive(Debug, Clone)]
 pub enum Kind {
-    /// AuditEvents, one a line, signed as Standard Webhooks has it, by each of these.
+    /// AuditEvent resources, one a line, signed as Standard Webhooks has it, by each of these.
     Webhook(Vec<SigningSecret>),
     /// OpenTelemetry log records, as OTLP over HTTP has it.
     Otlp,

@@ -430,14 +430,15 @@ fn each_mistake_about_a_sink_is_named() {
             assert!(!told_all.contains(secret), "{told_all}");
         }
     }
-    let many: String = (0..9)
+    let many: Vec<String> = (0..9)
         .map(|n| {
-            format!(
-                "\n[[forwarding]]\nname = \"s{n}\"\nkind = \"otlp\"\nurl = \"https://otel.example/v1/logs\"\n"
-            )
+            SINKS
+                .replace("siem\"", &format!("a{n}\""))
+                .replace("logs\"", &format!("b{n}\""))
         })
         .collect();
-    assert!(problems(&many).contains("`forwarding`: there are 9, and at most 8"));
+    let many = many.concat();
+    assert!(problems(&many).contains("`forwarding`: there are 18, and at most 8"));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What a webhook is sent: AuditEvents of R4, one a line, as `/fhir/AuditEvent` shows them, signed as Standard Webhooks has it.
+//! What a webhook is sent: AuditEvent resources of R4, one a line, as `/fhir/AuditEvent` shows them, signed as Standard Webhooks has it.
 
 use handoff_outbound::signing::{SigningSecret, headers};
 
@@ -34,8 +34,9 @@ mod tests {
     #[test]
     fn a_line_is_an_audit_event_that_says_whose_it_is() {
         let line = line(&row(7, "two\nlines"));
-        assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
-        let event: Value = serde_json::from_slice(&line).unwrap();
+        let text = std::str::from_utf8(&line).unwrap();
+        assert!(text.ends_with('\n') && text.lines().count() == 1, "{text}");
+        let event: Value = serde_json::from_str(text).unwrap();
         assert_eq!(event["resourceType"], "AuditEvent");
         assert_eq!(event["id"], "7");
         assert_eq!(event["source"]["site"], "b");

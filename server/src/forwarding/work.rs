@@ -333,9 +333,8 @@ impl Forwarder {
                     let asked = Instant::now();
                     match self.app.store.lease(&self.lease, process, TERM).await {
                         Ok(true) => self.held = Some(asked),
-                        Ok(false) => self.held = None,
                         Err(_) if held.elapsed() < TRUSTED_FOR => sleep(PAUSE).await,
-                        Err(_) => self.held = None,
+                        Ok(false) | Err(_) => self.held = None,
                     }
                 }
             }
@@ -367,11 +366,10 @@ impl Forwarder {
             self.failures = 0;
             tracing::info!(%sink, "the audit is taken by its sink again");
         }
-        let refuses = refused > 0;
-        if refuses && !self.refuses {
+        if refused > 0 && !self.refuses {
             tracing::warn!(%sink, refused, "a sink took rows of the audit and refused some of them; they are not sent again");
         }
-        self.refuses = refuses;
+        self.refuses = refused > 0;
     }
 
     fn in_trouble(&mut self, error: &AppError) -> Next {

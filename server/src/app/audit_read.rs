@@ -10,7 +10,7 @@ use handoff_domain::scopes::Interaction;
 
 use super::ledger::export::Export;
 use super::ledger::{LedgerError, prove};
-use super::{App, AppError, Caller, Cuts};
+use super::{App, AppError, Caller};
 
 /// How many checkpoints are shown at once.
 const CHECKPOINTS: u32 = 100;
@@ -83,7 +83,7 @@ impl App {
         &self,
         caller: &Caller,
         what: &'static str,
-        mut reading: impl FnMut(&mut dyn Read, &TenantId) -> Result<T, LedgerError> + Send + 'static,
+        reading: impl FnOnce(&mut dyn Read, &TenantId) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, AppError> {
         self.read_recorded(caller, Interaction::Read, About::default(), move |tx, tenant| {
             Ok((reading(tx, tenant)?, ("ledger", what.to_owned())))
@@ -97,27 +97,29 @@ impl App {
         caller: &Caller,
         interaction: Interaction,
         about: About,
-        mut reading: impl FnMut(&mut dyn Read, &TenantId) -> Result<(T, (&'static str, String)), AppError>
+        reading: impl FnOnce(&mut dyn Read, &TenantId) -> Result<(T, (&'static str, String)), AppError>
         + Send
         + 'static,
     ) -> Result<T, AppError> {
         let scope = self.scope(caller);
-        self.write(caller.tenant(), move |tx| {
-            scope.demand("AuditEvent", interaction)?;
+        let allowed = scope.demand("AuditEvent", interaction).and_then(|_| {
             scope.permit(
                 Action::AuditRead,
                 Relation::default(),
                 Object::Audit,
                 Event::AuditRead,
-            )?;
-            let (answer, (name, value)) = reading(tx, scope.tenant())?;
-            let row = scope
-                .row(Event::AuditRead, Outcome::Success, Reason::Permitted)
-                .about(about.clone())
-                .detail(name, value);
-            tx.record(scope.tenant(), row);
-            Ok((answer, Cuts::none()))
-        })
-        .await
+            )
+        });
+        if let Err(refusal) = allowed {
+            return Err(self.record_denial(scope.tenant(), refusal).await);
+        }
+        let tenant = scope.tenant().clone();
+        let (answer, (name, value)) = self.read(move |read| reading(read, &tenant)).await?;
+        let row = scope
+            .row(Event::AuditRead, Outcome::Success, Reason::Permitted)
+            .about(about)
+            .detail(name, value);
+        self.reads.record(scope.tenant().clone(), vec![row]).await?;
+        Ok(answer)
     }
 }

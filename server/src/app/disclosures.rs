@@ -127,13 +127,13 @@ impl App {
             patient: Some(patient.clone()),
             ..About::default()
         };
-        self.read_recorded(caller, Interaction::Search, about, move |tx, tenant| {
+        self.read_recorded(caller, Interaction::Search, about, move |read, tenant| {
             let mut found = Found::default();
-            gather(tx, tenant, &patient, from, until, &mut found)?;
-            let disclosures = found.disclosures(tx, tenant, until)?;
+            gather(read, tenant, &patient, from, until, &mut found)?;
+            let disclosures = found.disclosures(read, tenant)?;
             let count = disclosures.len().to_string();
             let accounting = Accounting {
-                patient: patient.clone(),
+                patient,
                 from,
                 until,
                 disclosures,
@@ -232,13 +232,7 @@ impl Found {
         }
     }
 
-    fn disclosures(
-        mut self,
-        read: &mut dyn Read,
-        tenant: &TenantId,
-        until: Timestamp,
-    ) -> Result<Vec<Disclosure>, AppError> {
-        debug_assert!(self.begun.iter().all(|one| one.at < until));
+    fn disclosures(mut self, read: &mut dyn Read, tenant: &TenantId) -> Result<Vec<Disclosure>, AppError> {
         // Nothing left.
         self.begun.retain(|one| one.bytes != Some(0));
         let mut classes: HashMap<String, Option<String>> = HashMap::new();

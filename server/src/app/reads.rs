@@ -45,7 +45,7 @@ impl ReadLog {
     }
 
     /// Answers once the rows are committed.
-    async fn record(&self, tenant: TenantId, rows: Vec<AuditRow>) -> Result<(), AppError> {
+    pub(super) async fn record(&self, tenant: TenantId, rows: Vec<AuditRow>) -> Result<(), AppError> {
         let (written, done) = oneshot::channel();
         let entry = Entry {
             tenant,

@@ -1,6 +1,7 @@
 //! What was read goes into the audit before it is shown. Reads are many and each a row: those that come while one transaction
 //! commits go into the next one together.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use handoff_domain::audit::{About, AuditRow, Event, Outcome};
@@ -9,7 +10,7 @@ use handoff_domain::ports::{self, Found, Kind, Store, Version};
 use handoff_domain::reason::Reason;
 use serde::Deserialize;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::error::explain;
 use super::{App, AppError, Class, Scope, Stored};
@@ -18,6 +19,8 @@ use super::{App, AppError, Class, Scope, Stored};
 const WAITING: usize = 4_096;
 /// How many are written in one transaction.
 const TOGETHER: usize = 512;
+/// How many transactions there are at once: while one waits for the disk, the next one fills.
+const AT_ONCE: usize = 3;
 /// How much of a query is kept, in characters.
 const QUERY_LENGTH: usize = 1_000;
 
@@ -40,7 +43,10 @@ impl ReadLog {
     /// Starts writing, for as long as anybody holds it. Refusals are written in any case, reads that were allowed if `all`.
     pub fn start(store: Arc<dyn Store>, background: &Handle, all: bool) -> Self {
         let (entries, inbox) = mpsc::channel(WAITING);
-        background.spawn(write_down(store, inbox));
+        let inbox = Arc::new(Mutex::new(inbox));
+        for _ in 0..AT_ONCE {
+            background.spawn(write_down(Arc::clone(&store), Arc::clone(&inbox)));
+        }
         Self { entries, all }
     }
 
@@ -65,34 +71,43 @@ impl ReadLog {
     }
 }
 
-async fn write_down(store: Arc<dyn Store>, mut inbox: mpsc::Receiver<Entry>) {
+async fn write_down(store: Arc<dyn Store>, inbox: Arc<Mutex<mpsc::Receiver<Entry>>>) {
     let mut entries = Vec::with_capacity(TOGETHER);
-    while inbox.recv_many(&mut entries, TOGETHER).await > 0 {
-        let outcome = write(store.as_ref(), &entries).await;
-        let alone = match &outcome {
-            // One of them may be refused for itself, which is no matter of the others.
-            Err(error) => error.class != Class::Unavailable && entries.len() > 1,
-            Ok(()) => false,
-        };
+    loop {
+        let came = inbox.lock().await.recv_many(&mut entries, TOGETHER).await;
+        if came == 0 {
+            return;
+        }
+        let (mut rows, mut waiting) = (Vec::with_capacity(came), Vec::with_capacity(came));
         for entry in entries.drain(..) {
+            rows.push((entry.tenant, entry.rows));
+            waiting.push(entry.written);
+        }
+        let rows: Arc<[_]> = rows.into();
+        let outcome = write(store.as_ref(), &rows, 0..came).await;
+        // One of them may be refused for itself, which is no matter of the others.
+        let alone = came > 1
+            && outcome
+                .as_ref()
+                .is_err_and(|error| error.class != Class::Unavailable);
+        for (place, written) in waiting.into_iter().enumerate() {
             let outcome = if alone {
-                write(store.as_ref(), std::slice::from_ref(&entry)).await
+                write(store.as_ref(), &rows, place..place.saturating_add(1)).await
             } else {
                 outcome.clone()
             };
             // Who waited may have gone.
-            let _gone = entry.written.send(outcome.map_err(AppError::audit_unavailable));
+            let _gone = written.send(outcome.map_err(AppError::audit_unavailable));
         }
     }
 }
 
-async fn write(store: &dyn Store, entries: &[Entry]) -> Result<(), AppError> {
-    let rows: Vec<(TenantId, Vec<AuditRow>)> = entries
-        .iter()
-        .map(|entry| (entry.tenant.clone(), entry.rows.clone()))
-        .collect();
+type Rows = Arc<[(TenantId, Vec<AuditRow>)]>;
+
+async fn write(store: &dyn Store, rows: &Rows, which: Range<usize>) -> Result<(), AppError> {
+    let rows = Arc::clone(rows);
     ports::write(store, move |tx| {
-        for (tenant, rows) in &rows {
+        for (tenant, rows) in rows.get(which.clone()).unwrap_or_default() {
             for row in rows {
                 tx.record(tenant, row.clone());
             }

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use handoff::app::AppError;
+use handoff::app::reads::Recorded;
 use handoff_domain::audit::AuditRow;
 use handoff_domain::ids::TenantId;
 use handoff_domain::ports::{AuditSearch, RecordedRow};
@@ -199,7 +200,7 @@ fn text(value: &Value) -> String {
 
 on_both! {
     async fn the_audit_holds_exactly_what_was_done_and_the_accounting_what_left(backend) {
-        let app = TestApp::start(backend).await;
+        let app = TestApp::start_with(backend, |options| options.audit_reads = Recorded::Each).await;
         let (ehr, lane, otis) = (app.client("ehr").await, app.client("lane").await, app.client("otis").await);
         let (glass, operator) = (app.client("glass").await, app.client("operator").await);
         let (auditor, clerk) = (app.client("auditor").await, app.client("clerk").await);

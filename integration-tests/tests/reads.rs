@@ -1,7 +1,9 @@
 //! Who reads what is in the audit before it is shown, and the accounting of disclosures says what left.
 
+use handoff::app::reads::Recorded;
 use handoff::wiring::Identity;
 use handoff_domain::ports::Clock as _;
+use handoff_domain::time::Span;
 use handoff_integration_tests::backport::{becomes, id_of, subscribe, topic};
 use handoff_integration_tests::issuer::OwnIssuer;
 use handoff_integration_tests::ledger::Database;
@@ -59,7 +61,7 @@ on_both! {
     }
 
     async fn many_reads_at_once_are_each_recorded_once(backend) {
-        let app = TestApp::start(backend).await;
+        let app = TestApp::start_with(backend, |options| options.audit_reads = Recorded::Each).await;
         let referral = Referral::set(&app).await;
         let (at, other) = (format!("/fhir/Task/{}", referral.task), app.client("otis").await);
         let reads = (0..200).map(|n| {
@@ -111,8 +113,37 @@ on_both! {
         assert!(more[2..].iter().all(|row| !row.to_string().contains("Patient/")), "{more:?}");
     }
 
+    async fn the_same_read_is_on_record_once_a_minute(backend) {
+        let app = TestApp::start(backend).await;
+        let referral = Referral::set(&app).await;
+        let auditor = app.client("auditor").await;
+        let at = format!("/fhir/Task/{}", referral.task);
+        let recorded = async || audited(&auditor, "subtype=task-read").await.len();
+        for _ in 0..5 {
+            referral.lane.get(&at).await.expect(200);
+        }
+        assert_eq!(recorded().await, 1);
+        // Another version, another way to read, another person, a refusal: each is something else.
+        referral.move_to(&referral.lane, "in-progress").await.expect(200);
+        let before = recorded().await;
+        referral.lane.get(&at).await.expect(200);
+        referral.lane.get(&format!("{at}/_history/2")).await.expect(200);
+        app.client("viewer-app").await.get(&at).await.expect(200);
+        let otis = app.client("otis").await;
+        otis.get(&at).await.expect(404);
+        otis.get(&at).await.expect(404);
+        assert_eq!(recorded().await, before + 5);
+        app.clock.advance(Span::seconds(61));
+        referral.lane.get(&at).await.expect(200);
+        assert_eq!(recorded().await, before + 6);
+        // Searches are recorded each time.
+        referral.lane.get("/fhir/Task").await.expect(200);
+        referral.lane.get("/fhir/Task").await.expect(200);
+        assert_eq!(audited(&auditor, "subtype=task-searched").await.len(), 2);
+    }
+
     async fn without_reads_the_audit_holds_those_that_were_refused(backend) {
-        let app = TestApp::start_with(backend, |options| options.audit_reads = false).await;
+        let app = TestApp::start_with(backend, |options| options.audit_reads = Recorded::Refused).await;
         let referral = Referral::set(&app).await;
         let at = format!("/fhir/Task/{}", referral.task);
         referral.lane.get(&at).await.expect(200);

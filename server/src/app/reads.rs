@@ -1,16 +1,19 @@
 //! What was read goes into the audit before it is shown. Reads are many and each a row: those that come while one transaction
 //! commits go into the next one together.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use handoff_domain::audit::{About, AuditRow, Event, Outcome};
 use handoff_domain::ids::{DocumentId, TaskId, TenantId};
 use handoff_domain::ports::{self, Found, Kind, Store, Version};
 use handoff_domain::reason::Reason;
+use handoff_domain::time::{Span, Timestamp};
 use serde::Deserialize;
 use tokio::runtime::Handle;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use super::error::explain;
 use super::{App, AppError, Class, Scope, Stored};
@@ -19,8 +22,10 @@ use super::{App, AppError, Class, Scope, Stored};
 const WAITING: usize = 4_096;
 /// How many are written in one transaction.
 const TOGETHER: usize = 512;
-/// How many transactions there are at once: while one waits for the disk, the next one fills.
-const AT_ONCE: usize = 3;
+/// For how long a read that is on record stands for the same one.
+const SAME: Span = Span::seconds(60);
+/// How many reads on record are known at most; beyond that all are forgotten, and recorded again.
+const KNOWN: usize = 100_000;
 /// How much of a query is kept, in characters.
 const QUERY_LENGTH: usize = 1_000;
 
@@ -31,23 +36,106 @@ struct Entry {
     written: oneshot::Sender<Result<(), AppError>>,
 }
 
+/// Which of the reads that were allowed are recorded. Searches are, unless none is; refusals in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Recorded {
+    /// Each.
+    Each,
+    /// Each, but for one that is on record within the last minute: by the same token from the same place, of the same version.
+    #[default]
+    OnceAMinute,
+    /// None.
+    Refused,
+}
+
+impl Recorded {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Each, Self::OnceAMinute, Self::Refused];
+
+    /// The word in a configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Each => "each",
+            Self::OnceAMinute => "once-a-minute",
+            Self::Refused => "refused",
+        }
+    }
+
+    /// What a word means.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.as_str() == word)
+    }
+}
+
+/// Reads on record, by a digest of all that their rows say but when and under which correlation id; and when they were.
+#[derive(Debug, Default)]
+struct Known {
+    digests: RandomState,
+    reads: Mutex<HashMap<u64, Timestamp>>,
+}
+
+impl Known {
+    fn digest(&self, tenant: &TenantId, row: &AuditRow) -> u64 {
+        let mut hasher = self.digests.build_hasher();
+        tenant.hash(&mut hasher);
+        row.event.hash(&mut hasher);
+        // Serializing what consists of strings and numbers does not fail; if it did, rows would be told apart by less.
+        for part in [
+            serde_json::to_string(&row.agent),
+            serde_json::to_string(&row.about),
+            serde_json::to_string(&row.detail),
+        ] {
+            part.unwrap_or_default().hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
+    fn has(&self, digest: u64, now: Timestamp) -> bool {
+        let reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
+        let age = reads.get(&digest).map(|at| now.since(*at));
+        age.is_some_and(|age| (Span(0)..SAME).contains(&age))
+    }
+
+    fn note(&self, digest: u64, at: Timestamp) {
+        let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
+        if reads.len() >= KNOWN {
+            reads.clear();
+        }
+        reads.insert(digest, at);
+    }
+}
+
 /// Where reads are brought to be written down.
 #[derive(Debug, Clone)]
 pub struct ReadLog {
     entries: mpsc::Sender<Entry>,
-    /// Whether reads that were allowed are recorded too.
-    all: bool,
+    which: Recorded,
+    known: Arc<Known>,
 }
 
 impl ReadLog {
-    /// Starts writing, for as long as anybody holds it. Refusals are written in any case, reads that were allowed if `all`.
-    pub fn start(store: Arc<dyn Store>, background: &Handle, all: bool) -> Self {
+    /// Starts writing, for as long as anybody holds it.
+    pub fn start(store: Arc<dyn Store>, background: &Handle, which: Recorded) -> Self {
         let (entries, inbox) = mpsc::channel(WAITING);
-        let inbox = Arc::new(Mutex::new(inbox));
-        for _ in 0..AT_ONCE {
-            background.spawn(write_down(Arc::clone(&store), Arc::clone(&inbox)));
+        background.spawn(write_down(store, inbox));
+        Self {
+            entries,
+            which,
+            known: Arc::default(),
         }
-        Self { entries, all }
+    }
+
+    /// Answers once the read that a row tells of is on record.
+    async fn record_read(&self, tenant: TenantId, row: AuditRow) -> Result<(), AppError> {
+        if self.which != Recorded::OnceAMinute {
+            return self.record(tenant, vec![row]).await;
+        }
+        let (digest, at) = (self.known.digest(&tenant, &row), row.recorded);
+        if !self.known.has(digest, at) {
+            self.record(tenant, vec![row]).await?;
+            self.known.note(digest, at);
+        }
+        Ok(())
     }
 
     /// Answers once the rows are committed.
@@ -71,10 +159,10 @@ impl ReadLog {
     }
 }
 
-async fn write_down(store: Arc<dyn Store>, inbox: Arc<Mutex<mpsc::Receiver<Entry>>>) {
+async fn write_down(store: Arc<dyn Store>, mut inbox: mpsc::Receiver<Entry>) {
     let mut entries = Vec::with_capacity(TOGETHER);
     loop {
-        let came = inbox.lock().await.recv_many(&mut entries, TOGETHER).await;
+        let came = inbox.recv_many(&mut entries, TOGETHER).await;
         if came == 0 {
             return;
         }
@@ -286,7 +374,7 @@ impl App {
             return found;
         };
         let rows = match &found {
-            Ok(_) if !self.reads.all => return found,
+            Ok(_) if self.reads.which == Recorded::Refused => return found,
             Ok(shown) => shown.rows(scope, asked.row(scope, Outcome::Success, Reason::Permitted)),
             // That something is unknown is told in the same time as that it is not for the caller.
             Err(error) if error.is_refusal() && error.denial.is_none() => {
@@ -294,7 +382,14 @@ impl App {
             }
             Err(_) => return found,
         };
-        self.reads.record(scope.tenant().clone(), rows).await?;
+        let tenant = scope.tenant().clone();
+        match <[AuditRow; 1]>::try_from(rows) {
+            Ok([row]) if found.is_ok() && asked.query.is_none() => {
+                self.reads.record_read(tenant, row).await?
+            }
+            Ok(rows) => self.reads.record(tenant, rows.into()).await?,
+            Err(rows) => self.reads.record(tenant, rows).await?,
+        }
         found
     }
 }

@@ -6,19 +6,24 @@ use toml::{Table, Value};
 use super::Problem;
 use super::reader::Section;
 use crate::app::ledger::seal::SealKey;
+use crate::app::reads::Recorded;
 
 /// `[audit]`
 #[derive(Debug, Clone)]
 pub struct Audit {
     /// What seals it; without, what is recorded can't be proved complete.
     pub seal: Option<SealKey>,
-    /// Whether it holds who read and searched what. Refusals it holds in any case.
-    pub reads: bool,
+    /// Which of the reads that were allowed it holds. Refusals it holds in any case.
+    pub reads: Recorded,
 }
 
 pub(super) fn read(root: &mut Table, problems: &mut Vec<Problem>) -> Audit {
     let mut section = Section::take(root, "audit", problems);
-    let reads = section.flag("reads", true);
+    let reads = section.parsed(
+        "reads",
+        "write `each`, `once-a-minute` or `refused`",
+        Recorded::parse,
+    );
     let key = section.secret("key", "key_file");
     let is_unnamed = section.is_absent("origin");
     let origin = section.text("origin");
@@ -66,11 +71,14 @@ pub(super) fn read(root: &mut Table, problems: &mut Vec<Problem>) -> Audit {
         (None, None) => None,
     };
     section.finish();
-    Audit { seal, reads }
+    Audit {
+        seal,
+        reads: reads.unwrap_or_default(),
+    }
 }
 
 pub(super) fn show(audit: &Audit) -> Vec<(&'static str, Value)> {
-    let mut shown = vec![("reads", Value::Boolean(audit.reads))];
+    let mut shown = vec![("reads", Value::String(audit.reads.as_str().to_owned()))];
     if let Some(seal) = &audit.seal {
         let previous = seal.previous().iter().map(|key| Value::String(key.to_string()));
         shown.extend([

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::time::Duration;
 
+use crate::app::reads::Recorded;
 use handoff_domain::access::Role;
 use secrecy::ExposeSecret;
 
@@ -279,8 +280,16 @@ fn what_seals_the_audit_is_a_key_with_a_name() {
         "handoff.example.org/audit"
     );
     assert!(!config.show().contains("MC4C"), "{}", config.show());
+    assert_eq!(config.audit.reads, Recorded::OnceAMinute);
+    let each = with(&[("HANDOFF__AUDIT__READS", "each")]).unwrap();
+    assert_eq!(each.audit.reads, Recorded::Each);
+    assert!(each.show().contains("reads = \"each\""), "{}", each.show());
     let long = "x".repeat(250);
     for (variables, told) in [
+        (
+            vec![("HANDOFF__AUDIT__READS", "true")],
+            "`audit.reads`: `true` does not fit",
+        ),
         (vec![key], "`audit.origin`: is missing"),
         (vec![origin], "`audit.key_file`: is missing"),
         (vec![key, ("HANDOFF__AUDIT__ORIGIN", "a name")], "`audit.key`"),

@@ -19,6 +19,7 @@ use secrecy::ExposeSecret;
 use url::Url;
 
 use crate::app::ledger::seal::SealKey;
+use crate::app::reads::Recorded;
 use crate::config::{
     AddressRange, Clients, Config, Limits, Sessions, Sink, SinkKind, Subscriptions, Timeouts, WebSockets,
     is_loopback,
@@ -123,8 +124,8 @@ pub struct Options {
     pub websockets: WebSockets,
     /// What the audit is sealed with.
     pub seal: Option<SealKey>,
-    /// Whether the audit holds who read and searched what.
-    pub audit_reads: bool,
+    /// Which of the reads that were allowed the audit holds.
+    pub audit_reads: Recorded,
     /// Where the audit is forwarded to.
     pub forwarding: Vec<Sink>,
     /// The clock; the system's where `None`.
@@ -173,7 +174,7 @@ impl Options {
             },
             websockets: WebSockets::default(),
             seal: demo_seal(),
-            audit_reads: true,
+            audit_reads: Recorded::default(),
             forwarding: Vec::new(),
             clock: None,
             entropy: None,

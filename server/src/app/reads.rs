@@ -373,7 +373,7 @@ impl App {
         let Some(asked) = asked else {
             return found;
         };
-        let rows = match &found {
+        let mut rows = match &found {
             Ok(_) if self.reads.which == Recorded::Refused => return found,
             Ok(shown) => shown.rows(scope, asked.row(scope, Outcome::Success, Reason::Permitted)),
             // That something is unknown is told in the same time as that it is not for the caller.
@@ -383,12 +383,15 @@ impl App {
             Err(_) => return found,
         };
         let tenant = scope.tenant().clone();
-        match <[AuditRow; 1]>::try_from(rows) {
-            Ok([row]) if found.is_ok() && asked.query.is_none() => {
-                self.reads.record_read(tenant, row).await?
+        // What was searched for or told again is never the same.
+        let reads = matches!(asked.event, Event::TaskRead | Event::DocumentRead);
+        let one = rows.len() == 1 && reads && found.is_ok();
+        match rows.pop() {
+            Some(row) if one => self.reads.record_read(tenant, row).await?,
+            last => {
+                rows.extend(last);
+                self.reads.record(tenant, rows).await?;
             }
-            Ok(rows) => self.reads.record(tenant, rows.into()).await?,
-            Err(rows) => self.reads.record(tenant, rows).await?,
         }
         found
     }

@@ -7,7 +7,7 @@ use handoff_domain::time::Span;
 use handoff_integration_tests::backport::{becomes, id_of, subscribe, topic};
 use handoff_integration_tests::issuer::OwnIssuer;
 use handoff_integration_tests::ledger::Database;
-use handoff_integration_tests::scene::{ADA, Referral, about_ben, noise};
+use handoff_integration_tests::scene::{ADA, Referral, about_ben, document_reference, noise, task, upload};
 use handoff_integration_tests::slow::SlowDownload;
 use handoff_integration_tests::subscriber::Subscriber;
 use handoff_integration_tests::{Answer, Client, TestApp, eventually, on_both};
@@ -136,6 +136,13 @@ on_both! {
         app.clock.advance(Span::seconds(61));
         referral.lane.get(&at).await.expect(200);
         assert_eq!(recorded().await, before + 6);
+        // A history says which versions it showed, and each of its pages is recorded.
+        for _ in 0..2 {
+            referral.lane.get(&format!("{at}/_history?_count=1")).await.expect(200);
+        }
+        let pages = audited(&auditor, "subtype=task-read").await;
+        assert_eq!(pages.len(), before + 8);
+        assert!(pages[before + 7].to_string().contains(r#"{"type":"versions","valueString":"2"}"#), "{pages:?}");
         // Searches are recorded each time.
         referral.lane.get("/fhir/Task").await.expect(200);
         referral.lane.get("/fhir/Task").await.expect(200);
@@ -178,9 +185,11 @@ on_both! {
         app.client("operator").await.get(&events).await.expect(200);
         let few = format!("/fhir/Subscription/{}/$events?content=id-only", made[0]);
         app.client("operator").await.get(&few).await.expect(200);
+        let task = audited(&auditor, "subtype=task-created").await[0]["entity"][0]["what"]["reference"].clone();
         let told = disclosures(&auditor, &query).await;
         assert_eq!(told.len(), 2, "{told:?}");
         assert_eq!(told[1]["recipient"], "Practitioner/operator");
+        assert_eq!((&told[0]["task"], &told[1]["task"]), (&task, &task));
         assert_eq!(audited(&auditor, "subtype=subscription-delivered").await.len(), 4);
     }
 
@@ -208,7 +217,7 @@ on_both! {
         for (days, count) in [("from=2020-01-01", 1), ("to=2020-01-01", 0), ("from=2020&to=2021", 0)] {
             assert_eq!(disclosures(&auditor, &format!("patient=ada&{days}")).await.len(), count, "{days}");
         }
-        for query in ["", "patient=ada&from=soon", "patient=ada&patient=ben", "patient=Task/1", "date=2020"] {
+        for query in ["", "patient=ada&from=soon", "patient=ada&patient=ben", "patient=Task/1", "date=2020", "patient=ada&from=2999"] {
             let path = format!("/admin/audit/disclosures?{query}");
             auditor.get(&path).await.expect_one_of(&[400, 422]);
         }
@@ -222,6 +231,7 @@ on_both! {
             assert!(answer.header("content-type").unwrap().starts_with(kind), "{accept}");
         }
         table(&auditor, "image/png").await.expect(406);
+        table(&auditor, "text/csv;q=0").await.expect(406);
         for name in ["lane", "ehr", "operator", "interface"] {
             table(&app.client(name).await, "text/csv").await.refused(403, "policy-denied");
         }
@@ -231,6 +241,24 @@ on_both! {
         // Each look is on record, as something about that patient.
         let looks = audited(&auditor, "subtype=audit-read&patient=Patient/ben").await;
         assert!(!looks.is_empty());
+    }
+
+    async fn a_patient_is_found_however_the_sender_wrote_the_reference(backend) {
+        let app = TestApp::start(backend).await;
+        let (ehr, lane, auditor) = (app.client("ehr").await, app.client("lane").await, app.client("auditor").await);
+        let ours = format!("{}/fhir/Patient/bob", app.server.base_url);
+        let far = "https://other.example/fhir/Patient/rem";
+        for written in ["Patient/bob", "Patient/bob/_history/3", ours.as_str(), far] {
+            let binary = upload(&ehr, b"%PDF-1.4 a letter").await;
+            let document = document_reference(&binary, written);
+            let document = ehr.post("/fhir/DocumentReference", &document).await.expect(201).id();
+            let mut placed = task("accepted", &document, Some("Practitioner/lane"));
+            placed["for"]["reference"] = json!(written);
+            ehr.post("/fhir/Task", &placed).await.expect(201);
+            lane.get(&format!("/fhir/Binary/{binary}")).await.expect(200);
+        }
+        assert_eq!(disclosures(&auditor, "patient=Patient/bob").await.len(), 3);
+        assert_eq!(disclosures(&auditor, &format!("patient={far}")).await.len(), 1);
     }
 
     async fn what_for_is_said_as_the_token_says_it(backend) {

@@ -303,6 +303,18 @@ impl About {
     }
 }
 
+/// The patient that a reference names, as rows and whoever asks for them call it: `Patient/{id}`, or the whole URL where another
+/// server has it; never a version of it. `None` for what is no patient.
+pub fn patient_named(reference: &str) -> Option<String> {
+    let unversioned = reference
+        .split_once("/_history/")
+        .map_or(reference, |(before, _)| before);
+    let mut parts = unversioned.rsplit('/');
+    let (id, kind) = (parts.next()?, parts.next()?);
+    let whole = parts.next().is_none() || unversioned.contains("://");
+    (kind == "Patient" && !id.is_empty() && whole).then(|| unversioned.to_owned())
+}
+
 /// One row of the audit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditRow {
@@ -337,5 +349,34 @@ impl AuditRow {
     pub fn detail(mut self, name: &str, value: impl Into<String>) -> Self {
         self.detail.insert(name.to_owned(), value.into());
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patient_is_called_the_same_whatever_version_is_named() {
+        for (reference, named) in [
+            ("Patient/bob", Some("Patient/bob")),
+            ("Patient/bob/_history/3", Some("Patient/bob")),
+            (
+                "https://other.example/fhir/Patient/rem",
+                Some("https://other.example/fhir/Patient/rem"),
+            ),
+            (
+                "https://other.example/fhir/Patient/rem/_history/1",
+                Some("https://other.example/fhir/Patient/rem"),
+            ),
+            ("Group/1", None),
+            ("Patient/", None),
+            ("Patient", None),
+            ("a/Patient/1", None),
+            ("#p", None),
+            ("urn:uuid:1", None),
+        ] {
+            assert_eq!(patient_named(reference).as_deref(), named, "{reference}");
+        }
     }
 }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use handoff_domain::access::{Action, Object, Relation, Role};
-use handoff_domain::audit::{About, AuditRow, Event, Outcome};
+use handoff_domain::audit::{About, AuditRow, Event, Outcome, patient_named};
 use handoff_domain::break_glass::BreakGlassReason;
 use handoff_domain::document::{Document, StoredBinary};
 use handoff_domain::grant::{Grant, Origin, newest_of};
@@ -430,9 +430,5 @@ impl Asked<'_> {
 fn fill(about: &mut About, document: &Document) {
     about.document = Some(format!("DocumentReference/{}", document.id));
     about.document_version = Some(document.version);
-    about.patient = document
-        .facts
-        .subject
-        .clone()
-        .filter(|s| s.starts_with("Patient/"));
+    about.patient = document.facts.subject.as_deref().and_then(patient_named);
 }

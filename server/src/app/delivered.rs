@@ -7,7 +7,9 @@ use handoff_domain::audit::{About, AuditRow, Event, Outcome};
 use handoff_domain::ids::{CorrelationId, SubscriptionId, TenantId};
 use handoff_domain::ports::{Due, Kind, Tx};
 use handoff_domain::reason::Reason;
-use handoff_domain::subscription::{AfterFailure, Course, Failure, Subscription, SubscriptionStatus};
+use handoff_domain::subscription::{
+    AfterFailure, Course, Failure, Payload, Subscription, SubscriptionStatus,
+};
 use handoff_domain::time::Timestamp;
 
 use super::deliveries::{Notice, Sending};
@@ -259,7 +261,8 @@ pub(super) fn ranges(numbers: &[i64]) -> String {
     written.join(" ")
 }
 
-fn row_of(scope: &Scope, notice: &Notice, told: &Told) -> AuditRow {
+/// What an event that was told is about: the version of its focus, and whose it is where that was told whole.
+pub(super) fn about_told(scope: &Scope, told: &Told, payload: Payload) -> About {
     let event = &told.event;
     let mut about = About {
         grant: event.grant.clone(),
@@ -276,9 +279,15 @@ fn row_of(scope: &Scope, notice: &Notice, told: &Told) -> AuditRow {
         }
         None => {}
     }
-    if notice.subscription.channel.payload.is_whole() {
+    if payload.is_whole() {
         about.patient = patient_of(scope, &told.body);
     }
+    about
+}
+
+fn row_of(scope: &Scope, notice: &Notice, told: &Told) -> AuditRow {
+    let event = &told.event;
+    let about = about_told(scope, told, notice.subscription.channel.payload);
     let row = scope
         .row(Event::SubscriptionDelivered, Outcome::Success, Reason::Permitted)
         .about(about)

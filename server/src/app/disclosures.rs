@@ -23,6 +23,17 @@ const MOST_ROWS: usize = 100_000;
 /// How many rows are read at once.
 const PAGE: u32 = 1_000;
 
+/// How long before a period the glass may have been broken for what was fetched in it.
+const BEFORE: Span = Span::hours(-48);
+
+/// What rows tell of the ends of redemptions.
+const ENDS: [Event; 4] = [
+    Event::RedemptionCompleted,
+    Event::RedemptionInterrupted,
+    Event::RedemptionCutOff,
+    Event::RedemptionIntegrityFailed,
+];
+
 /// What rows tell of disclosures.
 const TELLING: [Event; 7] = [
     Event::RedemptionAuthorized,
@@ -37,7 +48,7 @@ const TELLING: [Event; 7] = [
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Period {
-    /// `Patient/{id}`, or as other servers' patients are named here.
+    /// `Patient/{id}`, or the URL of another server's.
     pub patient: String,
     /// From when on.
     pub from: Option<Timestamp>,
@@ -122,6 +133,9 @@ impl App {
         let now = self.clock.now();
         let until = period.until.unwrap_or(now).min(now);
         let from = period.from.unwrap_or_else(|| until.plus(LOOK_BACK));
+        if from > until {
+            return Err(AppError::rule("from", "the period has not begun yet"));
+        }
         let patient = period.patient;
         let about = About {
             patient: Some(patient.clone()),
@@ -144,7 +158,8 @@ impl App {
     }
 }
 
-/// Reads the rows of a patient. What began in the period may end after it.
+/// Reads the rows of a patient: those of the period, with a break of the glass shortly before it; then the ends of what was under way
+/// when it ended.
 fn gather(
     read: &mut dyn Read,
     tenant: &TenantId,
@@ -156,31 +171,41 @@ fn gather(
     let mut search = AuditSearch {
         events: TELLING.iter().map(|event| event.as_str().to_owned()).collect(),
         patient: Some(patient.to_owned()),
-        recorded: Some((from, Timestamp(i64::MAX))),
+        recorded: Some((from.plus(BEFORE), until)),
         oldest_first: true,
         limit: PAGE,
         ..AuditSearch::default()
     };
-    let mut looked_at = 0_usize;
+    let (mut looked_at, mut in_period) = (0_usize, true);
     loop {
         let page = read.audit(tenant, &search)?;
         looked_at = looked_at.saturating_add(page.len());
-        let Some(last) = page.last() else {
-            return Ok(());
-        };
-        search.after = Some(last.sequence);
-        let ended = (page.len() as u64) < u64::from(PAGE);
+        search.after = page.last().map(|last| last.sequence);
+        let ended = page.len() < PAGE as usize;
         for row in page {
-            found.take(row, until);
+            found.take(row, from);
         }
-        if ended {
+        match (ended, in_period) {
+            (true, true) => {
+                in_period = false;
+                looked_at = 0;
+                search.events = ENDS.iter().map(|event| event.as_str().to_owned()).collect();
+                search.recorded = Some((until, Timestamp(i64::MAX)));
+                search.after = None;
+            }
+            (true, false) => return Ok(()),
+            // Of what ends so much later it is said that it is not known.
+            (false, false) if looked_at >= MOST_ROWS => return Ok(()),
+            (false, true) if found.begun.len() > MOST || looked_at >= MOST_ROWS => {
+                return Err(AppError::rule(
+                    "from",
+                    "there are too many disclosures for one accounting; ask for a shorter period",
+                ));
+            }
+            _ => {}
+        }
+        if !in_period && found.begun.iter().all(|one| one.ended.is_some()) {
             return Ok(());
-        }
-        if found.begun.len() > MOST || looked_at >= MOST_ROWS {
-            return Err(AppError::rule(
-                "from",
-                "there are too many disclosures for one accounting; ask for a shorter period",
-            ));
         }
     }
 }
@@ -196,7 +221,7 @@ struct Found {
 }
 
 impl Found {
-    fn take(&mut self, recorded: RecordedRow, until: Timestamp) {
+    fn take(&mut self, recorded: RecordedRow, from: Timestamp) {
         let row = &recorded.row;
         match row.event {
             Event::BreakGlass => {
@@ -204,13 +229,13 @@ impl Found {
                     self.emergencies.insert(task.clone());
                 }
             }
-            Event::RedemptionAuthorized if row.recorded < until => {
+            Event::RedemptionAuthorized if row.recorded >= from => {
                 if let Some(id) = row.about.redemption.clone() {
                     self.redemptions.insert(id, self.begun.len());
                     self.begun.push(begun(recorded, Extent::Unknown));
                 }
             }
-            Event::SubscriptionDelivered if row.recorded < until => {
+            Event::SubscriptionDelivered if row.recorded >= from => {
                 let mut told = begun(recorded, Extent::Whole);
                 told.ended = Some(told.at);
                 self.begun.push(told);

@@ -2,7 +2,7 @@
 //! another's place supersedes it, and every Task that releases it is judged anew in the same transaction.
 
 use handoff_domain::access::{Action, Object, Relation};
-use handoff_domain::audit::{About, Event, Outcome};
+use handoff_domain::audit::{About, Event, Outcome, patient_named};
 use handoff_domain::document::{Attachment, Document, DocumentFacts, DocumentStatus, Sha256};
 use handoff_domain::ids::{BinaryId, DocumentId};
 use handoff_domain::outbox::Topic;
@@ -449,11 +449,7 @@ pub fn about(document: &Document) -> About {
     About {
         document: Some(format!("DocumentReference/{}", document.id)),
         document_version: Some(document.version),
-        patient: document
-            .facts
-            .subject
-            .clone()
-            .filter(|s| s.starts_with("Patient/")),
+        patient: document.facts.subject.as_deref().and_then(patient_named),
         ..About::default()
     }
 }

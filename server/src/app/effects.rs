@@ -1,7 +1,7 @@
 //! Carries out what the domain planned for a Task's grants: writes the grants, cuts and reopens redemptions,
 //! records each step and tells subscribers. The only place where a plan becomes rows.
 
-use handoff_domain::audit::{About, Event, Outcome};
+use handoff_domain::audit::{About, Event, Outcome, patient_named};
 use handoff_domain::document::Document;
 use handoff_domain::effects::{Change, Plan, Scene, reconcile};
 use handoff_domain::grant::Grant;
@@ -159,7 +159,7 @@ pub fn about_task(task: &Task) -> About {
     About {
         task: Some(format!("Task/{}", task.id)),
         task_version: Some(task.version),
-        patient: task.facts.subject.clone().filter(|s| s.starts_with("Patient/")),
+        patient: task.facts.subject.as_deref().and_then(patient_named),
         ..About::default()
     }
 }
@@ -172,8 +172,8 @@ pub fn about_document(task: &Task, documents: &[Document], id: &DocumentId) -> A
     about.document_version = document.map(|d| d.version);
     if about.patient.is_none() {
         about.patient = document
-            .and_then(|d| d.facts.subject.clone())
-            .filter(|s| s.starts_with("Patient/"));
+            .and_then(|d| d.facts.subject.as_deref())
+            .and_then(patient_named);
     }
     about
 }

@@ -6,7 +6,7 @@ use std::hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use handoff_domain::audit::{About, AuditRow, Event, Outcome};
+use handoff_domain::audit::{About, AuditRow, Event, Outcome, patient_named};
 use handoff_domain::ids::{DocumentId, TaskId, TenantId};
 use handoff_domain::ports::{self, Found, Kind, Store, Version};
 use handoff_domain::reason::Reason;
@@ -15,6 +15,7 @@ use serde::Deserialize;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
+use super::delivered::ranges;
 use super::error::explain;
 use super::{App, AppError, Class, Scope, Stored};
 
@@ -22,6 +23,8 @@ use super::{App, AppError, Class, Scope, Stored};
 const WAITING: usize = 4_096;
 /// How many are written in one transaction.
 const TOGETHER: usize = 512;
+/// The most rows of a transaction that has more than one read.
+const MOST_ROWS: usize = 1_000;
 /// For how long a read that is on record stands for the same one.
 const SAME: Span = Span::seconds(60);
 /// How many reads on record are known at most; beyond that all are forgotten, and recorded again.
@@ -171,23 +174,40 @@ async fn write_down(store: Arc<dyn Store>, mut inbox: mpsc::Receiver<Entry>) {
             rows.push((entry.tenant, entry.rows));
             waiting.push(entry.written);
         }
-        let rows: Arc<[_]> = rows.into();
-        let outcome = write(store.as_ref(), &rows, 0..came).await;
-        // One of them may be refused for itself, which is no matter of the others.
-        let alone = came > 1
-            && outcome
-                .as_ref()
-                .is_err_and(|error| error.class != Class::Unavailable);
-        for (place, written) in waiting.into_iter().enumerate() {
-            let outcome = if alone {
-                write(store.as_ref(), &rows, place..place.saturating_add(1)).await
-            } else {
-                outcome.clone()
-            };
-            // Who waited may have gone.
-            let _gone = written.send(outcome.map_err(AppError::audit_unavailable));
+        let rows: Rows = rows.into();
+        let mut waiting = waiting.into_iter();
+        let mut from = 0;
+        while from < came {
+            let batch = from..end_of_batch(&rows, from);
+            from = batch.end;
+            let outcome = write(store.as_ref(), &rows, batch.clone()).await;
+            // One of them may be refused for itself, which is no matter of the others.
+            let alone = batch.len() > 1
+                && outcome
+                    .as_ref()
+                    .is_err_and(|error| error.class != Class::Unavailable);
+            for (place, written) in batch.zip(waiting.by_ref()) {
+                let outcome = if alone {
+                    write(store.as_ref(), &rows, place..place.saturating_add(1)).await
+                } else {
+                    outcome.clone()
+                };
+                // Who waited may have gone.
+                let _gone = written.send(outcome.map_err(AppError::audit_unavailable));
+            }
         }
     }
+}
+
+/// Where the batch ends that begins here: a search of many patients has many rows, and others wait for it.
+fn end_of_batch(rows: &Rows, from: usize) -> usize {
+    let mut count = 0_usize;
+    let fits = |(_, rows): &&(TenantId, Vec<AuditRow>)| {
+        count = count.saturating_add(rows.len());
+        count <= MOST_ROWS
+    };
+    let fitting = rows.iter().skip(from).take_while(fits).count();
+    from.saturating_add(fitting.max(1))
 }
 
 type Rows = Arc<[(TenantId, Vec<AuditRow>)]>;
@@ -278,6 +298,11 @@ impl Asked {
         }
     }
 
+    /// Whether it is one version of one resource.
+    fn is_read(&self) -> bool {
+        matches!(self.interaction, "read" | "vread")
+    }
+
     fn row(&self, scope: &Scope, outcome: Outcome, reason: Reason) -> AuditRow {
         let row = scope
             .row(self.event, outcome, reason)
@@ -311,7 +336,9 @@ impl Shown for Stored {
 impl Shown for Vec<Version> {
     fn rows(&self, scope: &Scope, asked: AuditRow) -> Vec<AuditRow> {
         let bodies = self.iter().map(|version| version.body.as_slice());
-        each_patient(scope, bodies, &asked.detail("versions", self.len().to_string()))
+        let mut numbers: Vec<i64> = self.iter().map(|version| version.version).collect();
+        numbers.sort_unstable();
+        each_patient(scope, bodies, &asked.detail("versions", ranges(&numbers)))
     }
 }
 
@@ -323,7 +350,7 @@ impl Shown for Found {
 }
 
 /// One row for each patient of what was shown, in the order of their references, and one without where it is nobody's.
-pub(super) fn each_patient<'a>(
+fn each_patient<'a>(
     scope: &Scope,
     bodies: impl Iterator<Item = &'a [u8]>,
     asked: &AuditRow,
@@ -355,11 +382,7 @@ pub(super) fn patient_of(scope: &Scope, body: &[u8]) -> Option<String> {
     }
     let resource: Resource = serde_json::from_slice(body).ok()?;
     let reference = resource.subject?.reference?;
-    let local = match reference.strip_prefix(&scope.fhir_base()) {
-        Some(local) => local.to_owned(),
-        None => reference,
-    };
-    local.starts_with("Patient/").then_some(local)
+    patient_named(reference.strip_prefix(&scope.fhir_base()).unwrap_or(&reference))
 }
 
 impl App {
@@ -374,7 +397,9 @@ impl App {
             return found;
         };
         let mut rows = match &found {
-            Ok(_) if self.reads.which == Recorded::Refused => return found,
+            Ok(_) if self.reads.which == Recorded::Refused && asked.event != Event::SubscriptionDelivered => {
+                return found;
+            }
             Ok(shown) => shown.rows(scope, asked.row(scope, Outcome::Success, Reason::Permitted)),
             // That something is unknown is told in the same time as that it is not for the caller.
             Err(error) if error.is_refusal() && error.denial.is_none() => {
@@ -383,9 +408,9 @@ impl App {
             Err(_) => return found,
         };
         let tenant = scope.tenant().clone();
-        // What was searched for or told again is never the same.
-        let reads = matches!(asked.event, Event::TaskRead | Event::DocumentRead);
-        let one = rows.len() == 1 && reads && found.is_ok();
+        // What was searched for or told again is never the same, and neither is a page of a history.
+        let exact = |row: &AuditRow| row.about.task_version.or(row.about.document_version).is_some();
+        let one = found.is_ok() && asked.is_read() && rows.len() == 1 && rows.iter().all(exact);
         match rows.pop() {
             Some(row) if one => self.reads.record_read(tenant, row).await?,
             last => {

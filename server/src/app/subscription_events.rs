@@ -5,9 +5,9 @@ use handoff_domain::ids::SubscriptionId;
 use handoff_domain::ports::Attention;
 use handoff_domain::subscription::{NumberedEvent, Payload};
 
-use super::delivered::ranges;
-use super::reads::{Asked, Shown, each_patient};
-use super::subscriber::{Listener, Telling};
+use super::delivered::about_told;
+use super::reads::{Asked, Shown};
+use super::subscriber::{Listener, Telling, Told};
 use super::{App, AppError, Caller, Scope};
 
 /// The most events that one `$events` answers, and that are looked at for it. Who wants more asks on from the last number.
@@ -84,16 +84,14 @@ impl App {
 
 impl Shown for Recounted {
     fn rows(&self, scope: &Scope, asked: AuditRow) -> Vec<AuditRow> {
-        let told = &self.telling.told;
-        let numbers: Vec<i64> = told.iter().map(|one| one.number).collect();
-        let asked = asked
-            .detail("subscription", self.attention.subscription.id.as_str())
-            .detail("event", ranges(&numbers));
-        let whole = self.payload.is_whole();
-        each_patient(
-            scope,
-            told.iter().filter(|_| whole).map(|one| one.body.as_slice()),
-            &asked,
-        )
+        let row = |told: &Told| {
+            asked
+                .clone()
+                .about(about_told(scope, told, self.payload))
+                .detail("subscription", self.attention.subscription.id.as_str())
+                .detail("event", told.number.to_string())
+                .detail("topic", told.event.topic.as_str())
+        };
+        self.telling.told.iter().map(row).collect()
     }
 }

@@ -1,7 +1,9 @@
 //! `GET /admin/audit/disclosures`: for auditors, the accounting of disclosures of one patient, as JSON or as CSV.
 
+use std::cmp::Reverse;
+
 use actix_web::http::StatusCode;
-use actix_web::http::header::{self, Accept, Header};
+use actix_web::http::header::{self, Accept, Header as _, Quality};
 use actix_web::{HttpRequest, HttpResponse, web};
 use handoff_domain::time::Timestamp;
 use serde_json::{Value, json};
@@ -70,8 +72,11 @@ pub(super) async fn disclosures(state: web::Data<HttpState>, request: HttpReques
 /// The first of the media types asked for that there is.
 fn form_of(request: &HttpRequest) -> Result<Form, AppError> {
     let accept = Accept::parse(request).unwrap_or_else(|_| Accept::star());
-    for wanted in accept.ranked() {
-        match (wanted.type_().as_str(), wanted.subtype().as_str()) {
+    let mut wanted: Vec<_> = accept.iter().filter(|one| one.quality > Quality::ZERO).collect();
+    // Stable: of what is wanted alike the first.
+    wanted.sort_by_key(|one| Reverse(one.quality));
+    for one in wanted {
+        match (one.item.type_().as_str(), one.item.subtype().as_str()) {
             ("text", "csv" | "*") => return Ok(Form::Csv),
             ("application", "json" | "*") | ("*", "*") => return Ok(Form::Json),
             _ => {}

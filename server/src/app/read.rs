@@ -36,6 +36,15 @@ pub struct Query {
     pub asked: String,
 }
 
+/// A page of a history.
+#[derive(Debug)]
+pub struct History {
+    /// The versions, newest first.
+    pub versions: Vec<Version>,
+    /// Whether more follow.
+    pub more: bool,
+}
+
 impl App {
     /// The current version of a Task or document.
     pub async fn read_current(&self, caller: &Caller, kind: Kind, id: String) -> Result<Stored, AppError> {
@@ -81,7 +90,7 @@ impl App {
         self.once_recorded(&recorder, asked, found.await).await
     }
 
-    /// Versions of one Task or document, newest first.
+    /// Versions of one Task or document, newest first, `count` at most.
     pub async fn read_history(
         &self,
         caller: &Caller,
@@ -89,14 +98,15 @@ impl App {
         id: String,
         since: Option<Timestamp>,
         before: Option<i64>,
-        limit: u32,
-    ) -> Result<Vec<Version>, AppError> {
+        count: u32,
+    ) -> Result<History, AppError> {
         let scope = self.scope(caller);
         let reach = self.demand(&scope, kind.as_str(), Interaction::Read).await?;
         let (recorder, asked) = (scope.clone(), Asked::one(kind, &id, None, "history-instance"));
         let found = self.read(move |read| {
             check_visible(read, &scope, kind, &id)?;
-            let limit = limit.min(HISTORY_PAGE);
+            // One more tells whether there is a next page.
+            let limit = count.saturating_add(1).min(HISTORY_PAGE);
             let (mut before, mut reached) = (before, Vec::new());
             // Versions beyond the scopes are left out, and others take their place on the page.
             let at_once = match &reach {
@@ -118,8 +128,12 @@ impl App {
             if reached.is_empty() && !reach.covers_present(read, &scope, kind, &id)? {
                 return Err(AppError::not_found());
             }
-            reached.truncate(limit as usize);
-            Ok(reached)
+            let more = reached.len() > count as usize;
+            reached.truncate(count as usize);
+            Ok(History {
+                versions: reached,
+                more,
+            })
         });
         self.once_recorded(&recorder, asked, found.await).await
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use handoff_domain::audit::{About, AuditRow, Event, Outcome, patient_named};
 use handoff_domain::ids::{DocumentId, TaskId, TenantId};
-use handoff_domain::ports::{self, Found, Kind, Store, Version};
+use handoff_domain::ports::{self, Found, Kind, Store};
 use handoff_domain::reason::Reason;
 use handoff_domain::time::{Span, Timestamp};
 use serde::Deserialize;
@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::delivered::ranges;
 use super::error::explain;
+use super::read::History;
 use super::{App, AppError, Class, Scope, Stored};
 
 /// How many reads wait to be written at most; who comes then waits to wait.
@@ -333,10 +334,10 @@ impl Shown for Stored {
     }
 }
 
-impl Shown for Vec<Version> {
+impl Shown for History {
     fn rows(&self, scope: &Scope, asked: AuditRow) -> Vec<AuditRow> {
-        let bodies = self.iter().map(|version| version.body.as_slice());
-        let mut numbers: Vec<i64> = self.iter().map(|version| version.version).collect();
+        let bodies = self.versions.iter().map(|version| version.body.as_slice());
+        let mut numbers: Vec<i64> = self.versions.iter().map(|version| version.version).collect();
         numbers.sort_unstable();
         each_patient(scope, bodies, &asked.detail("versions", ranges(&numbers)))
     }

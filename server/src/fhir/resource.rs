@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::subscription::asked_for;
 use super::{failed, negotiate, not_allowed, ok, search, stored};
+use crate::app::read::History;
 use crate::app::subscriptions::AskedFor;
 use crate::app::{AppError, Caller, admission};
 use crate::http::HttpState;
@@ -278,14 +279,17 @@ async fn history(
         negotiate::check_accept(&request)?;
         let pairs = pairs_of(request.query_string().as_bytes());
         let page = search::parse_history(&pairs)?;
-        // One more than asked tells whether there is a next page.
-        let limit = page.count.saturating_add(1);
-        let mut versions = state
+        let History { versions, more } = state
             .app
-            .read_history(&caller, **kind, ids.id.clone(), page.since, page.before, limit)
+            .read_history(
+                &caller,
+                **kind,
+                ids.id.clone(),
+                page.since,
+                page.before,
+                page.count,
+            )
             .await?;
-        let more = versions.len() > page.count as usize;
-        versions.truncate(page.count as usize);
         let base = state.app.settings.fhir_base(caller.tenant());
         Ok(search::history_bundle(
             &base,

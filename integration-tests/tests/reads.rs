@@ -10,7 +10,7 @@ use handoff_integration_tests::ledger::Database;
 use handoff_integration_tests::scene::{ADA, Referral, about_ben, document_reference, noise, task, upload};
 use handoff_integration_tests::slow::SlowDownload;
 use handoff_integration_tests::subscriber::Subscriber;
-use handoff_integration_tests::{Answer, Client, TestApp, eventually, on_both};
+use handoff_integration_tests::{Answer, Backend, Client, TestApp, eventually, on_both};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -299,4 +299,33 @@ on_both! {
         let bytes = disclosures(&auditor, "patient=ada").await[0]["bytes"].as_u64().unwrap();
         assert!((100_000..20 * 1024 * 1024).contains(&bytes), "{bytes}");
     }
+}
+
+/// A row that the database refuses for itself is the matter of its reader alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_that_cannot_be_recorded_keeps_no_other_from_being_shown() {
+    let app = TestApp::start_with(Backend::Production, |options| {
+        options.audit_reads = Recorded::Each;
+    })
+    .await;
+    let (good, bad) = (Referral::set(&app).await, Referral::set(&app).await);
+    let refusal = format!(
+        "ALTER TABLE audit_log ADD CONSTRAINT refused CHECK (task <> 'Task/{}') NOT VALID",
+        bad.task
+    );
+    Database::of(&app).sql(&refusal);
+    let reads = (0..100).map(|n| {
+        let of = if n % 10 == 0 { &bad } else { &good };
+        let (client, path) = (&good.lane, format!("/fhir/Task/{}", of.task));
+        async move { (n % 10 == 0, client.get(&path).await) }
+    });
+    for (is_bad, answer) in futures_util::future::join_all(reads).await {
+        if is_bad {
+            answer.refused(503, "audit-unavailable");
+        } else {
+            answer.expect(200);
+        }
+    }
+    let auditor = app.client("auditor").await;
+    assert_eq!(audited(&auditor, "subtype=task-read").await.len(), 90);
 }

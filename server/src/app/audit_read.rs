@@ -27,8 +27,8 @@ impl App {
             patient: search.patient.clone(),
             ..About::default()
         };
-        self.read_recorded(caller, interaction, about, move |tx, tenant| {
-            let rows = tx.audit(tenant, &search)?;
+        self.read_recorded(caller, interaction, about, move |read, tenant| {
+            let rows = read.audit(tenant, &search)?;
             let count = rows.len().to_string();
             Ok((rows, ("rows", count)))
         })
@@ -37,8 +37,8 @@ impl App {
 
     /// The newest checkpoint of the ledger.
     pub async fn checkpoint(&self, caller: &Caller) -> Result<String, AppError> {
-        self.read_ledger(caller, "checkpoint", |tx, tenant| {
-            let newest = tx.last_checkpoint(tenant)?.ok_or(LedgerError::Unsealed)?;
+        self.read_ledger(caller, "checkpoint", |read, tenant| {
+            let newest = read.last_checkpoint(tenant)?.ok_or(LedgerError::Unsealed)?;
             Ok(newest.note)
         })
         .await
@@ -50,24 +50,24 @@ impl App {
         caller: &Caller,
         below: Option<u64>,
     ) -> Result<Vec<SignedCheckpoint>, AppError> {
-        self.read_ledger(caller, "checkpoints", move |tx, tenant| {
-            Ok(tx.checkpoints(tenant, below.unwrap_or(u64::MAX), CHECKPOINTS)?)
+        self.read_ledger(caller, "checkpoints", move |read, tenant| {
+            Ok(read.checkpoints(tenant, below.unwrap_or(u64::MAX), CHECKPOINTS)?)
         })
         .await
     }
 
     /// The proof that a row is in the ledger.
     pub async fn prove_row(&self, caller: &Caller, sequence: i64) -> Result<String, AppError> {
-        self.read_ledger(caller, "proof", move |tx, tenant| {
-            prove::row(tx, tenant, sequence)
+        self.read_ledger(caller, "proof", move |read, tenant| {
+            prove::row(read, tenant, sequence)
         })
         .await
     }
 
     /// The proof that the ledger goes on from its first rows.
     pub async fn prove_consistency(&self, caller: &Caller, first: u64) -> Result<String, AppError> {
-        self.read_ledger(caller, "consistency", move |tx, tenant| {
-            prove::consistency(tx, tenant, first)
+        self.read_ledger(caller, "consistency", move |read, tenant| {
+            prove::consistency(read, tenant, first)
         })
         .await
     }
@@ -85,9 +85,12 @@ impl App {
         what: &'static str,
         reading: impl FnOnce(&mut dyn Read, &TenantId) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, AppError> {
-        self.read_recorded(caller, Interaction::Read, About::default(), move |tx, tenant| {
-            Ok((reading(tx, tenant)?, ("ledger", what.to_owned())))
-        })
+        self.read_recorded(
+            caller,
+            Interaction::Read,
+            About::default(),
+            move |read, tenant| Ok((reading(read, tenant)?, ("ledger", what.to_owned()))),
+        )
         .await
     }
 

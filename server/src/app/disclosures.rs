@@ -12,6 +12,7 @@ use handoff_domain::ports::{AuditSearch, Read, RecordedRow};
 use handoff_domain::scopes::Interaction;
 use handoff_domain::time::{Span, Timestamp};
 
+use super::finish::ENDS;
 use super::{App, AppError, Caller};
 
 /// Where it begins unless it is told: six years back, as the rule has it.
@@ -26,21 +27,9 @@ const PAGE: u32 = 1_000;
 /// How long before a period the glass may have been broken for what was fetched in it.
 const BEFORE: Span = Span::hours(-48);
 
-/// What rows tell of the ends of redemptions.
-const ENDS: [Event; 4] = [
-    Event::RedemptionCompleted,
-    Event::RedemptionInterrupted,
-    Event::RedemptionCutOff,
-    Event::RedemptionIntegrityFailed,
-];
-
-/// What rows tell of disclosures.
-const TELLING: [Event; 7] = [
+/// What rows tell of disclosures, beside the ends of redemptions.
+const BEGINNINGS: [Event; 3] = [
     Event::RedemptionAuthorized,
-    Event::RedemptionCompleted,
-    Event::RedemptionInterrupted,
-    Event::RedemptionCutOff,
-    Event::RedemptionIntegrityFailed,
     Event::SubscriptionDelivered,
     Event::BreakGlass,
 ];
@@ -169,7 +158,7 @@ fn gather(
     found: &mut Found,
 ) -> Result<(), AppError> {
     let mut search = AuditSearch {
-        events: TELLING.iter().map(|event| event.as_str().to_owned()).collect(),
+        events: codes(BEGINNINGS.iter().chain(&ENDS)),
         patient: Some(patient.to_owned()),
         recorded: Some((from.plus(BEFORE), until)),
         oldest_first: true,
@@ -189,7 +178,7 @@ fn gather(
             (true, true) => {
                 in_period = false;
                 looked_at = 0;
-                search.events = ENDS.iter().map(|event| event.as_str().to_owned()).collect();
+                search.events = codes(ENDS.iter());
                 search.recorded = Some((until, Timestamp(i64::MAX)));
                 search.after = None;
             }
@@ -208,6 +197,10 @@ fn gather(
             return Ok(());
         }
     }
+}
+
+fn codes<'a>(events: impl Iterator<Item = &'a Event>) -> Vec<String> {
+    events.map(|event| event.as_str().to_owned()).collect()
 }
 
 /// What the rows say, as they come in.
@@ -240,10 +233,7 @@ impl Found {
                 told.ended = Some(told.at);
                 self.begun.push(told);
             }
-            Event::RedemptionCompleted
-            | Event::RedemptionInterrupted
-            | Event::RedemptionCutOff
-            | Event::RedemptionIntegrityFailed => {
+            event if ENDS.contains(&event) => {
                 let place = row
                     .about
                     .redemption

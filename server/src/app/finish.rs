@@ -25,7 +25,7 @@ use super::{App, AppError, Caller, Cuts, Scope};
 /// run in doubt, so that no stream outlives its process's good name.
 const SILENCE: Span = Span::seconds(30);
 /// How a stream may be reported to have ended.
-const ENDS: [Event; 4] = [
+pub(super) const ENDS: [Event; 4] = [
     Event::RedemptionCompleted,
     Event::RedemptionInterrupted,
     Event::RedemptionCutOff,

@@ -62,7 +62,7 @@ use arc_swap::ArcSwap;
 use handoff_domain::access::{
     AccessRequest, Action, Denied, Object, Permit, Policy, Principal, Relation, RuleId, authorize,
 };
-use handoff_domain::audit::{AuditRow, Context, Event, Outcome};
+use handoff_domain::audit::{About, AuditRow, Context, Event, Outcome};
 use handoff_domain::document::Document;
 use handoff_domain::grant::Grant;
 use handoff_domain::ids::{DocumentId, GrantId, Handle, TaskId, TenantId};
@@ -362,6 +362,21 @@ impl Scope {
             .row(event, Outcome::Denied, Reason::PolicyDenied)
             .detail("action", action.as_str());
         AppError::forbidden(Reason::PolicyDenied).recorded(self.with_rules(row, action))
+    }
+
+    /// A refusal that says nothing for the audit yet, with the row that does: `event` was asked for, `about` this.
+    pub fn refused(&self, error: AppError, event: Event, about: About) -> AppError {
+        let refused = error.is_refusal() || error.class == Class::PreconditionFailed;
+        if !refused || error.denial.is_some() {
+            return error;
+        }
+        let row = self.row(event, Outcome::Denied, error.reason).about(about);
+        error.recorded(row)
+    }
+
+    /// The row of what was answered as done because there was nothing to do that the caller may know of.
+    pub fn in_vain(&self, event: Event, about: About) -> AuditRow {
+        self.row(event, Outcome::Denied, Reason::NotFound).about(about)
     }
 
     /// An audit row of this request, with the rules that it is held to and those that decided.

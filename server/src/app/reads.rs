@@ -423,19 +423,78 @@ impl App {
     }
 }
 
-impl Scope {
-    /// A refusal that says nothing for the audit yet, with the row that does: `event` was asked for, `about` this.
-    pub(super) fn refused(&self, error: AppError, event: Event, about: About) -> AppError {
-        let refused = error.is_refusal() || error.class == Class::PreconditionFailed;
-        if !refused || error.denial.is_some() {
-            return error;
-        }
-        let row = self.row(event, Outcome::Denied, error.reason).about(about);
-        error.recorded(row)
+#[cfg(test)]
+mod tests {
+    use handoff_domain::audit::{Agent, Context};
+    use handoff_domain::ids::CorrelationId;
+
+    use super::*;
+
+    fn row(actor: &str, correlation: &str, version: i64) -> AuditRow {
+        let context = Context {
+            tenant: TenantId::default_tenant(),
+            correlation: CorrelationId::parse(correlation).unwrap(),
+            now: Timestamp(0),
+            agent: Arc::new(Agent {
+                actor: Some(actor.to_owned()),
+                ..Agent::default()
+            }),
+        };
+        context
+            .row(Event::TaskRead, Outcome::Success, Reason::Permitted)
+            .about(About {
+                task_version: Some(version),
+                ..About::of_task(&TaskId::parse("1").unwrap())
+            })
     }
 
-    /// The row of what was answered as done because there was nothing to do that the caller may know of.
-    pub(super) fn in_vain(&self, event: Event, about: About) -> AuditRow {
-        self.row(event, Outcome::Denied, Reason::NotFound).about(about)
+    #[test]
+    fn a_batch_holds_so_many_rows_and_one_read_at_least() {
+        let read = |rows| {
+            (
+                TenantId::default_tenant(),
+                vec![row("Practitioner/a", "c", 1); rows],
+            )
+        };
+        let ends = |sizes: &[usize]| {
+            let rows: Rows = sizes.iter().map(|size| read(*size)).collect();
+            let (mut from, mut ends) = (0, Vec::new());
+            while from < rows.len() {
+                from = end_of_batch(&rows, from);
+                ends.push(from);
+            }
+            ends
+        };
+        assert_eq!(ends(&[1; 512]), [512]);
+        assert_eq!(ends(&[500; 5]), [2, 4, 5]);
+        assert_eq!(ends(&[1, 3 * MOST_ROWS, 1, 1]), [1, 2, 4]);
+        assert_eq!(ends(&[MOST_ROWS, 1]), [1, 2]);
+    }
+
+    #[test]
+    fn a_read_is_the_same_whatever_it_is_called_and_only_for_a_minute() {
+        let (known, tenant) = (Known::default(), TenantId::default_tenant());
+        let digest = |actor, correlation, version| known.digest(&tenant, &row(actor, correlation, version));
+        let first = digest("Practitioner/a", "c-1", 1);
+        assert_eq!(first, digest("Practitioner/a", "c-2", 1));
+        assert_ne!(first, digest("Practitioner/b", "c-1", 1));
+        assert_ne!(first, digest("Practitioner/a", "c-1", 2));
+        let elsewhere = TenantId::parse("b").unwrap();
+        assert_ne!(first, known.digest(&elsewhere, &row("Practitioner/a", "c-1", 1)));
+        assert!(!known.has(first, Timestamp(0)));
+        known.note(first, Timestamp(5));
+        assert!(known.has(first, Timestamp(5).plus(Span::seconds(59))));
+        assert!(!known.has(first, Timestamp(5).plus(SAME)));
+        // A clock that was set back makes it another one.
+        assert!(!known.has(first, Timestamp(4)));
+    }
+
+    #[test]
+    fn what_is_known_has_a_most() {
+        let known = Known::default();
+        for digest in 0..=KNOWN as u64 {
+            known.note(digest, Timestamp(0));
+        }
+        assert!(!known.has(0, Timestamp(0)) && known.has(KNOWN as u64, Timestamp(0)));
     }
 }

@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, Accept, Header as _, Quality};
 use actix_web::{HttpRequest, HttpResponse, web};
+use handoff_domain::reason::Reason;
 use handoff_domain::time::Timestamp;
 use serde_json::{Value, json};
 use url::form_urlencoded;
@@ -15,7 +16,6 @@ use super::request::authenticate;
 use crate::app::disclosures::{Accounting, Disclosure, Period};
 use crate::app::{AppError, Class};
 use crate::fhir::search::values;
-use handoff_domain::reason::Reason;
 
 const COLUMNS: [&str; 17] = [
     "date",

@@ -45,6 +45,7 @@ mod sign_in;
 mod source_commands;
 mod sources;
 mod ssrf;
+mod steps;
 mod streams;
 mod subscription_checklist;
 mod subscriptions;

@@ -23,13 +23,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 const SECRET: &str = "a secret that the two servers share";
-const FEED: &str = "/notifications/other";
-
-/// A workflow in which no Task fails.
-const NEVER_FAILS: &str = r#"
-[default.transitions]
-in-progress = ["on-hold", "ready", "completed", "cancelled"]
-"#;
+pub(crate) const FEED: &str = "/notifications/other";
 
 /// A private key of ours, in a file.
 #[expect(clippy::disallowed_methods, reason = "a key of a test's own")]
@@ -46,7 +40,7 @@ fn private_key(folder: &Path) -> String {
 }
 
 /// Another server as a source of `app`, which asks it as `client`.
-async fn introduce(app: &TestApp, other: &TestApp, client: &str) -> Client {
+pub(crate) async fn introduce(app: &TestApp, other: &TestApp, client: &str) -> Client {
     let settings = Settings {
         base: Some(format!("{}/fhir", other.server.base_url)),
         acts_as: ActorRef::parse("Organization/referring-clinic").unwrap(),
@@ -75,7 +69,7 @@ async fn introduce(app: &TestApp, other: &TestApp, client: &str) -> Client {
 }
 
 /// Changes how the source is configured.
-async fn change_settings(app: &TestApp, change: impl Fn(&mut Settings) + Send + 'static) {
+pub(crate) async fn change_settings(app: &TestApp, change: impl Fn(&mut Settings) + Send + 'static) {
     let store = app.server.app.store.as_ref();
     ports::write(store, move |tx| {
         let tenant = TenantId::default_tenant();
@@ -113,7 +107,7 @@ pub(crate) fn notification(kind: &str, counted: u32, events: &[(u32, &str)]) -> 
 }
 
 /// A Task of Lane's at the other server over a letter of its own: Task and document there.
-async fn referral(other: &TestApp, identifier: &str) -> (String, String) {
+pub(crate) async fn referral(other: &TestApp, identifier: &str) -> (String, String) {
     let ehr = other.client("ehr").await;
     let letter = document(&ehr, format!("%PDF-1.4 a letter, {identifier}").as_bytes()).await;
     let mut sent = task("accepted", &letter.id, Some("Practitioner/lane"));
@@ -122,7 +116,7 @@ async fn referral(other: &TestApp, identifier: &str) -> (String, String) {
     (id, letter.id)
 }
 
-async fn move_to(other: &TestApp, id: &str, status: &str) {
+pub(crate) async fn move_to(other: &TestApp, id: &str, status: &str) {
     let ehr = other.client("ehr").await;
     let path = format!("/fhir/Task/{id}");
     let mut task = ehr.get(&path).await.expect(200).json();
@@ -138,14 +132,14 @@ async fn status_of(client: &Client, identifier: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-async fn becomes(client: &Client, identifier: &str, status: &str) {
+pub(crate) async fn becomes(client: &Client, identifier: &str, status: &str) {
     eventually(&format!("{identifier} is {status}"), async || {
         status_of(client, identifier).await.as_deref() == Some(status)
     })
     .await;
 }
 
-async fn quarantine(app: &TestApp) -> Vec<Value> {
+pub(crate) async fn quarantine(app: &TestApp) -> Vec<Value> {
     let operator = app.client("operator").await;
     let body = operator.get("/admin/quarantine").await.expect(200).json();
     body["quarantine"].as_array().cloned().unwrap_or_default()
@@ -254,122 +248,6 @@ on_both! {
     }
 }
 
-/// Steps that never came are read at the source where a move can't stand without them; an end does not wait for them; and
-/// what is refused is laid aside once, however often it is told.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn steps_that_never_came_are_read_at_the_source() {
-    let app = TestApp::with_workflows(Backend::Embedded, NEVER_FAILS).await;
-    let other = TestApp::start(Backend::Embedded).await;
-    let feed = introduce(&app, &other, "lane").await;
-    change_settings(&app, |settings| {
-        settings.trust = Trust::AsSent;
-        settings.types = BTreeSet::from([FeedType::Task]);
-    })
-    .await;
-    let (ehr, theirs) = (app.client("ehr").await, other.client("ehr").await);
-    let (id, _) = referral(&other, "h-1").await;
-    let tell = async |number: u32| {
-        let path = format!("Task/{id}");
-        let mut told = notification("event-notification", number, &[(number, &path)]);
-        let sent = theirs.get(&format!("/fhir/{path}")).await.expect(200).json();
-        told["entry"].as_array_mut().unwrap().push(json!({
-            "fullUrl": format!("https://ehr.example/fhir/{path}"), "resource": sent,
-            "request": {"method": "PUT", "url": path}, "response": {"status": "200"}
-        }));
-        feed.post(FEED, &told).await.expect(200);
-    };
-    tell(1).await;
-    becomes(&ehr, "h-1", "accepted").await;
-    // It is suspended from work that nobody told of, and goes back to it.
-    for status in ["in-progress", "on-hold"] {
-        move_to(&other, &id, status).await;
-    }
-    tell(2).await;
-    becomes(&ehr, "h-1", "on-hold").await;
-    move_to(&other, &id, "in-progress").await;
-    tell(3).await;
-    becomes(&ehr, "h-1", "in-progress").await;
-    assert_eq!(quarantine(&app).await, [] as [Value; 0]);
-    let found = ehr.get("/fhir/Task?identifier=h-1").await.expect(200).json();
-    let ours = found["entry"][0]["resource"]["id"].as_str().unwrap();
-    let history = ehr
-        .get(&format!("/fhir/Task/{ours}/_history"))
-        .await
-        .expect(200)
-        .json();
-    assert_eq!(history["total"], 4, "each step once: {history}");
-
-    // Told twice, and found by asking: one in the quarantine.
-    move_to(&other, &id, "failed").await;
-    tell(4).await;
-    tell(5).await;
-    let empty = feed.request(Method::POST, FEED);
-    feed.send(empty).await.expect(200);
-    eventually("all is settled", async || waiting(&app).await == 0).await;
-    let aside = quarantine(&app).await;
-    assert_eq!(aside.len(), 1, "{aside:#?}");
-    assert_eq!(aside[0]["reason"], "illegal-transition");
-}
-
-/// Who held the Task in between at the source, and doesn't any more when that is told, never could fetch anything here.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn steps_on_the_way_to_an_end_release_nothing() {
-    let app = TestApp::start(Backend::Embedded).await;
-    let other = TestApp::start(Backend::Embedded).await;
-    let feed = introduce(&app, &other, "lane").await;
-    change_settings(&app, |settings| {
-        settings.trust = Trust::AsSent;
-        settings.types = BTreeSet::from([FeedType::Task]);
-    })
-    .await;
-    let (ehr, theirs) = (app.client("ehr").await, other.client("ehr").await);
-    let letter = document(&ehr, b"%PDF-1.4 ours, which both speak of").await;
-    let tell = async |number: u32, id: &str| {
-        let path = format!("Task/{id}");
-        let mut told = notification("event-notification", number, &[(number, &path)]);
-        let sent = theirs.get(&format!("/fhir/{path}")).await.expect(200).json();
-        told["entry"].as_array_mut().unwrap().push(json!({
-            "fullUrl": format!("{}/fhir/{path}", other.server.base_url), "resource": sent,
-            "request": {"method": "PUT", "url": path}, "response": {"status": "200"}
-        }));
-        feed.post(FEED, &told).await.expect(200);
-    };
-    for (number, first_is_told) in [(1, true), (3, false)] {
-        let identifier = format!("h-{number}");
-        let mut sent = task("accepted", &letter.id, Some("Practitioner/lane"));
-        sent["identifier"] = json!([{"value": identifier}]);
-        let id = theirs.post("/fhir/Task", &sent).await.expect(201).id();
-        if first_is_told {
-            tell(number, &id).await;
-            becomes(&ehr, &identifier, "accepted").await;
-        }
-        let path = format!("/fhir/Task/{id}");
-        for (status, owner) in [
-            ("in-progress", "otis"),
-            ("in-progress", "lane"),
-            ("completed", "lane"),
-        ] {
-            let mut now = theirs.get(&path).await.expect(200).json();
-            now["status"] = json!(status);
-            now["owner"] = json!({"reference": format!("Practitioner/{owner}")});
-            theirs.put(&path, &now).await.expect(200);
-        }
-        tell(number + 1, &id).await;
-        becomes(&ehr, &identifier, "completed").await;
-    }
-    assert_eq!(quarantine(&app).await, [] as [Value; 0]);
-    let path = format!("/files/{}/access-grants?status=all", letter.id);
-    let grants = ehr.get(&path).await.expect(200).json().to_string();
-    assert!(!grants.contains("Practitioner/otis"), "{grants}");
-    let auditor = app.client("auditor").await;
-    let bound = auditor
-        .get("/fhir/AuditEvent?subtype=grant-bound&_count=50")
-        .await
-        .expect(200)
-        .json();
-    assert_eq!(bound["entry"].as_array().map_or(0, Vec::len), 1, "{bound}");
-}
-
 /// A gateway that answers for the source says nothing of what changed there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_nobody_answers_was_not_asked() {
@@ -454,7 +332,7 @@ async fn a_source_that_is_limited_to_topics_names_one() {
 }
 
 /// How many notices wait.
-async fn waiting(app: &TestApp) -> u64 {
+pub(crate) async fn waiting(app: &TestApp) -> u64 {
     let depth = app.server.app.read(|read| Ok(read.inbox_depth()?)).await.unwrap();
     depth.get("waiting").copied().unwrap_or(0)
 }

@@ -197,9 +197,11 @@ async fn apply(app: &App, tenant: &TenantId, id: &NoticeId, pace: Pace) -> Resul
     let Some(applying) = prepare(app, tenant, id, pace).await? else {
         return Ok(Vec::new());
     };
-    let Some(_in_hand) = app.in_hand.notice(&applying) else {
+    let in_hand = app.in_hand.notice(&applying);
+    // A step is applied before what it leads to whoever has it in hand: one of the two transactions comes first.
+    if in_hand.is_none() && !applying.is_step {
         return Ok(Vec::new());
-    };
+    }
     match attempt(app, &applying).await {
         Ok(Done::Settled) => {}
         Ok(Done::Later) => restrain(app, &applying, Doubt::Open).await?,

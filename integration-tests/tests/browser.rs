@@ -69,7 +69,8 @@ impl Things {
             format!("{rest}{}", if last == "0" { "1" } else { "0" })
         };
         Self {
-            patient: other(&self.patient),
+            // No part of an id, which is hexadecimal.
+            patient: self.patient.replace('n', "x"),
             task: other(&self.task),
             document: other(&self.document),
             binary: other(&self.binary),
@@ -78,10 +79,10 @@ impl Things {
 
     fn names(&self) -> [(&'static str, &str); 4] {
         [
-            ("{patient}", &self.patient),
             ("{task}", &self.task),
             ("{document}", &self.document),
             ("{binary}", &self.binary),
+            ("{patient}", &self.patient),
         ]
     }
 

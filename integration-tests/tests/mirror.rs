@@ -12,12 +12,13 @@ use serde_json::json;
 
 on_both! {
     async fn both_sides_agree_and_the_quarantine_holds_what_is_illegal(backend) {
-        let outcome = mirroring::run(Settings { seed: 20_261, changes: 100, tasks: 12, backend }).await;
+        // A seed by which the first nine notifications meet each of the fates: on a slow machine few notifications tell much.
+        let outcome = mirroring::run(Settings { seed: 22_369, changes: 100, tasks: 12, backend }).await;
         let report = Report::of(&outcome);
         assert!(report.found.is_empty(), "{report}{:#?}", report.found);
         let held: Vec<usize> = outcome.moments.iter().map(|moment| moment.seen.quarantine.len()).collect();
         assert_eq!(held, [0, 6, 0], "{report}");
-        for fate in [Fate::Dropped, Fate::Overtaken, Fate::Refused] {
+        for fate in Fate::ALL {
             assert!(outcome.fates.contains_key(&fate), "{fate:?}: {report}");
         }
     }

@@ -35,19 +35,23 @@ pub enum Fate {
 }
 
 impl Fate {
+    /// Each of them.
+    pub const ALL: [Self; 8] = [
+        Self::Passed,
+        Self::Dropped,
+        Self::CutBefore,
+        Self::CutAfter,
+        Self::Delayed,
+        Self::Repeated,
+        Self::Overtaken,
+        Self::Refused,
+    ];
+
     fn of(choice: &mut fastrand::Rng) -> Self {
         if choice.u8(..3) > 0 {
             return Self::Passed;
         }
-        [
-            Self::Dropped,
-            Self::CutBefore,
-            Self::CutAfter,
-            Self::Delayed,
-            Self::Repeated,
-            Self::Overtaken,
-            Self::Refused,
-        ][choice.usize(..7)]
+        Self::ALL[1 + choice.usize(..7)]
     }
 
     /// What it is called in the report.

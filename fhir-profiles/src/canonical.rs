@@ -72,6 +72,8 @@ canonicals! {
     OPERATION_GRANT = "OperationDefinition" / "task-grant";
     /// `Task/{id}/$revoke-grants`.
     OPERATION_REVOKE_GRANTS = "OperationDefinition" / "task-revoke-grants";
+    /// Disposes of a document's content before its time.
+    OPERATION_PURGE = "OperationDefinition" / "document-purge";
     /// `$validate` on Task, DocumentReference and Subscription.
     OPERATION_VALIDATE = "OperationDefinition" / "validate";
 

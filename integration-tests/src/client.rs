@@ -144,6 +144,11 @@ impl Client {
         self.send_json(Method::POST, path, "application/json", body).await
     }
 
+    /// PUT of plain JSON.
+    pub async fn put_plain(&self, path: &str, body: &Value) -> Answer {
+        self.send_json(Method::PUT, path, "application/json", body).await
+    }
+
     /// PUT of FHIR JSON.
     pub async fn put(&self, path: &str, body: &Value) -> Answer {
         self.send_json(Method::PUT, path, "application/fhir+json", body)

@@ -137,7 +137,7 @@ impl TestApp {
     }
 
     /// The same with anything changed, and files in its folder.
-    async fn start_in(backend: Backend, change: impl FnOnce(&mut Options, &Path)) -> Self {
+    pub async fn start_in(backend: Backend, change: impl FnOnce(&mut Options, &Path)) -> Self {
         log_to_file();
         let folder = TempDir::new().expect("a temporary folder");
         let name = unique();

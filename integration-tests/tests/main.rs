@@ -38,6 +38,7 @@ mod reads;
 mod redemption;
 mod rest;
 mod restraint;
+mod retention;
 mod revocations;
 mod scopes;
 mod search;

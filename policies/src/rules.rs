@@ -11,6 +11,7 @@ use cedar_policy::{
     ValidationMode, ValidationWarning, Validator,
 };
 use handoff_domain::access::{AccessRequest, Action, Decision, Policy, RuleId};
+use handoff_domain::retention::Schedules;
 use handoff_domain::workflow::Workflows;
 use miette::Diagnostic;
 use serde_json::Value;
@@ -21,7 +22,9 @@ use crate::expression::{
 };
 use crate::facts::{Mentioned, Names, question};
 use crate::memo::{Memo, is_memorable};
-use crate::source::{SCHEMA, Source};
+use crate::reading::FileProblem;
+use crate::retention_file::parse_retention;
+use crate::source::{RETENTION, SCHEMA, Source, WORKFLOWS};
 use crate::workflow_file::parse_workflows;
 
 /// The stack of the thread that compiles, in bytes. No more of it is taken than is used.
@@ -65,6 +68,12 @@ fn list(problems: &[PolicyProblem]) -> String {
     lines.join("\n")
 }
 
+/// As a file looks that is being written.
+fn says_nothing(text: &str) -> bool {
+    text.lines()
+        .all(|line| line.trim().is_empty() || line.trim().starts_with('#'))
+}
+
 /// One rule.
 pub(crate) struct Rule {
     pub(crate) id: RuleId,
@@ -93,6 +102,7 @@ pub struct RuleSet {
     ids: BTreeMap<PolicyId, RuleId>,
     authorizer: Authorizer,
     workflows: Workflows,
+    schedules: Schedules,
     version: String,
 }
 
@@ -123,27 +133,35 @@ impl RuleSet {
 
     fn compile_here(source: &Source) -> Result<Self, CompileError> {
         let mut problems = Vec::new();
-        let workflows = parse_workflows(&source.workflows).unwrap_or_else(|found| {
+        let mut of_file = |file: &str, found: Vec<FileProblem>| {
             problems.extend(found.into_iter().map(|problem| PolicyProblem {
-                file: "workflow.toml".to_owned(),
+                file: file.to_owned(),
                 line: Some(problem.line),
                 rule: None,
                 text: problem.described(),
             }));
+        };
+        let workflows = parse_workflows(&source.workflows).unwrap_or_else(|found| {
+            of_file(WORKFLOWS, found);
             Workflows::default()
         });
-        // As a file looks that is being written.
-        if source
-            .workflows
-            .lines()
-            .all(|line| line.trim().is_empty() || line.trim().starts_with('#'))
-        {
-            problems.push(PolicyProblem {
-                file: "workflow.toml".to_owned(),
-                line: None,
-                rule: None,
-                text: "there is nothing in it".to_owned(),
-            });
+        let retention = source.retention.as_deref();
+        let schedules = retention.map_or_else(
+            || Ok(Schedules::default()),
+            |text| parse_retention(text).map_err(|found| of_file(RETENTION, found)),
+        );
+        for (file, text) in [
+            (WORKFLOWS, Some(source.workflows.as_str())),
+            (RETENTION, retention),
+        ] {
+            if text.is_some_and(says_nothing) {
+                problems.push(PolicyProblem {
+                    file: file.to_owned(),
+                    line: None,
+                    rule: None,
+                    text: "there is nothing in it".to_owned(),
+                });
+            }
         }
         let rules = parse(source, &mut problems);
         let schema = schema()?;
@@ -169,6 +187,7 @@ impl RuleSet {
                 .collect(),
             authorizer: Authorizer::new(),
             workflows,
+            schedules: schedules.unwrap_or_default(),
             version: source.digest().to_hex(),
             rules,
         })
@@ -182,6 +201,11 @@ impl RuleSet {
     /// The workflows that belong to it.
     pub const fn workflows(&self) -> &Workflows {
         &self.workflows
+    }
+
+    /// How long documents are kept by it.
+    pub const fn schedules(&self) -> &Schedules {
+        &self.schedules
     }
 
     /// How many rules there are.

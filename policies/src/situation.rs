@@ -9,6 +9,7 @@ use handoff_domain::access::{
 };
 use handoff_domain::document::{Document, DocumentFacts, DocumentStatus};
 use handoff_domain::ids::{ActorRef, DocumentId, TaskId, TenantId};
+use handoff_domain::retention::Availability;
 use handoff_domain::task::{Code, PlacerElements, Priority, Task, TaskFacts, TaskStatus};
 use handoff_domain::time::{Span, Timestamp};
 use serde::Deserialize;
@@ -235,6 +236,8 @@ impl Facts {
             | Action::BinaryCreate
             | Action::SubscriptionCreate
             | Action::SubscriptionSearch
+            | Action::RecordsRead
+            | Action::RecordsManage
             | Action::AdminAct => Object::Tenant,
         }
     }
@@ -413,6 +416,9 @@ impl AboutDocument {
             attachments: Vec::new(),
             superseded: false,
             deleted: false,
+            availability: Availability::default(),
+            retain_until: None,
+            disposed: false,
             facts: DocumentFacts {
                 status,
                 doc_status: None,
@@ -421,6 +427,7 @@ impl AboutDocument {
                 category: Vec::new(),
                 security: codes(&self.labels),
                 replaces: Vec::new(),
+                encounters: Vec::new(),
                 attachments: Vec::new(),
             },
         })

@@ -8,12 +8,13 @@ use handoff_domain::document::Sha256;
 use sha2::Digest as _;
 use thiserror::Error;
 
-use crate::SHIPPED_WORKFLOWS;
+use crate::{SHIPPED_RETENTION, SHIPPED_WORKFLOWS};
 
 /// The schema that every rule is held to. It says what the server tells the rules, so it comes with the server.
 pub const SCHEMA: &str = include_str!("../handoff.cedarschema");
 
-const WORKFLOWS: &str = "workflow.toml";
+pub(crate) const WORKFLOWS: &str = "workflow.toml";
+pub(crate) const RETENTION: &str = "retention.toml";
 const RULES: &str = "cedar";
 
 /// The most files with rules, and the most bytes of a file.
@@ -29,15 +30,20 @@ pub struct Source {
     pub rules: Vec<(String, String)>,
     /// The workflow file.
     pub workflows: String,
+    /// The retention file. Where there is none, nothing is disposed of.
+    pub retention: Option<String>,
 }
 
 /// Where a rule set is written: files of an operator's, or what ships with the server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Place {
-    /// A directory with any number of `*.cedar` and a `workflow.toml`; the shipped rules where `None`.
+    /// A directory with any number of `*.cedar`, a `workflow.toml`, and a `retention.toml` where something is to be disposed of;
+    /// the shipped rules where `None`.
     pub directory: Option<PathBuf>,
     /// A workflow file that is taken instead.
     pub workflow: Option<PathBuf>,
+    /// A retention file that is taken instead.
+    pub retention: Option<PathBuf>,
 }
 
 impl Place {
@@ -50,12 +56,15 @@ impl Place {
         if let Some(workflow) = &self.workflow {
             source.workflows = read_text(workflow)?;
         }
+        if let Some(retention) = &self.retention {
+            source.retention = Some(read_text(retention)?);
+        }
         Ok(source)
     }
 
     /// Whether it may be written otherwise while the server runs.
     pub const fn may_change(&self) -> bool {
-        self.directory.is_some() || self.workflow.is_some()
+        self.directory.is_some() || self.workflow.is_some() || self.retention.is_some()
     }
 }
 
@@ -88,11 +97,13 @@ impl Source {
                 file("safety.cedar", include_str!("../safety.cedar")),
             ],
             workflows: SHIPPED_WORKFLOWS.to_owned(),
+            retention: Some(SHIPPED_RETENTION.to_owned()),
         }
     }
 
     /// The rules in `directory`: every `*.cedar`, and `workflow.toml`. Neither may be missing, so that a file which is away
-    /// for a moment is never taken for one that says nothing. Files whose name begins with a dot are left alone.
+    /// for a moment is never taken for one that says nothing. `retention.toml` may: without it everything is kept. Files whose
+    /// name begins with a dot are left alone.
     pub fn read(directory: &Path) -> Result<Self, SourceError> {
         let unreadable = |path: &Path| {
             let path = path.to_owned();
@@ -131,10 +142,18 @@ impl Source {
             rules.push((name, read_text(&path)?));
         }
         let workflows = read_text(&directory.join(WORKFLOWS))?;
-        Ok(Self { rules, workflows })
+        let retention = directory.join(RETENTION);
+        let is_there = retention.try_exists().map_err(unreadable(&retention))?;
+        let retention = is_there.then(|| read_text(&retention)).transpose()?;
+        Ok(Self {
+            rules,
+            workflows,
+            retention,
+        })
     }
 
-    /// SHA-256 over the schema, the workflows and the rules with their files' names, each with its length.
+    /// SHA-256 over the schema, the workflows, the rules with their files' names, and retention where it is said, each with its
+    /// length.
     pub fn digest(&self) -> Sha256 {
         let mut hash = sha2::Sha256::new();
         let mut part = |text: &str| {
@@ -146,6 +165,10 @@ impl Source {
         for (name, text) in &self.rules {
             part(name);
             part(text);
+        }
+        if let Some(retention) = &self.retention {
+            part(RETENTION);
+            part(retention);
         }
         Sha256(hash.finalize().into())
     }

@@ -8,32 +8,10 @@ use handoff_domain::ids::ActorRef;
 use handoff_domain::task::TaskStatus;
 use handoff_domain::time::Span;
 use handoff_domain::workflow::{OnExpiry, Workflow, Workflows};
-use thiserror::Error;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// One thing wrong with a workflow file.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("line {line}: {}", self.described())]
-pub struct WorkflowProblem {
-    /// The line it is on, from 1.
-    pub line: usize,
-    /// The key, as `workflow[1].grant_window`; empty where the text is not TOML.
-    pub key: String,
-    /// What is wrong.
-    pub text: String,
-}
-
-impl WorkflowProblem {
-    /// What is wrong with which key.
-    pub(crate) fn described(&self) -> String {
-        if self.key.is_empty() {
-            self.text.clone()
-        } else {
-            format!("`{}`: {}", self.key, self.text)
-        }
-    }
-}
+use crate::reading::{FileProblem, Reader, Unit, is_class};
 
 /// The keys that `[default]` and every `[[workflow]]` may have.
 const RULE_KEYS: &[&str] = &[
@@ -51,6 +29,8 @@ const RULE_KEYS: &[&str] = &[
     "transitions",
 ];
 
+/// The units that a window may be written in.
+const WINDOWS: &[Unit] = &[Unit::Second, Unit::Minute, Unit::Hour];
 const LEAST_WINDOW: Span = Span::seconds(1);
 const LONGEST_WINDOW: Span = Span::hours(24);
 
@@ -58,48 +38,11 @@ const LONGEST_WINDOW: Span = Span::hours(24);
 ///
 /// `[default]` changes the server's defaults; each `[[workflow]]` starts from `[default]` and applies to the Tasks
 /// of its `code` (with `system`, where given; else of that code in any system).
-pub fn parse_workflows(text: &str) -> Result<Workflows, Vec<WorkflowProblem>> {
-    let (root, syntax) = DeTable::parse_recoverable(text);
-    let mut reader = Reader {
-        text,
-        problems: Vec::new(),
-    };
-    for error in syntax {
-        reader.problem(error.span().unwrap_or_default(), "", error.message());
-    }
-    if !reader.problems.is_empty() {
-        return Err(reader.problems);
-    }
-    let workflows = reader.workflows(root.get_ref());
-    if reader.problems.is_empty() {
-        Ok(workflows)
-    } else {
-        reader.problems.sort_by_key(|p| p.line);
-        Err(reader.problems)
-    }
-}
-
-struct Reader<'t> {
-    text: &'t str,
-    problems: Vec<WorkflowProblem>,
+pub fn parse_workflows(text: &str) -> Result<Workflows, Vec<FileProblem>> {
+    Reader::read(text, Reader::workflows)
 }
 
 impl Reader<'_> {
-    fn problem(&mut self, span: Range<usize>, key: &str, text: impl Into<String>) {
-        let before = self.text.as_bytes().get(..span.start).unwrap_or_default();
-        let line = before.split(|b| *b == b'\n').count();
-        self.problems.push(WorkflowProblem {
-            line,
-            key: key.to_owned(),
-            text: text.into(),
-        });
-    }
-
-    fn wrong_type(&mut self, value: &Spanned<DeValue<'_>>, key: &str, wanted: &str) {
-        let found = value.get_ref().type_str();
-        self.problem(value.span(), key, format!("expected {wanted}, found {found}"));
-    }
-
     fn workflows(&mut self, root: &DeTable<'_>) -> Workflows {
         let mut workflows = Workflows::default();
         self.deny_unknown(root, "", &["default", "workflow"], &[]);
@@ -163,20 +106,6 @@ impl Reader<'_> {
             return None;
         }
         Some(text.to_owned())
-    }
-
-    fn deny_unknown(&mut self, table: &DeTable<'_>, prefix: &str, known: &[&str], more: &[&str]) {
-        for name in table.keys() {
-            let word: &str = name.get_ref();
-            if !known.contains(&word) && !more.contains(&word) {
-                let key = if prefix.is_empty() {
-                    word.to_owned()
-                } else {
-                    format!("{prefix}.{word}")
-                };
-                self.problem(name.span(), &key, "no such key");
-            }
-        }
     }
 
     fn rules(&mut self, table: &DeTable<'_>, prefix: &str, base: &Workflow) -> Workflow {
@@ -382,19 +311,12 @@ impl Reader<'_> {
     }
 
     fn window(&mut self, value: &Spanned<DeValue<'_>>, key: &str, slot: &mut Span) {
-        let Some(text) = value.get_ref().as_str() else {
-            self.wrong_type(value, key, "a duration as a string, like \"15m\"");
-            return;
-        };
-        match parse_duration(text) {
-            None => {
-                let text = format!("`{text}` is not a duration: write \"90s\", \"15m\" or \"1h\"");
-                self.problem(value.span(), key, text);
-            }
+        match self.duration(value, key, WINDOWS) {
             Some(span) if !(LEAST_WINDOW..=LONGEST_WINDOW).contains(&span) => {
                 self.problem(value.span(), key, "must be from one second to 24 hours");
             }
             Some(span) => *slot = span,
+            None => {}
         }
     }
 
@@ -410,29 +332,5 @@ impl Reader<'_> {
             Some(number) => *slot = number,
             None => self.problem(value.span(), key, format!("must be {least} or more")),
         }
-    }
-}
-
-/// Whether `text` could be a code of the CodeSystem `document-class`.
-fn is_class(text: &str) -> bool {
-    !text.is_empty()
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-}
-
-/// A number and a unit: `90s`, `15m`, `1h`.
-fn parse_duration(text: &str) -> Option<Span> {
-    let unit = text.chars().last()?;
-    let number = text.strip_suffix(unit)?;
-    if number.is_empty() || !number.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let number: i64 = number.parse().ok()?;
-    match unit {
-        's' => Some(Span::seconds(number)),
-        'm' => Some(Span::minutes(number)),
-        'h' => Some(Span::hours(number)),
-        _ => None,
     }
 }

@@ -139,7 +139,7 @@ grant_window = "15 minutes"
         "line 3: `default.actionable`: nothing can be released in `completed`",
         "line 3: `default.actionable`: nothing can be released in `on-hold`",
         "line 4: `default.grant_window`: must be from one second to 24 hours",
-        "line 5: `default.redemption_window`: expected a duration as a string, like \"15m\", found integer",
+        "line 5: `default.redemption_window`: expected a duration as a string, like \"90s\", \"15m\" or \"1h\", found integer",
         "line 6: `default.max_uses`: must be 1 or more",
         "line 7: `default.self_reissue`: must be 0 or more",
         "line 8: `default.documents`: expected a whole number, found string",

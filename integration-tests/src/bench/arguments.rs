@@ -195,7 +195,7 @@ impl Arguments {
             slow_for: Duration::from_secs(30),
             redemptions: 3_000,
             subscriptions: 1_000,
-            events: 3_000,
+            events: 6_000,
             cuts: 200,
             few: 10_000,
             many: 100_000,

@@ -5,7 +5,9 @@ use std::fs;
 use std::path::Path;
 
 use handoff_domain::access::Policy as _;
-use handoff_policies::{Cases, Place, RuleSet, SHIPPED_WORKFLOWS, Situation, Source, review, run_case};
+use handoff_policies::{
+    Cases, Place, RuleSet, SHIPPED_RETENTION, SHIPPED_WORKFLOWS, Situation, Source, review, run_case,
+};
 
 use super::{compiled, decided, grantee, one_problem};
 
@@ -72,7 +74,7 @@ fn a_directory_is_read_whole_and_its_digest_is_that_of_its_text() {
     let folder = tempfile::tempdir().unwrap();
     let place = Place {
         directory: Some(folder.path().to_owned()),
-        workflow: None,
+        ..Place::default()
     };
     let error = place.read().unwrap_err().to_string();
     assert!(error.ends_with("holds no file that ends in `.cedar`"), "{error}");
@@ -86,7 +88,13 @@ fn a_directory_is_read_whole_and_its_digest_is_that_of_its_text() {
     );
     fs::write(folder.path().join("workflow.toml"), SHIPPED_WORKFLOWS).unwrap();
     fs::write(folder.path().join(".hidden.cedar"), "not read").unwrap();
+    // Without a word on retention everything is kept.
+    let kept = place.read().unwrap();
+    assert_eq!(kept.retention, None);
+    assert!(!RuleSet::compile(&kept).unwrap().schedules().dispose());
+    fs::write(folder.path().join("retention.toml"), SHIPPED_RETENTION).unwrap();
     assert_eq!(place.read().unwrap(), Source::shipped());
+    assert_ne!(kept.digest(), Source::shipped().digest());
     assert_eq!(
         RuleSet::compile(&place.read().unwrap()).unwrap().version(),
         RuleSet::shipped().unwrap().version()
@@ -191,6 +199,13 @@ fn an_empty_workflow_file_is_none_and_a_mark_at_the_beginning_does_no_harm() {
         let error = RuleSet::compile(&source).unwrap_err().to_string();
         assert_eq!(error, "workflow.toml: there is nothing in it");
     }
+    let mut source = Source::shipped();
+    source.retention = Some("# all of it is commented out\n".to_owned());
+    let error = RuleSet::compile(&source).unwrap_err().to_string();
+    assert_eq!(error, "retention.toml: there is nothing in it");
+    source.retention = Some("[default]\nkeep = 3\n".to_owned());
+    let error = RuleSet::compile(&source).unwrap_err().to_string();
+    assert!(error.starts_with("retention.toml:2: `default.keep`"), "{error}");
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in Source::shipped().rules {
         fs::write(folder.path().join(name), format!("\u{feff}{text}")).unwrap();
@@ -200,5 +215,6 @@ fn an_empty_workflow_file_is_none_and_a_mark_at_the_beginning_does_no_harm() {
         format!("\u{feff}{SHIPPED_WORKFLOWS}"),
     )
     .unwrap();
+    fs::write(folder.path().join("retention.toml"), SHIPPED_RETENTION).unwrap();
     assert_eq!(Source::read(folder.path()).unwrap(), Source::shipped());
 }

@@ -157,6 +157,9 @@ pub enum Action {
     GrantRead,
     GrantRevoke,
     AuditRead,
+    /// Legal holds, availability and retention, and what is known of them.
+    RecordsRead,
+    RecordsManage,
     SubscriptionCreate,
     SubscriptionRead,
     SubscriptionSearch,
@@ -167,7 +170,7 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::TaskRead,
         Self::TaskSearch,
         Self::TaskCreate,
@@ -186,6 +189,8 @@ impl Action {
         Self::GrantRead,
         Self::GrantRevoke,
         Self::AuditRead,
+        Self::RecordsRead,
+        Self::RecordsManage,
         Self::SubscriptionCreate,
         Self::SubscriptionRead,
         Self::SubscriptionSearch,
@@ -220,6 +225,8 @@ impl Action {
             Self::GrantRead => "grant-read",
             Self::GrantRevoke => "grant-revoke",
             Self::AuditRead => "audit-read",
+            Self::RecordsRead => "records-read",
+            Self::RecordsManage => "records-manage",
             Self::SubscriptionCreate => "subscription-create",
             Self::SubscriptionRead => "subscription-read",
             Self::SubscriptionSearch => "subscription-search",

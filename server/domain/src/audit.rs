@@ -58,12 +58,20 @@ events! {
     DocumentUpdated = "document-updated",
     /// A document was replaced, or its content was.
     DocumentSuperseded = "document-superseded",
+    /// A legal hold was placed.
+    DocumentHeld = "document-held",
+    /// A legal hold was lifted.
+    DocumentReleased = "document-released",
+    /// A document's availability or retention was set or carried out.
+    Retention = "retention",
     /// A document was deleted.
     DocumentDeleted = "document-deleted",
     /// Content was taken in.
     BinaryCreated = "binary-created",
     /// Content was deleted.
     BinaryDeleted = "binary-deleted",
+    /// Content is gone from the blob store.
+    ContentDisposed = "content-disposed",
     /// A grant was issued.
     GrantIssued = "grant-issued",
     /// A grant was asked for and refused.
@@ -136,6 +144,7 @@ impl Event {
             Self::DocumentSearched => Action::DocumentSearch,
             Self::DocumentUpdated => Action::DocumentUpdate,
             Self::DocumentDeleted => Action::DocumentDelete,
+            Self::DocumentHeld | Self::DocumentReleased | Self::Retention => Action::RecordsManage,
             Self::BinaryCreated => Action::BinaryCreate,
             Self::BinaryDeleted => Action::BinaryDelete,
             Self::GrantDenied | Self::GrantIssued | Self::GrantBound => Action::GrantIssue,

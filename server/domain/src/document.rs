@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{ActorRef, BinaryId, DocumentId};
 use crate::reason::Reason;
+use crate::retention::Availability;
 use crate::task::Code;
 use crate::time::Timestamp;
 
@@ -119,6 +120,9 @@ pub struct DocumentFacts {
     pub security: Vec<Code>,
     /// Targets of `relatesTo` with code `replaces`.
     pub replaces: Vec<String>,
+    /// `context.encounter.reference`: encounters and episodes of care.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub encounters: Vec<String>,
     /// `content.attachment`, in order.
     pub attachments: Vec<AttachmentFacts>,
 }
@@ -161,12 +165,25 @@ pub struct Document {
     pub superseded: bool,
     /// Whether it has been deleted.
     pub deleted: bool,
+    /// From when, and until when, it may be released at all.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub availability: Availability,
+    /// Until when a records manager wants its content kept, beyond what its class's schedule says.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub retain_until: Option<Timestamp>,
+    /// Whether its content is being disposed of, or is gone. It never comes back.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub disposed: bool,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Document {
     /// Why nothing of this document may be released; `None` while it may.
     pub fn blocks_release(&self) -> Option<Reason> {
-        if self.deleted {
+        if self.deleted || self.disposed {
             return Some(Reason::DocumentDeleted);
         }
         if self.facts.doc_status.as_deref() == Some("entered-in-error") {
@@ -187,6 +204,11 @@ impl Document {
             let present = self.attachments.iter().any(|a| a.sha256 == *sha256);
             (!present).then_some(Reason::DocumentSuperseded)
         })
+    }
+
+    /// Why it is withheld at `now`, and may be released at another time; `None` while it is not.
+    pub fn withheld_at(&self, now: Timestamp) -> Option<Reason> {
+        (!self.availability.is_open(now)).then_some(Reason::DocumentWithheld)
     }
 
     /// Whether the document may be released under a Task about `subject`: both say the same, or one says nothing.

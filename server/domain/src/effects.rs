@@ -100,6 +100,13 @@ impl Scene<'_> {
             .or_else(|| self.standing.on_release(self.task, document))
     }
 
+    /// Why this document is held back for now: it is decided on once it is not.
+    fn holds(&self, document: &Document) -> Option<Reason> {
+        document
+            .withheld_at(self.now)
+            .or_else(|| self.standing.holds(&self.task.id, &document.id))
+    }
+
     fn standing(&self, grant: &Grant) -> Stands {
         let task = self.task;
         if task.deleted {
@@ -131,7 +138,7 @@ impl Scene<'_> {
                 return Stands::Ended(Reason::Reassigned);
             }
         }
-        if let Some(reason) = self.standing.holds(&task.id, &document.id) {
+        if let Some(reason) = self.holds(document) {
             return Stands::Paused(reason);
         }
         match task.facts.status {
@@ -167,8 +174,7 @@ pub fn reconcile(scene: &Scene<'_>, fresh: &mut dyn FnMut() -> (GrantId, Handle)
                 }
                 continue;
             }
-            // What is held back for now is decided once it is not.
-            if scene.standing.holds(&scene.task.id, id).is_some() {
+            if scene.holds(document).is_some() {
                 continue;
             }
             for attachment in distinct(&document.attachments) {
@@ -410,7 +416,7 @@ pub fn issue(
         return Err(because(Reason::Invalid));
     }
     let withheld = scene.withholds(asked.document);
-    let held = || scene.standing.holds(&scene.task.id, &asked.document.id);
+    let held = || scene.holds(asked.document);
     if let Some(reason) = withheld
         .or_else(held)
         .or_else(|| asked.document.blocks_content(&asked.attachment.sha256))

@@ -90,6 +90,9 @@ impl Gate<'_> {
         if self.binary.deleted {
             return Err(Reason::DocumentDeleted);
         }
+        if let Some(reason) = document.withheld_at(self.now) {
+            return Err(reason);
+        }
         if !self.workflow.may_release(document.class.as_deref())
             || !document.is_about(self.task.facts.subject.as_deref())
         {

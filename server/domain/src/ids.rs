@@ -78,6 +78,8 @@ id_types! {
     RedemptionId,
     /// A standing block's id.
     BlockId,
+    /// A legal hold's id.
+    HoldId,
     /// Logical id of a Subscription.
     SubscriptionId,
     /// Another server that tells us what changed there, by the name in our URLs.

@@ -13,6 +13,7 @@ pub mod facts;
 pub mod forwarding;
 pub mod gate;
 pub mod grant;
+pub mod hold;
 pub mod ids;
 pub mod inbox;
 pub mod ledger;
@@ -21,6 +22,7 @@ pub mod outbox;
 pub mod ports;
 pub mod reason;
 pub mod redemption;
+pub mod retention;
 pub mod scopes;
 pub mod session;
 pub mod source;
@@ -31,7 +33,7 @@ pub mod time;
 pub mod workflow;
 
 pub use ids::{
-    ActorRef, BinaryId, BlockId, CorrelationId, DocumentId, GrantId, Handle, NoticeId, RedemptionId,
+    ActorRef, BinaryId, BlockId, CorrelationId, DocumentId, GrantId, Handle, HoldId, NoticeId, RedemptionId,
     SourceId, SubscriptionId, TaskId, TenantId,
 };
 pub use reason::Reason;

@@ -134,9 +134,9 @@ pub struct Block {
     pub lifted: Option<(Timestamp, ActorRef)>,
 }
 
-/// Whether a reference is to this patient, in whichever version and by whichever server's name: of two that might be the
-/// same, a block is on both.
-fn is_of(reference: &str, patient: &str) -> bool {
+/// Whether a reference is to this patient, or other thing, in whichever version and by whichever server's name: of two that
+/// might be the same, a block is on both.
+pub(crate) fn is_of(reference: &str, patient: &str) -> bool {
     let named = reference.split("/_history/").next().unwrap_or(reference);
     named
         .strip_suffix(patient)

@@ -8,6 +8,8 @@ use handoff_domain::document::{Document, Sha256, StoredBinary};
 use handoff_domain::facts::Fact;
 use handoff_domain::forwarding::{Cursor, SinkName};
 use handoff_domain::grant::Grant;
+use handoff_domain::hold::Hold;
+use handoff_domain::ids::HoldId;
 use handoff_domain::ids::{
     ActorRef, BinaryId, BlockId, CorrelationId, DocumentId, GrantId, Handle, NoticeId, RedemptionId,
     SourceId, SubscriptionId, TaskId, TenantId,
@@ -16,12 +18,14 @@ use handoff_domain::inbox::{FeedSubscription, Mirror, Notice};
 use handoff_domain::ledger::{Entry, Leaf, Node, Placed, SignedCheckpoint};
 use handoff_domain::outbox::TopicEvent;
 use handoff_domain::ports::{
-    Attention, AuditSearch, Counted, Due, Found, Held, Kind, Loose, NoticeSearch, Pending, Read,
-    ReadForwarding, ReadInbound, ReadLedger, ReadSubscriptions, RecordedRow, Search, SearchIndex, StoreError,
-    Tx, TxForwarding, TxInbound, TxLedger, TxSubscriptions, Version,
+    Attention, AuditSearch, Classes, Counted, Due, Found, Held, KeptDocument, Kind, Loose, NoticeSearch,
+    Pending, Read, ReadForwarding, ReadInbound, ReadLedger, ReadRetention, ReadSubscriptions, RecordedRow,
+    Search, SearchIndex, StoreError, Tx, TxForwarding, TxInbound, TxLedger, TxRetention, TxSubscriptions,
+    Version,
 };
 use handoff_domain::reason::Reason;
 use handoff_domain::redemption::Redemption;
+use handoff_domain::retention::{Disposal, DisposalState};
 use handoff_domain::session::{Session, Sessions};
 use handoff_domain::source::Source;
 use handoff_domain::standing::{Block, Standing, Target};
@@ -129,6 +133,31 @@ impl TxForwarding for MeasuredTx<'_> {
     handed_on! {
         fn add_cursor(&mut self, cursor: &Cursor) -> Result<(), StoreError>;
         fn move_cursor(&mut self, from: &Cursor, to: &Cursor) -> Result<bool, StoreError>;
+    }
+}
+
+impl ReadRetention for MeasuredTx<'_> {
+    handed_on! {
+        fn holds(&mut self, tenant: &TenantId, limit: u32) -> Result<Vec<Hold>, StoreError>;
+        fn hold(&mut self, tenant: &TenantId, id: &HoldId) -> Result<Option<Hold>, StoreError>;
+        fn kept_document(&mut self, tenant: &TenantId, id: &DocumentId) -> Result<Option<KeptDocument>, StoreError>;
+        fn documents_by_age(&mut self, tenant: &TenantId, classes: &Classes, until: Timestamp, after: Option<&(Timestamp, DocumentId)>, limit: u32) -> Result<Vec<KeptDocument>, StoreError>;
+        fn documents_turned(&mut self, now: Timestamp, limit: u32) -> Result<Vec<(TenantId, DocumentId)>, StoreError>;
+        fn binaries_of(&mut self, tenant: &TenantId, document: &DocumentId) -> Result<Vec<BinaryId>, StoreError>;
+        fn disposals_of(&mut self, tenant: &TenantId, document: &DocumentId) -> Result<Vec<Disposal>, StoreError>;
+        fn disposals_due(&mut self, now: Timestamp, after: Option<&(TenantId, BinaryId)>, limit: u32) -> Result<Vec<(TenantId, Disposal)>, StoreError>;
+        fn disposals_waiting(&mut self) -> Result<(u64, Option<Timestamp>), StoreError>;
+    }
+}
+
+impl TxRetention for MeasuredTx<'_> {
+    handed_on! {
+        fn place_hold(&mut self, tenant: &TenantId, hold: &Hold) -> Result<(), StoreError>;
+        fn lift_hold(&mut self, tenant: &TenantId, id: &HoldId, by: &ActorRef, now: Timestamp) -> Result<bool, StoreError>;
+        fn lock_holds(&mut self, tenant: &TenantId, limit: u32) -> Result<Vec<Hold>, StoreError>;
+        fn keep_document(&mut self, tenant: &TenantId, document: &Document, turns: Option<Timestamp>, now: Timestamp) -> Result<(), StoreError>;
+        fn mark_disposal(&mut self, tenant: &TenantId, disposal: &Disposal) -> Result<(), StoreError>;
+        fn move_disposal(&mut self, tenant: &TenantId, binary: &BinaryId, from: DisposalState, to: DisposalState, now: Timestamp) -> Result<bool, StoreError>;
     }
 }
 

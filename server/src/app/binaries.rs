@@ -8,10 +8,11 @@ use handoff_domain::document::StoredBinary;
 use handoff_domain::ids::BinaryId;
 use handoff_domain::ports::{ByteStream, StoreError, Tx};
 use handoff_domain::reason::Reason;
+use handoff_domain::retention::{Cause, Disposal};
 use handoff_domain::scopes::Interaction;
 use serde_json::json;
 
-use super::{App, AppError, Caller, Class, Cuts, Scope, Stored};
+use super::{App, AppError, Caller, Class, Cuts, Scope, Stored, disposal, holds};
 
 /// Bytes that are in the blob store, and not yet known to the database.
 #[derive(Debug, Clone)]
@@ -142,16 +143,17 @@ impl App {
         }
     }
 
-    /// Deletes a Binary that no live grant names.
+    /// Deletes a Binary that no live grant names. Content of a document stays in the blob store for as long as the document's is
+    /// kept; other content is disposed of at once.
     pub async fn delete_binary(&self, caller: &Caller, id: BinaryId) -> Result<(), AppError> {
         let scope = self.scope(caller);
-        let gone = self
+        let marked = self
             .write(caller.tenant(), move |tx| delete(tx, &scope, &id))
             .await?;
-        if let Some(binary) = gone
-            && let Err(error) = self.blobs.delete(&binary.pin).await
+        if let Some(marked) = marked
+            && let Err(error) = disposal::carry_out(self, caller.tenant(), &marked).await
         {
-            tracing::warn!(binary = %binary.id, %error, "deleted content is still in the blob store");
+            tracing::warn!(binary = %marked.binary, reason = %error.reason, "deleted content is still in the blob store; it is tried again");
         }
         Ok(())
     }
@@ -169,7 +171,7 @@ pub fn insert(tx: &mut dyn Tx, scope: &Scope, ingested: &Ingested) -> Result<(),
     Ok(())
 }
 
-fn delete(tx: &mut dyn Tx, scope: &Scope, id: &BinaryId) -> Result<(Option<StoredBinary>, Cuts), AppError> {
+fn delete(tx: &mut dyn Tx, scope: &Scope, id: &BinaryId) -> Result<(Option<Disposal>, Cuts), AppError> {
     let reach = scope.demand("Binary", Interaction::Delete)?;
     let Some(binary) = tx.binary(scope.tenant(), id)?.filter(|b| !b.deleted) else {
         return Ok((None, Cuts::none()));
@@ -201,6 +203,9 @@ fn delete(tx: &mut dyn Tx, scope: &Scope, id: &BinaryId) -> Result<(Option<Store
     }
     let object = Object::Document(document.as_ref());
     scope.permit(Action::BinaryDelete, relation, object, Event::BinaryDeleted)?;
+    if let Some(document) = &document {
+        holds::deny(tx, scope, document)?;
+    }
     let grants = tx.grants_of_binary(scope.tenant(), id)?;
     if grants.iter().any(|g| g.state.is_open()) {
         return Err(AppError::new(
@@ -220,7 +225,19 @@ fn delete(tx: &mut dyn Tx, scope: &Scope, id: &BinaryId) -> Result<(Option<Store
         .row(Event::BinaryDeleted, Outcome::Success, Reason::Permitted)
         .about(about(&binary));
     tx.record(scope.tenant(), row);
-    Ok((Some(binary), cuts))
+    if binary.document.is_some() {
+        return Ok((None, cuts));
+    }
+    let marked = disposal::mark(
+        tx,
+        scope,
+        &binary.id,
+        None,
+        Cause::Deleted,
+        String::new(),
+        scope.now(),
+    )?;
+    Ok((Some(marked), cuts))
 }
 
 /// What a row about a Binary says it was about.

@@ -8,6 +8,7 @@ use handoff_domain::ids::{BinaryId, DocumentId};
 use handoff_domain::outbox::Topic;
 use handoff_domain::ports::{Kind, Tx};
 use handoff_domain::reason::Reason;
+use handoff_domain::retention::Availability;
 use handoff_domain::scopes::Interaction;
 use handoff_domain::task::{Code, Task};
 use handoff_fhir_model::{Resource, document_facts, search_index};
@@ -16,6 +17,7 @@ use super::attachments::{self, resolve};
 use super::binaries;
 use super::caps::Reach;
 use super::effects::{load, settle};
+use super::holds;
 use super::tasks::{Expected, sees};
 use super::{App, AppError, Caller, Class, Cuts, Scope, Stored, json_edit};
 
@@ -115,16 +117,24 @@ pub fn create(
     let mut resource = resource.clone();
     let facts = facts_of(scope, &resource)?;
     let attachments = resolve(tx, scope, id, &facts, &mut resource)?;
+    let class = class_of(&facts);
+    let available = scope.rules.schedules.of(class.as_deref()).available;
     let document = Document {
         id: id.clone(),
         version: 1,
         content_version: 1,
         last_updated: scope.now(),
-        class: class_of(&facts),
+        class,
         created_by: scope.caller.principal.actor.clone(),
         attachments,
         superseded: false,
         deleted: false,
+        availability: Availability {
+            from: None,
+            until: available.map(|available| scope.now().plus(available)),
+        },
+        retain_until: None,
+        disposed: false,
         facts,
     };
     resource.set_id(id.as_str());
@@ -243,6 +253,7 @@ pub fn delete(
         )
         .map_err(|e| e.about(about(&before)))?;
     expected.check(before.version, false)?;
+    holds::deny(tx, scope, &before)?;
     let after = Document {
         version: before.version.saturating_add(1),
         last_updated: before.last_updated.max(scope.now()),
@@ -294,7 +305,7 @@ pub fn relation_to(scope: &Scope, document: &Document, tasks: &[Task]) -> Relati
 }
 
 /// Judges the Tasks that release a changed document anew.
-fn settle_tasks(tx: &mut dyn Tx, scope: &Scope, tasks: &[Task]) -> Result<Cuts, AppError> {
+pub(super) fn settle_tasks(tx: &mut dyn Tx, scope: &Scope, tasks: &[Task]) -> Result<Cuts, AppError> {
     let mut cuts = Cuts::none();
     for task in tasks
         .iter()
@@ -420,7 +431,8 @@ fn facts_of(scope: &Scope, resource: &Resource) -> Result<DocumentFacts, AppErro
     let mut facts = document_facts(resource).map_err(AppError::invalid)?;
     let base = scope.fhir_base();
     let urls = facts.attachments.iter_mut().filter_map(|a| a.url.as_mut());
-    for reference in facts.subject.iter_mut().chain(&mut facts.replaces).chain(urls) {
+    let own = facts.subject.iter_mut().chain(&mut facts.replaces);
+    for reference in own.chain(&mut facts.encounters).chain(urls) {
         if let Some(local) = reference.strip_prefix(&base) {
             *reference = local.to_owned();
         }

@@ -16,6 +16,7 @@ pub mod dead_letters;
 pub mod delivered;
 pub mod deliveries;
 pub mod disclosures;
+pub mod disposal;
 pub mod documents;
 pub mod ear;
 pub mod effects;
@@ -27,6 +28,7 @@ pub mod finish;
 pub mod forwarding;
 pub mod fresh_link;
 pub mod grants;
+pub mod holds;
 pub mod inbox;
 pub mod json_edit;
 pub mod ledger;
@@ -38,6 +40,7 @@ pub mod read;
 pub mod reads;
 pub mod redeem;
 mod redemption_scene;
+pub mod retention;
 pub mod server_tasks;
 pub mod sessions;
 pub mod sources;
@@ -71,6 +74,7 @@ use handoff_domain::ports::{
     self, BlobStore, Clock, Entropy, Outbound, Read, SourceServer, Store, Tx, Vault,
 };
 use handoff_domain::reason::Reason;
+use handoff_domain::retention::Schedules;
 use handoff_domain::standing::Standing;
 use handoff_domain::task::Task;
 use handoff_domain::time::Timestamp;
@@ -129,6 +133,8 @@ pub struct Rules {
     pub policy: Arc<dyn Policy>,
     /// What each kind of Task allows.
     pub workflows: Workflows,
+    /// How long documents of each class are kept and released.
+    pub schedules: Schedules,
 }
 
 /// The rules in force. They may be replaced at any time; a request keeps those that it began with.

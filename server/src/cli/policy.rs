@@ -39,7 +39,7 @@ pub(super) enum PolicyCommand {
 /// Where the rules are: those that ship with the server, unless said otherwise.
 #[derive(Debug, Args)]
 pub(super) struct Where {
-    /// A directory with `*.cedar`, `workflow.toml`, and the cases under `cases/`
+    /// A directory with `*.cedar`, `workflow.toml`, maybe `retention.toml`, and the cases under `cases/`
     #[arg(long, value_name = "DIR", conflicts_with = "config")]
     policies: Option<PathBuf>,
     #[command(flatten)]
@@ -51,7 +51,7 @@ impl Where {
         if let Some(directory) = &self.policies {
             return Ok(Place {
                 directory: Some(directory.clone()),
-                workflow: None,
+                ..Place::default()
             });
         }
         if self.config.is_named() {
@@ -62,6 +62,7 @@ impl Where {
         Ok(Place {
             directory: named("HANDOFF__POLICIES__DIRECTORY"),
             workflow: named("HANDOFF__POLICIES__WORKFLOW"),
+            retention: named("HANDOFF__POLICIES__RETENTION"),
         })
     }
 }

@@ -393,12 +393,17 @@ fn read_policies(root: &mut Table, problems: &mut Vec<Problem>) -> Place {
     let place = Place {
         directory: section.text("directory").map(PathBuf::from),
         workflow: section.text("workflow").map(PathBuf::from),
+        retention: section.text("retention").map(PathBuf::from),
     };
     if place.may_change() {
-        let key = if place.directory.is_some() {
-            "directory"
-        } else {
-            "workflow"
+        let key = match &place {
+            Place {
+                directory: Some(_), ..
+            } => "directory",
+            Place {
+                workflow: Some(_), ..
+            } => "workflow",
+            Place { .. } => "retention",
         };
         match place.read().map(|source| RuleSet::compile(&source)) {
             Err(error) => {

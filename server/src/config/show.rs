@@ -61,6 +61,7 @@ impl Config {
         let files = [
             ("directory", &self.policies.directory),
             ("workflow", &self.policies.workflow),
+            ("retention", &self.policies.retention),
         ];
         let named: Vec<_> = files
             .into_iter()

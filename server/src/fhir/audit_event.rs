@@ -51,6 +51,15 @@ const fn rest(interaction: &'static str, action: &'static str) -> Shape {
     }
 }
 
+/// A record of a patient's: DICOM's type, and the event in its life.
+const fn life(event: &'static str, action: &'static str) -> Shape {
+    Shape {
+        kind: (DCM, "110110"),
+        subtype: Some((LIFECYCLE, event)),
+        action,
+    }
+}
+
 /// DICOM's type for what decides on access.
 const fn security(action: &'static str) -> Shape {
     Shape {
@@ -74,6 +83,11 @@ const fn shape(event: Event) -> Shape {
         Event::TaskDeleted | Event::DocumentDeleted | Event::BinaryDeleted | Event::SubscriptionDeleted => {
             rest("delete", "D")
         }
+        // ISO 21089's events in the life of a record.
+        Event::DocumentHeld => life("hold", "U"),
+        Event::DocumentReleased => life("unhold", "U"),
+        Event::Retention => life("amend", "U"),
+        Event::ContentDisposed => life("destroy", "D"),
         // References to patients' Tasks have left, or would have.
         Event::SubscriptionDelivered | Event::SubscriptionFailed => Shape {
             kind: (DCM, "110106"),

@@ -7,7 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use handoff_domain::ports::Kind;
 use handoff_domain::subscription::TOPICS;
 use handoff_fhir_profiles::canonical::{
-    OPERATION_GRANT, OPERATION_REVOKE_GRANTS, OPERATION_VALIDATE, PROFILE_DOCUMENT, PROFILE_TASK, TOPIC,
+    OPERATION_GRANT, OPERATION_PURGE, OPERATION_REVOKE_GRANTS, OPERATION_VALIDATE, PROFILE_DOCUMENT,
+    PROFILE_TASK, TOPIC,
 };
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
@@ -112,7 +113,7 @@ fn statement(base: &str) -> Value {
             profile: Some(PROFILE_DOCUMENT),
             interactions: &VERSIONED,
             search: parameters::of(Kind::Document).collect(),
-            operations: &[("validate", OPERATION_VALIDATE)],
+            operations: &[("purge", OPERATION_PURGE), ("validate", OPERATION_VALIDATE)],
             history: true,
         },
         Resource {

@@ -1,4 +1,4 @@
-//! FHIR operations: `$grant` and `$revoke-grants` on a Task, `$validate` on types. Parameters in and out have the
+//! FHIR operations: `$grant` and `$revoke-grants` on a Task, `$purge` on a document, `$validate` on types. Parameters in and out have the
 //! names of the plain JSON face.
 
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -37,6 +37,11 @@ pub fn routes(cfg: &mut web::ServiceConfig) {
     cfg.service(
         web::resource("/Task/{id}/$revoke-grants")
             .route(web::post().to(revoke))
+            .default_service(web::to(not_allowed)),
+    );
+    cfg.service(
+        web::resource("/DocumentReference/{id}/$purge")
+            .route(web::post().to(purge))
             .default_service(web::to(not_allowed)),
     );
     for kind in ["Task", "DocumentReference", "Subscription"] {
@@ -279,6 +284,37 @@ async fn revoke(
             );
             list.push(json!({"name": "correlationId", "valueString": correlation.as_str()}));
             let body = json!({"resourceType": "Parameters", "parameter": list});
+            ok(&state, &request, body.to_string().into_bytes())
+        }
+        Err(error) => failed(&state, &request, &error),
+    }
+}
+
+async fn purge(
+    state: State,
+    request: HttpRequest,
+    ids: web::Path<Ids>,
+    payload: web::Payload,
+) -> HttpResponse {
+    let answer = async {
+        let caller = authenticate(&state, &request).await?;
+        check_accept(&request)?;
+        check_content_type(&request)?;
+        let body = read_body(&state, &request, payload, BODY_LIMIT).await?;
+        let list = read_parameters(&body)?;
+        check_names(&list, &["reason"], &[])?;
+        let reason = find(&list, "reason").and_then(Parameter::text);
+        let reason = reason.ok_or_else(|| wrong("reason", "say why, in 1 to 500 characters"))?;
+        let document = DocumentId::parse(ids.id.as_str()).map_err(|_| AppError::not_found())?;
+        state.app.purge_document(&caller, document, reason).await
+    };
+    match answer.await {
+        Ok(contents) => {
+            let correlation = correlation_of(&state, &request);
+            let body = json!({"resourceType": "Parameters", "parameter": [
+                {"name": "contents", "valueUnsignedInt": contents},
+                {"name": "correlationId", "valueString": correlation.as_str()},
+            ]});
             ok(&state, &request, body.to_string().into_bytes())
         }
         Err(error) => failed(&state, &request, &error),

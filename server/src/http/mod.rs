@@ -14,6 +14,7 @@ mod disclosures;
 pub mod discovery;
 pub mod pages;
 pub mod quarantine;
+mod records;
 pub mod redemptions;
 pub mod request;
 pub mod revocations;
@@ -90,6 +91,7 @@ fn routes(cfg: &mut web::ServiceConfig, origins: &[String]) {
     cfg.configure(dead_letters::routes);
     cfg.configure(quarantine::routes);
     cfg.configure(audit::routes);
+    cfg.configure(records::routes);
     // For other servers.
     cfg.configure(crate::notifications::routes);
     cfg.configure(|cfg| crate::fhir::routes(cfg, origins));

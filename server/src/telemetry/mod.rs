@@ -11,6 +11,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod notifications;
 pub mod process;
+pub mod retention;
 pub mod websockets;
 
 use std::io::{self, IsTerminal};

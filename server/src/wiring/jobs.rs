@@ -28,6 +28,9 @@ const SEAL_EVERY: Duration = Duration::from_secs(1);
 const DEPTH_EVERY: Duration = Duration::from_secs(5);
 const FEED_WATCH_EVERY: Duration = Duration::from_secs(5);
 const FORGET_EVERY: Duration = Duration::from_hours(1);
+/// What is withheld from an instant on may be fetched for no longer than this.
+const AVAILABILITY_EVERY: Duration = Duration::from_millis(500);
+const DISPOSAL_EVERY: Duration = Duration::from_mins(1);
 const SESSIONS_EVERY: Duration = Duration::from_mins(5);
 const BINDINGS_EVERY: Duration = Duration::from_mins(5);
 const BLOB_SWEEP_EVERY: Duration = Duration::from_mins(10);
@@ -42,7 +45,22 @@ pub(super) fn start(
     sinks: &[Sink],
 ) -> Vec<JoinHandle<()>> {
     let tenants: Arc<[TenantId]> = tenants.iter().cloned().collect();
+    let of_all = Arc::clone(&tenants);
     let mut jobs = vec![
+        every("availability", AVAILABILITY_EVERY, app, async |app| {
+            app::retention::follow_availability(app)
+                .await
+                .map(drop)
+                .map_err(|error| explain(&error))
+        }),
+        every("disposal", DISPOSAL_EVERY, app, move |app: &App| {
+            let (app, tenants) = (app.clone(), Arc::clone(&of_all));
+            async move {
+                app::disposal::run_once(&app, &tenants)
+                    .await
+                    .map_err(|error| explain(&error))
+            }
+        }),
         every("forget-events", FORGET_EVERY, app, move |app: &App| {
             let (app, tenants) = (app.clone(), Arc::clone(&tenants));
             async move { app.forget_events(&tenants).await.map_err(|error| explain(&error)) }

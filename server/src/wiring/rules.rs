@@ -33,6 +33,7 @@ fn compile(source: &Source) -> Result<Rules, CompileError> {
     let set = RuleSet::compile(source)?;
     Ok(Rules {
         workflows: set.workflows().clone(),
+        schedules: set.schedules().clone(),
         policy: Arc::new(set),
     })
 }
@@ -64,7 +65,7 @@ enum Look {
     Unread(SourceError),
     /// Nothing to do, or not yet.
     Same(Sha256),
-    Changed(Sha256, Result<Rules, CompileError>),
+    Changed(Sha256, Result<Box<Rules>, CompileError>),
 }
 
 impl Watch {
@@ -154,7 +155,7 @@ impl Watch {
                 // Not in force before it is in the audit; until then it is tried again.
                 match self.record(app, Outcome::Success, &from, &to).await {
                     Ok(()) => {
-                        app.rules.replace(rules);
+                        app.rules.replace(*rules);
                         self.in_force = digest;
                         self.refused = None;
                         metrics::rules_loaded("loaded");
@@ -250,5 +251,5 @@ fn look(place: &Place, last: Sha256, known: [Option<Sha256>; 2]) -> Look {
     if digest != last || known.contains(&Some(digest)) {
         return Look::Same(digest);
     }
-    Look::Changed(digest, compile(&source))
+    Look::Changed(digest, compile(&source).map(Box::new))
 }

@@ -29,14 +29,18 @@ static DOCUMENTS: Table = Table {
         ("deleted", Column::Flag),
         ("state", Column::Text),
         ("indexed", Column::Text),
+        ("class", Column::Text),
+        ("created", Column::Int),
+        ("turns", Column::Int),
+        ("disposed_at", Column::Int),
     ],
 };
 
-fn parse(state: &str) -> Result<Document, StoreError> {
+pub(crate) fn parse(state: &str) -> Result<Document, StoreError> {
     serde_json::from_str(state).map_err(|_| unreadable("document"))
 }
 
-fn state(document: &Document) -> Result<String, StoreError> {
+pub(crate) fn state(document: &Document) -> Result<String, StoreError> {
     serde_json::to_string(document).map_err(|_| StoreError::Broken("a document can't be stored".to_owned()))
 }
 
@@ -97,7 +101,7 @@ pub(crate) fn lock(
 }
 
 /// Notes a document as held by this unit.
-fn keep(unit: &mut Unit<'_>, tenant: &TenantId, document: &Document, hold: Hold) {
+pub(crate) fn keep(unit: &mut Unit<'_>, tenant: &TenantId, document: &Document, hold: Hold) {
     let key = (tenant.clone(), document.id.clone());
     let document = document.clone();
     unit.documents.insert(key, HeldDocument { document, hold });
@@ -128,6 +132,14 @@ pub(crate) fn insert(
             document.deleted.into(),
             state(document)?.into(),
             indexed.into(),
+            document.class.clone().into(),
+            document.last_updated.0.into(),
+            document
+                .availability
+                .next_change(document.last_updated)
+                .map(|at| at.0)
+                .into(),
+            None::<i64>.into(),
         ],
     );
     history::add(
@@ -183,6 +195,7 @@ pub(crate) fn update(
             documents::status.eq(document.facts.status.as_str()),
             documents::deleted.eq(document.deleted),
             documents::state.eq(state(document)?),
+            documents::class.eq(document.class.as_deref()),
             found_by,
         ))
         .execute(unit.connection)

@@ -59,6 +59,10 @@ diesel::table! {
         deleted -> Bool,
         state -> Text,
         indexed -> Text,
+        class -> Nullable<Text>,
+        created -> Nullable<BigInt>,
+        turns -> Nullable<BigInt>,
+        disposed_at -> Nullable<BigInt>,
     }
 }
 
@@ -357,6 +361,37 @@ diesel::table! {
         actor -> Text,
         teams -> Text,
         seen -> BigInt,
+    }
+}
+
+diesel::table! {
+    /// What must not be deleted; `lifted_at` where a hold stands no more.
+    holds (tenant, id) {
+        tenant -> Text,
+        id -> Text,
+        kind -> Text,
+        value -> Text,
+        note -> Text,
+        placed_at -> BigInt,
+        placed_by -> Text,
+        until -> Nullable<BigInt>,
+        lifted_at -> Nullable<BigInt>,
+        lifted_by -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    /// Content that is to be deleted from the blob store, or was.
+    disposals (tenant, binary) {
+        tenant -> Text,
+        binary -> Text,
+        document -> Nullable<Text>,
+        cause -> Text,
+        schedule -> Text,
+        marked_at -> BigInt,
+        due -> BigInt,
+        state -> Text,
+        state_at -> BigInt,
     }
 }
 

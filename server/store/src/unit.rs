@@ -304,6 +304,7 @@ reads! { Read for Reader<'_>, Unit<'_>:
 mod forwarding;
 mod inbound;
 mod ledger;
+mod retention;
 mod subscriptions;
 
 impl Tx for Unit<'_> {

@@ -33,6 +33,8 @@ const HANGS: usize = MATCHING - 1;
 /// How long an answer is waited for, in seconds: short enough that the one that hangs is given up and tried again in a turn.
 const TIMEOUT: u64 = 3;
 const HANDS: usize = 16;
+/// How many events are measured at once, with every subscriber well, and as many with the one that hangs.
+const TURN: usize = 600;
 const SIZE: u64 = 64 * 1024;
 const PATIENCE: Duration = Duration::from_mins(1);
 const SYSTEM: &str = "urn:handoff:bench";
@@ -56,11 +58,12 @@ async fn on(run: &Run, stores: &Stores, database: &Database) -> Result<Vec<Row>>
     // That they came to be is told too.
     sink.heard_of(groups, MATCHING).await?;
     // Some more than are measured, to warm connections and caches.
-    let (warming, count) = (run.scale.events / 5, run.scale.events / run.scale.rounds as usize);
+    let turns = (run.scale.events / TURN).max(1);
+    let (warming, count) = (run.scale.events / 5, run.scale.events / turns);
     moves.go(&stage, warming).await?;
     sink.heard_of(warming, MATCHING).await?;
     let (mut well, mut troubled) = (Vec::new(), Vec::new());
-    for _ in 0..run.scale.rounds {
+    for _ in 0..turns {
         sink.forget();
         moves.go(&stage, count).await?;
         sink.heard_of(count, MATCHING).await?;
@@ -81,7 +84,7 @@ async fn on(run: &Run, stores: &Stores, database: &Database) -> Result<Vec<Row>>
     Ok(rows(&mut well, &mut troubled))
 }
 
-/// Of what is compared, the median of the rounds' 99th percentiles: a machine that stands still once does so whoever hangs.
+/// Of what is compared, the median of the turns' 99th percentiles: a machine that stands still once does so whoever hangs.
 fn rows(well: &mut [Delays], troubled: &mut [Delays]) -> Vec<Row> {
     let mut all = Latencies::default();
     for round in &*well {

@@ -9,6 +9,7 @@ use handoff_domain::gate::Gate;
 use handoff_domain::grant::{Constraints, Grant, GrantState, Origin};
 use handoff_domain::ports::BlobPin;
 use handoff_domain::redemption::{Redemption, RedemptionState};
+use handoff_domain::retention::Availability;
 use handoff_domain::standing::Standing;
 use handoff_domain::task::{PlacerElements, Priority, Task, TaskFacts, TaskStatus};
 use handoff_domain::workflow::Workflow;
@@ -54,6 +55,7 @@ pub fn document(id: &str, contents: &[u8]) -> Document {
             category: Vec::new(),
             security: Vec::new(),
             replaces: Vec::new(),
+            encounters: Vec::new(),
             attachments: Vec::new(),
         },
         class: None,
@@ -61,6 +63,9 @@ pub fn document(id: &str, contents: &[u8]) -> Document {
         attachments: contents.iter().map(|c| attachment(*c)).collect(),
         superseded: false,
         deleted: false,
+        availability: Availability::default(),
+        retain_until: None,
+        disposed: false,
     }
 }
 

@@ -55,6 +55,12 @@ pub fn document_facts(resource: &Resource) -> Result<DocumentFacts, Vec<Issue>> 
             .filter(|relation| text(relation, &["code"]) == Some("replaces"))
             .filter_map(|relation| owned(relation, &["target", "reference"]))
             .collect(),
+        encounters: document
+            .get("context")
+            .into_iter()
+            .flat_map(|context| items(context, "encounter"))
+            .filter_map(|encounter| owned(encounter, &["reference"]))
+            .collect(),
         attachments,
     })
 }
@@ -116,6 +122,7 @@ mod tests {
             r#","docStatus":"final","subject":{{"reference":"Patient/ada"}},
             "meta":{{"security":[{{"system":"http://s","code":"R"}}]}},"securityLabel":[{{"coding":[{{"code":"V"}}]}}],
             "type":{{"coding":[{{"system":"http://loinc.org","code":"18842-5"}}]}},
+            "context":{{"encounter":[{{"reference":"Encounter/e"}},{{"reference":"EpisodeOfCare/c"}}]}},
             "relatesTo":[{{"code":"replaces","target":{{"reference":"DocumentReference/0"}}}},
                 {{"code":"appends","target":{{"reference":"DocumentReference/9"}}}}],
             "content":[{{"attachment":{{"contentType":"application/pdf","url":"Binary/1","size":0,"title":"t",
@@ -132,6 +139,7 @@ mod tests {
             ["V", "R"]
         );
         assert_eq!(facts.replaces, ["DocumentReference/0"]);
+        assert_eq!(facts.encounters, ["Encounter/e", "EpisodeOfCare/c"]);
         let [first, second] = facts.attachments.as_slice() else {
             panic!("two attachments")
         };

@@ -11,6 +11,7 @@ use handoff_domain::document::{Attachment, Document, DocumentFacts, DocumentStat
 use handoff_domain::grant::{Constraints, Grant, GrantState, Origin};
 use handoff_domain::ports::{self, BlobPin, Read, SearchIndex, StoreError, Tx};
 use handoff_domain::redemption::{Redemption, RedemptionState};
+use handoff_domain::retention::Availability;
 use handoff_domain::task::{Code, PlacerElements, Priority, Task, TaskFacts, TaskStatus};
 use handoff_domain::{
     ActorRef, BinaryId, CorrelationId, DocumentId, GrantId, Handle, Reason, RedemptionId, Span, TaskId,
@@ -317,6 +318,7 @@ pub fn document(id: &str) -> Document {
             category: vec![],
             security: vec![],
             replaces: vec![],
+            encounters: Vec::new(),
             attachments: vec![],
         },
         class: Some("discharge-summary".to_owned()),
@@ -330,6 +332,9 @@ pub fn document(id: &str) -> Document {
         }],
         superseded: false,
         deleted: false,
+        availability: Availability::default(),
+        retain_until: None,
+        disposed: false,
     }
 }
 

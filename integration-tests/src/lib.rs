@@ -37,7 +37,7 @@ use handoff_blobs::BlobConfig;
 use handoff_domain::ids::{BinaryId, TenantId};
 use handoff_domain::ports::Clock;
 use handoff_domain::time::{Span, Timestamp};
-use handoff_policies::{SHIPPED_WORKFLOWS, Source};
+use handoff_policies::{SHIPPED_RETENTION, SHIPPED_WORKFLOWS, Source};
 use tempfile::TempDir;
 
 pub use client::{Answer, Client};
@@ -125,7 +125,9 @@ impl TestApp {
             for (name, text) in Source::shipped().rules {
                 std::fs::write(policies.join(name), text).expect("a file can be written");
             }
-            std::fs::write(policies.join("workflow.toml"), SHIPPED_WORKFLOWS).expect("a file can be written");
+            for (name, text) in [("workflow.toml", SHIPPED_WORKFLOWS), ("retention.toml", SHIPPED_RETENTION)] {
+                std::fs::write(policies.join(name), text).expect("a file can be written");
+            }
             options.policies.directory = Some(policies);
         })
         .await

@@ -13,6 +13,7 @@ mod certified;
 mod chaos;
 mod chaos_checker;
 mod cors;
+mod crashes;
 mod cut_off;
 mod dead_letters;
 mod deliveries;

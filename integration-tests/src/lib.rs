@@ -125,7 +125,10 @@ impl TestApp {
             for (name, text) in Source::shipped().rules {
                 std::fs::write(policies.join(name), text).expect("a file can be written");
             }
-            for (name, text) in [("workflow.toml", SHIPPED_WORKFLOWS), ("retention.toml", SHIPPED_RETENTION)] {
+            for (name, text) in [
+                ("workflow.toml", SHIPPED_WORKFLOWS),
+                ("retention.toml", SHIPPED_RETENTION),
+            ] {
                 std::fs::write(policies.join(name), text).expect("a file can be written");
             }
             options.policies.directory = Some(policies);

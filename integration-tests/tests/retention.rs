@@ -7,6 +7,7 @@ use handoff_domain::ids::{BinaryId, TenantId};
 use handoff_domain::ports::{BlobError, Clock as _};
 use handoff_domain::time::{Span, Timestamp};
 use handoff_integration_tests::scene::{ADA, document_reference, noise, task, upload};
+use handoff_integration_tests::slow::SlowDownload;
 use handoff_integration_tests::{Answer, Backend, TestApp, on_both};
 use serde_json::{Value, json};
 
@@ -30,6 +31,10 @@ struct Stand {
 impl Stand {
     /// Sets it up where this is what is kept.
     async fn set(backend: Backend, schedules: &str) -> Self {
+        Self::with_content(backend, schedules, 1_000).await
+    }
+
+    async fn with_content(backend: Backend, schedules: &str, length: usize) -> Self {
         let app = TestApp::start_in(backend, |options, folder| {
             let file = folder.join("retention.toml");
             std::fs::write(&file, schedules).unwrap();
@@ -37,7 +42,7 @@ impl Stand {
         })
         .await;
         let ehr = app.client("ehr").await;
-        let binary = upload(&ehr, &noise(1_000)).await;
+        let binary = upload(&ehr, &noise(length)).await;
         let mut letter = document_reference(&binary, ADA);
         letter["context"] = json!({"encounter": [{"reference": CASE}]});
         let letter = ehr
@@ -348,6 +353,43 @@ on_both! {
         stand.is("released", "there", "kept").await;
         stand.day(5).await;
         stand.is("document-withheld", "there", "kept").await;
+    }
+
+    async fn grants_are_suspended_while_a_document_is_withheld_and_arise_when_it_is_not(backend) {
+        let stand = Stand::set(backend, FOR_EVER).await;
+        let states = async |task: &str| {
+            let path = format!("/files/{}/access-grants?status=all", stand.letter);
+            let listed = stand.app.client("ehr").await.get(&path).await.expect(200).json();
+            let of_task = |one: &&Value| one["task"] == format!("Task/{task}");
+            let grants = listed["grants"].as_array().unwrap().iter().filter(of_task);
+            grants.map(|one| one["status"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(states(&stand.task).await, ["bound"]);
+        stand.clocks(Some(2), None, None).await;
+        assert_eq!(states(&stand.task).await, ["suspended"]);
+        stand.clocks(None, None, None).await;
+        assert_eq!(states(&stand.task).await, ["bound"]);
+        stand.clocks(Some(2), None, None).await;
+        let asked = task("accepted", &stand.letter, Some(LANE));
+        let later = stand.app.client("ehr").await.post("/fhir/Task", &asked).await.expect(201).id();
+        assert_eq!(states(&later).await, [] as [&str; 0]);
+        stand.day(2).await;
+        // Its own time did not stand still.
+        assert_eq!(states(&stand.task).await, ["expired"]);
+        assert_eq!(states(&later).await, ["bound"]);
+        let lane = stand.app.client("lane").await;
+        lane.get(&format!("/fhir/Binary/{}?task=Task/{later}", stand.binary)).await.expect(200);
+    }
+
+    async fn what_is_withheld_is_cut_in_mid_download(backend) {
+        let stand = Stand::with_content(backend, FOR_EVER, 8 << 20).await;
+        let lane = stand.app.client("lane").await;
+        let path = format!("/fhir/Binary/{}?task=Task/{}", stand.binary, stand.task);
+        let download = SlowDownload::start(&lane, &path, 64 << 10).await;
+        stand.clocks(Some(2), None, None).await;
+        let (_, came_to_its_end) = download.over().await;
+        assert!(!came_to_its_end);
+        lane.get(&path).await.refused(403, "document-withheld");
     }
 
     async fn a_class_may_be_available_for_a_time_and_a_records_manager_may_change_that(backend) {

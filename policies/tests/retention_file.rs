@@ -1,4 +1,9 @@
 //! What `retention.toml` may say, and every problem with what it may not.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 use handoff_domain::retention::{KeptFrom, Schedule, Schedules};
 use handoff_domain::time::Span;

@@ -64,6 +64,8 @@ events! {
     BinaryCreated = "binary-created",
     /// Content was deleted.
     BinaryDeleted = "binary-deleted",
+    /// Content was looked at for malware.
+    ContentScanned = "content-scanned",
     /// A grant was issued.
     GrantIssued = "grant-issued",
     /// A grant was asked for and refused.

@@ -21,6 +21,7 @@ pub mod outbox;
 pub mod ports;
 pub mod reason;
 pub mod redemption;
+pub mod scan;
 pub mod scopes;
 pub mod session;
 pub mod source;

@@ -17,11 +17,12 @@ use handoff_domain::ledger::{Entry, Leaf, Node, Placed, SignedCheckpoint};
 use handoff_domain::outbox::TopicEvent;
 use handoff_domain::ports::{
     Attention, AuditSearch, Counted, Due, Found, Held, Kind, Loose, NoticeSearch, Pending, Read,
-    ReadForwarding, ReadInbound, ReadLedger, ReadSubscriptions, RecordedRow, Search, SearchIndex, StoreError,
-    Tx, TxForwarding, TxInbound, TxLedger, TxSubscriptions, Version,
+    ReadForwarding, ReadInbound, ReadLedger, ReadScans, ReadSubscriptions, RecordedRow, Search, SearchIndex,
+    StoreError, Tx, TxForwarding, TxInbound, TxLedger, TxScans, TxSubscriptions, Version,
 };
 use handoff_domain::reason::Reason;
 use handoff_domain::redemption::Redemption;
+use handoff_domain::scan::Scan;
 use handoff_domain::session::{Session, Sessions};
 use handoff_domain::source::Source;
 use handoff_domain::standing::{Block, Standing, Target};
@@ -129,6 +130,29 @@ impl TxForwarding for MeasuredTx<'_> {
     handed_on! {
         fn add_cursor(&mut self, cursor: &Cursor) -> Result<(), StoreError>;
         fn move_cursor(&mut self, from: &Cursor, to: &Cursor) -> Result<bool, StoreError>;
+    }
+}
+
+impl ReadScans for MeasuredTx<'_> {
+    handed_on! {
+        fn scan(&mut self, tenant: &TenantId, binary: &BinaryId) -> Result<Option<Scan>, StoreError>;
+        fn due_scans(&mut self, now: Timestamp, limit: u32) -> Result<Vec<(TenantId, BinaryId)>, StoreError>;
+        fn unscanned_since(&mut self, now: Timestamp) -> Result<Option<Timestamp>, StoreError>;
+        fn never_enrolled(&mut self, after: Option<&(TenantId, BinaryId)>, limit: u32) -> Result<Vec<(TenantId, BinaryId, Sha256)>, StoreError>;
+    }
+}
+
+impl TxScans for MeasuredTx<'_> {
+    handed_on! {
+        fn enrol_scan(&mut self, tenant: &TenantId, scan: &Scan) -> Result<(), StoreError>;
+        fn hold_scan(&mut self, tenant: &TenantId, binary: &BinaryId) -> Result<Option<Scan>, StoreError>;
+        fn claim_scan(&mut self, tenant: &TenantId, binary: &BinaryId, process: &str, term: Span, now: Timestamp) -> Result<bool, StoreError>;
+        fn release_scan(&mut self, tenant: &TenantId, binary: &BinaryId, process: &str) -> Result<(), StoreError>;
+        fn keep_scan(&mut self, tenant: &TenantId, scan: &Scan, process: &str) -> Result<bool, StoreError>;
+        fn forget_scan(&mut self, tenant: &TenantId, binary: &BinaryId) -> Result<(), StoreError>;
+        fn doubt_equals(&mut self, tenant: &TenantId, of: &Scan, now: Timestamp) -> Result<(), StoreError>;
+        fn rescan_within(&mut self, span: Span) -> Result<(), StoreError>;
+        fn restate_document(&mut self, tenant: &TenantId, document: &Document) -> Result<(), StoreError>;
     }
 }
 

@@ -190,7 +190,8 @@ pub fn update(
         attachments,
         facts,
         ..before.clone()
-    };
+    }
+    .remembering_infected(&before);
     resource.set_id(id.as_str());
     json_edit::stamp(&mut resource, after.version, after.last_updated);
     let answer = stored(&after, resource.to_json(), false);
@@ -294,7 +295,7 @@ pub fn relation_to(scope: &Scope, document: &Document, tasks: &[Task]) -> Relati
 }
 
 /// Judges the Tasks that release a changed document anew.
-fn settle_tasks(tx: &mut dyn Tx, scope: &Scope, tasks: &[Task]) -> Result<Cuts, AppError> {
+pub(super) fn settle_tasks(tx: &mut dyn Tx, scope: &Scope, tasks: &[Task]) -> Result<Cuts, AppError> {
     let mut cuts = Cuts::none();
     for task in tasks
         .iter()

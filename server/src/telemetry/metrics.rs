@@ -147,6 +147,7 @@ pub fn render(streams_open: usize, clients: &Present) -> String {
         .and_then(|()| super::clients::write(&mut out, clients))
         .and_then(|()| super::ledger::write(&mut out))
         .and_then(|()| super::forwarding::write(&mut out))
+        .and_then(|()| super::scanning::write(&mut out))
         .and_then(|()| super::process::write(&mut out));
     out
 }

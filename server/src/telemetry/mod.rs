@@ -11,6 +11,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod notifications;
 pub mod process;
+pub mod scanning;
 pub mod websockets;
 
 use std::io::{self, IsTerminal};

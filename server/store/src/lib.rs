@@ -24,6 +24,7 @@ mod mirrors;
 mod notices;
 mod outbox;
 mod redemptions;
+mod scans;
 mod schema;
 mod search;
 mod sessions;

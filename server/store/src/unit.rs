@@ -304,6 +304,7 @@ reads! { Read for Reader<'_>, Unit<'_>:
 mod forwarding;
 mod inbound;
 mod ledger;
+mod scans;
 mod subscriptions;
 
 impl Tx for Unit<'_> {

@@ -8,6 +8,7 @@ mod inbound;
 mod ledger;
 mod matching;
 mod outbound;
+mod scans;
 mod sealing;
 mod source_server;
 mod store;
@@ -23,6 +24,7 @@ pub use matching::{Subject, bare};
 pub use outbound::{
     EndpointError, LONGEST_URL, Outbound, OutboundAnswer, OutboundMethod, OutboundRequest, SendError,
 };
+pub use scans::{ReadScans, Scanner, ScannerError, TxScans};
 pub use sealing::{ReadLedger, TxLedger};
 pub use source_server::{SourceAct, SourceAnswer, SourceError, SourceRequest, SourceServer};
 pub use store::*;

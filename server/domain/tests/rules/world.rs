@@ -9,6 +9,7 @@ use handoff_domain::gate::Gate;
 use handoff_domain::grant::{Constraints, Grant, GrantState, Origin};
 use handoff_domain::ports::BlobPin;
 use handoff_domain::redemption::{Redemption, RedemptionState};
+use handoff_domain::scan::Withheld;
 use handoff_domain::standing::Standing;
 use handoff_domain::task::{PlacerElements, Priority, Task, TaskFacts, TaskStatus};
 use handoff_domain::workflow::Workflow;
@@ -37,6 +38,7 @@ pub fn attachment(content: u8) -> Attachment {
         size: 10,
         content_type: "application/pdf".to_owned(),
         title: None,
+        infected: false,
     }
 }
 
@@ -112,6 +114,7 @@ pub struct World {
     pub redemptions: Vec<Redemption>,
     pub workflow: Workflow,
     pub standing: Standing,
+    pub withheld: Option<Withheld>,
     minted: u32,
 }
 
@@ -152,6 +155,7 @@ impl World {
             redemptions: Vec::new(),
             workflow,
             standing: Standing::default(),
+            withheld: None,
             minted: 0,
         }
     }
@@ -311,6 +315,7 @@ impl World {
             binary: &binary,
             workflow: &self.workflow,
             standing: &self.standing,
+            withheld: self.withheld,
             policy_allows: true,
             now: self.now,
         };

@@ -39,6 +39,7 @@ mod redemption;
 mod rest;
 mod restraint;
 mod revocations;
+mod scan;
 mod scopes;
 mod search;
 mod sign_in;

@@ -5,13 +5,15 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+use crate::free_address;
 
 /// What happens to connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +87,8 @@ impl Drop for Proxy {
 impl Proxy {
     /// A proxy before the part at `target` (`127.0.0.1:5432`).
     pub async fn before(target: &str) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        // It comes back to the same port after the part was gone.
+        let listener = TcpListener::bind(free_address()).await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared {
             state: watch::Sender::new(State {
@@ -218,10 +221,7 @@ async fn accept(shared: Arc<Shared>, address: SocketAddr, first: TcpListener) {
     loop {
         if states.borrow_and_update().mode == Mode::Refuse {
             drop(listener.take());
-            // Bound and not listening: the port stays ours, and who connects is refused.
-            let holder = TcpSocket::new_v4().expect("a socket");
-            holder.set_reuseaddr(true).expect("an option");
-            holder.bind(address).expect("our port");
+            let holder = hold(address).await;
             if states.wait_for(|state| state.mode != Mode::Refuse).await.is_err() {
                 return;
             }
@@ -236,6 +236,21 @@ async fn accept(shared: Arc<Shared>, address: SocketAddr, first: TcpListener) {
                 }
             }
         }
+    }
+}
+
+/// Bound and not listening: the port stays ours, and who connects is refused. A program that another test starts has the listener
+/// open too until it runs, which keeps the port taken for a moment.
+async fn hold(address: SocketAddr) -> TcpSocket {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let holder = TcpSocket::new_v4().expect("a socket");
+        holder.set_reuseaddr(true).expect("an option");
+        match holder.bind(address) {
+            Ok(()) => return holder,
+            Err(error) => assert!(Instant::now() < deadline, "our port: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 

@@ -41,6 +41,7 @@ mod rest;
 mod restraint;
 mod retention;
 mod revocations;
+mod scan;
 mod scopes;
 mod search;
 mod sign_in;

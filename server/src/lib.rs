@@ -13,5 +13,6 @@ pub mod fhir;
 pub mod forwarding;
 pub mod http;
 pub mod notifications;
+pub mod scanning;
 pub mod telemetry;
 pub mod wiring;

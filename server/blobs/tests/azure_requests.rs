@@ -415,3 +415,73 @@ async fn no_error_shows_the_sas_or_the_address() {
         );
     }
 }
+
+const TAGS: &[u8] = b"\xef\xbb\xbf<?xml version=\"1.0\" encoding=\"utf-8\"?><Tags><TagSet><Tag><Key>Malware Scanning scan result</Key>\
+    <Value>No threats found</Value></Tag><Tag><Key>Malware Scanning scan time UTC</Key><Value>2026-07-01 10:00:00Z</Value></Tag>\
+    </TagSet></Tags>";
+const NO_TAGS: &[u8] = b"<?xml version=\"1.0\" encoding=\"utf-8\"?><Tags><TagSet /></Tags>";
+
+#[tokio::test]
+async fn tags_are_those_of_the_pinned_version_and_of_no_other_object() {
+    let double = Double::start(|seen| match seen.query.get("comp").map(String::as_str) {
+        Some("tags") => reply(200, &[("Content-Type", "application/xml")], TAGS),
+        _ => reply(200, &[("ETag", "\"0x8D\"")], b""),
+    })
+    .await;
+    let tags = double.keyed().await.tags(&pinned()).await.unwrap();
+    let tag = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    assert_eq!(
+        tags,
+        [
+            tag("Malware Scanning scan result", "No threats found"),
+            tag("Malware Scanning scan time UTC", "2026-07-01 10:00:00Z"),
+        ]
+    );
+    let seen = double.seen();
+    assert_eq!(seen.len(), 2);
+    for one in &seen {
+        assert_eq!(one.query.get("versionid").map(String::as_str), Some(VERSION));
+    }
+    assert_eq!(
+        (seen[0].method.as_str(), seen[0].path.as_str()),
+        ("GET", "/acct/handoff/north/b")
+    );
+    assert_eq!(
+        (seen[1].method.as_str(), seen[1].header("if-match")),
+        ("HEAD", Some("\"0x8D\""))
+    );
+}
+
+#[tokio::test]
+async fn a_blob_without_tags_has_none_and_tags_of_another_object_count_for_nothing() {
+    let double = Double::start(|seen| match seen.query.get("comp").map(String::as_str) {
+        Some("tags") => reply(200, &[("Content-Type", "application/xml")], NO_TAGS),
+        _ => reply(200, &[("ETag", "\"0x8D\"")], b""),
+    })
+    .await;
+    assert_eq!(double.keyed().await.tags(&pinned()).await, Ok(Vec::new()));
+
+    let unversioned = BlobPin {
+        version_id: None,
+        ..pinned()
+    };
+    let replaced = Double::start(|seen| {
+        match (
+            seen.query.get("comp").map(String::as_str),
+            seen.header("if-match"),
+        ) {
+            (Some("tags"), _) => reply(200, &[("Content-Type", "application/xml")], TAGS),
+            (_, Some(_)) => reply(412, &[], b""),
+            _ => reply(200, &[("ETag", "\"0x8E\"")], b""),
+        }
+    })
+    .await;
+    let tags = replaced.keyed().await.tags(&unversioned).await;
+    assert_eq!(tags, Err(BlobError::Changed));
+
+    let gone = Double::start(|_| reply(404, &[("x-ms-error-code", "BlobNotFound")], b"")).await;
+    assert_eq!(gone.keyed().await.tags(&pinned()).await, Err(BlobError::NotFound));
+    let denied = Double::start(|_| reply(403, &[], b"")).await;
+    let tags = denied.keyed().await.tags(&pinned()).await;
+    assert!(matches!(tags, Err(BlobError::Unavailable(_))), "{tags:?}");
+}

@@ -72,6 +72,8 @@ events! {
     BinaryDeleted = "binary-deleted",
     /// Content is gone from the blob store.
     ContentDisposed = "content-disposed",
+    /// Content was looked at for malware.
+    ContentScanned = "content-scanned",
     /// A grant was issued.
     GrantIssued = "grant-issued",
     /// A grant was asked for and refused.

@@ -140,6 +140,9 @@ pub struct Attachment {
     pub content_type: String,
     /// `attachment.title`, for the file name offered to the person.
     pub title: Option<String>,
+    /// Whether malware was found in the bytes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub infected: bool,
 }
 
 /// A stored document.
@@ -198,17 +201,36 @@ impl Document {
     }
 
     /// Why this content may not be released from the document: as [`Self::blocks_release`], or because the
-    /// document now holds other content.
+    /// document now holds other content, or malware was found in it.
     pub fn blocks_content(&self, sha256: &Sha256) -> Option<Reason> {
         self.blocks_release().or_else(|| {
-            let present = self.attachments.iter().any(|a| a.sha256 == *sha256);
-            (!present).then_some(Reason::DocumentSuperseded)
+            let mut same = self.attachments.iter().filter(|a| a.sha256 == *sha256).peekable();
+            if same.peek().is_none() {
+                return Some(Reason::DocumentSuperseded);
+            }
+            same.any(|a| a.infected).then_some(Reason::DocumentWithheld)
         })
     }
 
     /// Why it is withheld at `now`, and may be released at another time; `None` while it is not.
     pub fn withheld_at(&self, now: Timestamp) -> Option<Reason> {
         (!self.availability.is_open(now)).then_some(Reason::DocumentWithheld)
+    }
+
+    /// The same document once malware was found in this content.
+    #[must_use]
+    pub fn with_infected(mut self, sha256: &Sha256) -> Self {
+        for attachment in self.attachments.iter_mut().filter(|a| a.sha256 == *sha256) {
+            attachment.infected = true;
+        }
+        self
+    }
+
+    /// The same document as its next version: malware that was found in content is not forgotten by naming that again.
+    #[must_use]
+    pub fn remembering_infected(self, before: &Self) -> Self {
+        let infected = before.attachments.iter().filter(|a| a.infected);
+        infected.fold(self, |document, a| document.with_infected(&a.sha256))
     }
 
     /// Whether the document may be released under a Task about `subject`: both say the same, or one says nothing.

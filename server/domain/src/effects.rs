@@ -178,6 +178,12 @@ pub fn reconcile(scene: &Scene<'_>, fresh: &mut dyn FnMut() -> (GrantId, Handle)
                 continue;
             }
             for attachment in distinct(&document.attachments) {
+                if let Some(reason) = document.blocks_content(&attachment.sha256) {
+                    if !grants.iter().any(|g| is_for(g, document, attachment)) {
+                        plan.refused.push((document.id.clone(), None, reason));
+                    }
+                    continue;
+                }
                 mint(scene, document, attachment, &mut grants, fresh, &mut plan);
             }
         }

@@ -5,6 +5,7 @@ use crate::access::Principal;
 use crate::document::{Document, StoredBinary};
 use crate::grant::{Constraints, Grant, GrantState};
 use crate::reason::Reason;
+use crate::scan::Withheld;
 use crate::standing::Standing;
 use crate::task::Task;
 use crate::time::Timestamp;
@@ -29,6 +30,8 @@ pub struct Gate<'a> {
     pub workflow: &'a Workflow,
     /// What an operator has blocked.
     pub standing: &'a Standing,
+    /// Why the bytes wait for a malware scan, or are known to be bad; `None` where they may go, or where nothing is asked of that.
+    pub withheld: Option<Withheld>,
     /// Whether the policy lets this caller fetch at all.
     pub policy_allows: bool,
     /// Now.
@@ -96,6 +99,9 @@ impl Gate<'_> {
         if !self.workflow.may_release(document.class.as_deref())
             || !document.is_about(self.task.facts.subject.as_deref())
         {
+            return Err(Reason::DocumentWithheld);
+        }
+        if self.withheld.is_some() {
             return Err(Reason::DocumentWithheld);
         }
         let blocked = self.standing.on_release(self.task, document);

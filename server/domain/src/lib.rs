@@ -23,6 +23,7 @@ pub mod ports;
 pub mod reason;
 pub mod redemption;
 pub mod retention;
+pub mod scan;
 pub mod scopes;
 pub mod session;
 pub mod source;

@@ -19,13 +19,14 @@ use handoff_domain::ledger::{Entry, Leaf, Node, Placed, SignedCheckpoint};
 use handoff_domain::outbox::TopicEvent;
 use handoff_domain::ports::{
     Attention, AuditSearch, Classes, Counted, Due, Found, Held, KeptDocument, Kind, Loose, NoticeSearch,
-    Pending, Read, ReadForwarding, ReadInbound, ReadLedger, ReadRetention, ReadSubscriptions, RecordedRow,
-    Search, SearchIndex, StoreError, Tx, TxForwarding, TxInbound, TxLedger, TxRetention, TxSubscriptions,
-    Version,
+    Pending, Read, ReadForwarding, ReadInbound, ReadLedger, ReadRetention, ReadScans, ReadSubscriptions,
+    RecordedRow, Search, SearchIndex, StoreError, Tx, TxForwarding, TxInbound, TxLedger, TxRetention,
+    TxScans, TxSubscriptions, Version,
 };
 use handoff_domain::reason::Reason;
 use handoff_domain::redemption::Redemption;
 use handoff_domain::retention::{Disposal, DisposalState};
+use handoff_domain::scan::Scan;
 use handoff_domain::session::{Session, Sessions};
 use handoff_domain::source::Source;
 use handoff_domain::standing::{Block, Standing, Target};
@@ -158,6 +159,29 @@ impl TxRetention for MeasuredTx<'_> {
         fn keep_document(&mut self, tenant: &TenantId, document: &Document, turns: Option<Timestamp>, now: Timestamp) -> Result<(), StoreError>;
         fn mark_disposal(&mut self, tenant: &TenantId, disposal: &Disposal) -> Result<(), StoreError>;
         fn move_disposal(&mut self, tenant: &TenantId, binary: &BinaryId, from: DisposalState, to: DisposalState, now: Timestamp) -> Result<bool, StoreError>;
+    }
+}
+
+impl ReadScans for MeasuredTx<'_> {
+    handed_on! {
+        fn scan(&mut self, tenant: &TenantId, binary: &BinaryId) -> Result<Option<Scan>, StoreError>;
+        fn due_scans(&mut self, now: Timestamp, limit: u32) -> Result<Vec<(TenantId, BinaryId)>, StoreError>;
+        fn unscanned_since(&mut self, now: Timestamp) -> Result<Option<Timestamp>, StoreError>;
+        fn never_enrolled(&mut self, after: Option<&(TenantId, BinaryId)>, limit: u32) -> Result<Vec<(TenantId, BinaryId, Sha256)>, StoreError>;
+    }
+}
+
+impl TxScans for MeasuredTx<'_> {
+    handed_on! {
+        fn enrol_scan(&mut self, tenant: &TenantId, scan: &Scan) -> Result<(), StoreError>;
+        fn hold_scan(&mut self, tenant: &TenantId, binary: &BinaryId) -> Result<Option<Scan>, StoreError>;
+        fn claim_scan(&mut self, tenant: &TenantId, binary: &BinaryId, process: &str, term: Span, now: Timestamp) -> Result<bool, StoreError>;
+        fn release_scan(&mut self, tenant: &TenantId, binary: &BinaryId, process: &str) -> Result<(), StoreError>;
+        fn keep_scan(&mut self, tenant: &TenantId, scan: &Scan, process: &str) -> Result<bool, StoreError>;
+        fn forget_scan(&mut self, tenant: &TenantId, binary: &BinaryId) -> Result<(), StoreError>;
+        fn doubt_equals(&mut self, tenant: &TenantId, of: &Scan, now: Timestamp) -> Result<(), StoreError>;
+        fn rescan_within(&mut self, span: Span) -> Result<(), StoreError>;
+        fn restate_document(&mut self, tenant: &TenantId, document: &Document) -> Result<(), StoreError>;
     }
 }
 

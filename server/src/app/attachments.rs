@@ -130,6 +130,7 @@ pub fn resolve(
             size: binary.size,
             content_type: binary.content_type.clone(),
             title: stated.title.clone(),
+            infected: super::scan::is_infected(tx, scope, &binary.id)?,
         });
     }
     Ok(attachments)

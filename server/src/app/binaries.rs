@@ -9,6 +9,7 @@ use handoff_domain::ids::BinaryId;
 use handoff_domain::ports::{ByteStream, StoreError, Tx};
 use handoff_domain::reason::Reason;
 use handoff_domain::retention::{Cause, Disposal};
+use handoff_domain::scan::Scan;
 use handoff_domain::scopes::Interaction;
 use serde_json::json;
 
@@ -121,10 +122,15 @@ impl App {
         .await
     }
 
-    /// Removes ingested content again where the transaction surely did not take it. Where the commit's answer was
+    /// Tells whoever scans content that the transaction took some in, or removes it again where that surely did not. Where the commit's answer was
     /// lost it may have: content without a record does no harm, a record without content would.
     pub async fn discard_unless<T>(&self, answer: &Result<T, AppError>, ingested: &[Ingested]) {
-        let Err(error) = answer else { return };
+        let Err(error) = answer else {
+            if !ingested.is_empty() {
+                self.came.notify_one();
+            }
+            return;
+        };
         if matches!(
             error.store,
             Some(StoreError::Unavailable(_) | StoreError::Broken(_))
@@ -162,6 +168,10 @@ impl App {
 /// Inserts an ingested Binary and records it.
 pub fn insert(tx: &mut dyn Tx, scope: &Scope, ingested: &Ingested) -> Result<(), AppError> {
     tx.insert_binary(scope.tenant(), &ingested.binary, &ingested.blocks)?;
+    if scope.settings.scan.is_some() {
+        let (id, sha256) = (ingested.binary.id.clone(), ingested.binary.sha256);
+        tx.enrol_scan(scope.tenant(), &Scan::of_new(id, sha256, scope.now()))?;
+    }
     let row = scope
         .row(Event::BinaryCreated, Outcome::Success, Reason::Permitted)
         .about(about(&ingested.binary))

@@ -44,7 +44,7 @@ pub enum ContentError {
 }
 
 /// Verified blocks, in pieces.
-type Blocks = Pin<Box<dyn Stream<Item = Result<VecDeque<Bytes>, ContentError>> + Send>>;
+pub(super) type Blocks = Pin<Box<dyn Stream<Item = Result<VecDeque<Bytes>, ContentError>> + Send>>;
 
 /// Verified bytes on their way to one client.
 pub struct Content {
@@ -170,7 +170,7 @@ struct Verifier {
 }
 
 /// The bytes `[from, until)`, block by block, none before its digest was found right.
-async fn verified(
+pub(super) async fn verified(
     app: App,
     tenant: TenantId,
     binary: StoredBinary,

@@ -200,7 +200,8 @@ pub fn update(
         attachments,
         facts,
         ..before.clone()
-    };
+    }
+    .remembering_infected(&before);
     resource.set_id(id.as_str());
     json_edit::stamp(&mut resource, after.version, after.last_updated);
     let answer = stored(&after, resource.to_json(), false);

@@ -41,6 +41,7 @@ pub mod reads;
 pub mod redeem;
 mod redemption_scene;
 pub mod retention;
+pub mod scan;
 pub mod server_tasks;
 pub mod sessions;
 pub mod sources;
@@ -75,10 +76,13 @@ use handoff_domain::ports::{
 };
 use handoff_domain::reason::Reason;
 use handoff_domain::retention::Schedules;
+use handoff_domain::scan::ScanRule;
 use handoff_domain::standing::Standing;
 use handoff_domain::task::Task;
 use handoff_domain::time::Timestamp;
 use handoff_domain::workflow::Workflows;
+
+use tokio::sync::Notify;
 
 use crate::telemetry::metrics;
 
@@ -109,6 +113,8 @@ pub struct Settings {
     pub sessions: SessionTimes,
     /// How subscriptions are served.
     pub subscriptions: SubscriptionSettings,
+    /// What releases ask of malware scans; nothing where `None`.
+    pub scan: Option<ScanRule>,
 }
 
 impl Settings {
@@ -188,6 +194,8 @@ pub struct App {
     pub in_hand: Arc<apply::InHand>,
     /// Where what was read is written down.
     pub reads: reads::ReadLog,
+    /// Rung when content has come, for whoever scans it.
+    pub came: Arc<Notify>,
     /// What is set.
     pub settings: Arc<Settings>,
     /// Where work goes on that must outlive the request which began it.

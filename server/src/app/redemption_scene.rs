@@ -14,6 +14,7 @@ use handoff_domain::outbox::{Topic, TopicEvent};
 use handoff_domain::ports::Tx;
 use handoff_domain::reason::Reason;
 use handoff_domain::redemption::{Redemption, RedemptionState, ResumeError};
+use handoff_domain::scan::{Scan, Withheld};
 use handoff_domain::scopes::Interaction;
 use handoff_domain::standing::{Standing, StreamFacts};
 use handoff_domain::task::Task;
@@ -23,7 +24,7 @@ use super::effects::about_grant;
 use super::error::Busy;
 use super::redeem::{Continue, Decided, Leave, strong_etag};
 use super::streams::Streams;
-use super::{AppError, Class, Scope, told};
+use super::{AppError, Class, Scope, scan, told};
 
 /// Everything that decides, read under lock.
 pub(super) struct Scene {
@@ -34,6 +35,8 @@ pub(super) struct Scene {
     pub(super) policy_allows: bool,
     /// What is blocked, by the store and not by what this process last saw.
     pub(super) standing: Standing,
+    /// What a scan said of the bytes; not asked for where releases don't ask for it.
+    scan: Option<Scan>,
 }
 
 impl Scene {
@@ -70,6 +73,11 @@ impl Scene {
         // Who placed a Task can never fetch under it, whatever other roles they have.
         let told = told::about(tx, scope.tenant(), &task, document.as_ref(), me)?;
         let policy_allows = !relation.creator && may_fetch(scope, relation, &task, document.as_ref(), &told);
+        // What is found while the Task is held takes back what is decided here.
+        let scan = match scope.settings.scan {
+            Some(_) => tx.scan(scope.tenant(), &binary.id)?,
+            None => None,
+        };
         Ok(Self {
             task,
             document,
@@ -77,6 +85,7 @@ impl Scene {
             binary,
             policy_allows,
             standing: tx.standing(scope.tenant())?.knowing(told),
+            scan,
         })
     }
 
@@ -90,9 +99,16 @@ impl Scene {
             binary: &self.binary,
             workflow: scope.rules.workflows.of(&self.task.facts.code),
             standing: &self.standing,
+            withheld: self.withheld(scope),
             policy_allows: self.policy_allows,
             now: scope.now(),
         }
+    }
+
+    /// Why the bytes are not released, by what a scan said of them.
+    fn withheld(&self, scope: &Scope) -> Option<Withheld> {
+        let rule = scope.settings.scan?;
+        rule.withholds(self.scan.as_ref(), scope.now())
     }
 
     /// The gate for a new use. Who only placed or requested the Task, or runs the server, is told that it is not
@@ -135,7 +151,16 @@ impl Scene {
         let row = scope
             .row(Event::RedemptionDenied, Outcome::Denied, reason)
             .about(self.about(None));
-        AppError::forbidden(reason).recorded(row)
+        match self
+            .withheld(scope)
+            .filter(|_| reason == Reason::DocumentWithheld)
+        {
+            Some(why) => {
+                let text = scan::explain(why);
+                AppError::new(Class::Forbidden, reason, text).recorded(row.detail("scan", why.as_str()))
+            }
+            None => AppError::forbidden(reason).recorded(row),
+        }
     }
 
     /// A refusal of what is asked for, not of who asks.

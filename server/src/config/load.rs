@@ -17,7 +17,7 @@ use super::{Admin, Blobs, Config, ConfigError, Database, Limits, Log, LogFormat,
 /// What every variable of ours begins with.
 const ENV_PREFIX: &str = "HANDOFF__";
 /// The sections, for those who mistype one.
-const SECTIONS: [&str; 15] = [
+const SECTIONS: [&str; 16] = [
     "server",
     "admin",
     "database",
@@ -32,6 +32,7 @@ const SECTIONS: [&str; 15] = [
     "websockets",
     "audit",
     "forwarding",
+    "scan",
     "log",
 ];
 
@@ -147,10 +148,13 @@ fn read(root: &mut Table, problems: &mut Vec<Problem>) -> Config {
     }
     let server = read_server(root, problems);
     let limits = read_limits(root, problems);
+    // In the order in which problems are told.
+    let admin = read_admin(root, problems, server.listen);
+    let database = read_database(root, problems, server.replicas);
+    let blobs = read_blobs(root, problems);
     let config = Config {
-        admin: read_admin(root, problems, server.listen),
-        database: read_database(root, problems, server.replicas),
-        blobs: read_blobs(root, problems),
+        admin,
+        database,
         issuers: super::issuers::read(root, problems, server.replicas),
         policies: read_policies(root, problems),
         timeouts: read_timeouts(root, problems),
@@ -161,6 +165,8 @@ fn read(root: &mut Table, problems: &mut Vec<Problem>) -> Config {
         websockets: super::websockets::read(root, problems),
         audit: super::audit::read(root, problems),
         forwarding: super::forwarding::read(root, problems),
+        scan: super::scan::read(root, problems, &blobs.config),
+        blobs,
         log: read_log(root, problems),
         server,
     };

@@ -8,6 +8,7 @@ mod forwarding;
 mod issuers;
 mod load;
 mod reader;
+mod scan;
 mod sessions;
 mod show;
 mod subscriptions;
@@ -31,6 +32,7 @@ pub use audit::Audit;
 pub use clients::Clients;
 pub use forwarding::{Kind as SinkKind, Sink};
 pub use load::{is_loopback, load, parse};
+pub use scan::{Address as ScannerAddress, Kind as ScannerKind, Scan};
 pub use sessions::Sessions;
 pub use show::redact_url;
 pub use subscriptions::Subscriptions;
@@ -97,6 +99,8 @@ pub struct Config {
     pub audit: Audit,
     /// Where the audit is forwarded to.
     pub forwarding: Vec<Sink>,
+    /// Who scans content for malware before it is released; nobody where `None`.
+    pub scan: Option<Scan>,
     /// How logs are written.
     pub log: Log,
 }

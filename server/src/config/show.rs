@@ -92,6 +92,9 @@ impl Config {
             let sinks = self.forwarding.iter().map(super::forwarding::show).map(table);
             root.insert("forwarding".to_owned(), Value::Array(sinks.collect()));
         }
+        if let Some(scan) = &self.scan {
+            root.insert("scan".to_owned(), table(super::scan::show(scan)));
+        }
         root.to_string()
     }
 }

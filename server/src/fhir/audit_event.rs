@@ -105,7 +105,8 @@ const fn shape(event: Event) -> Shape {
         | Event::RedemptionResumed
         | Event::SubscriptionBound
         | Event::NoticeReceived
-        | Event::NoticeApplied => security("E"),
+        | Event::NoticeApplied
+        | Event::ContentScanned => security("E"),
         // Bytes have left, all or some of them: an export, and a disclosure.
         Event::RedemptionCompleted
         | Event::RedemptionInterrupted

@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod notifications;
 pub mod process;
 pub mod retention;
+pub mod scanning;
 pub mod websockets;
 
 use std::io::{self, IsTerminal};

@@ -24,6 +24,7 @@ use actix_web::{App as HttpApp, HttpServer};
 use handoff_domain::access::{Principal, Role};
 use handoff_domain::ids::{ActorRef, SourceId, TenantId};
 use handoff_domain::ports::{self, BlobError, Clock, Entropy, Outbound, Store, StoreError};
+use handoff_domain::scan::ScanRule;
 use handoff_domain::source as feed;
 use handoff_domain::time::{Span, Timestamp};
 use handoff_fhir_profiles::terminology;
@@ -44,7 +45,7 @@ use crate::app::streams::Streams;
 use crate::app::subscriber::Standings;
 use crate::app::subscriptions::SubscriptionSettings;
 use crate::app::{App, AppError, InForce, Settings, sources};
-use crate::config::{AddressRange, Sessions, Sink, Subscriptions, Timeouts, WebSockets};
+use crate::config::{AddressRange, Scan, Sessions, Sink, Subscriptions, Timeouts, WebSockets};
 use crate::delivery::{self, Courier};
 use crate::demo::DevIssuers;
 use crate::http::HttpState;
@@ -54,12 +55,12 @@ use crate::http::room::Room;
 use crate::http::scopes::caps_of;
 use crate::http::websocket::Sockets;
 use crate::telemetry::access;
-use crate::{admin, forwarding, http};
+use crate::{admin, forwarding, http, scanning};
 
 use background::Background;
 pub use options::{Identity, Options, demo_sink};
 pub(crate) use ways::outbound;
-use ways::way_to;
+use ways::{scanner, way_to};
 
 /// Why the server did not start.
 #[derive(Debug, Error)]
@@ -183,6 +184,9 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         max_resource: options.limits.max_resource,
         sessions: session_times(&options.sessions),
         subscriptions: subscription_settings(&options.subscriptions),
+        scan: options.scan.as_ref().map(|scan| ScanRule {
+            max_age: span(scan.max_age),
+        }),
     });
     let validator = {
         let settings = Arc::clone(&settings);
@@ -221,6 +225,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         background: background.handle().clone(),
         blobs,
         in_hand: Arc::default(),
+        came: Arc::default(),
         sources: Arc::new(SourcesOverHttp::new(
             Arc::clone(&outbound),
             Arc::clone(&clock),
@@ -277,6 +282,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         rules,
         seal: options.seal,
         sinks,
+        scan: options.scan,
         workers: options.workers.max(1),
         timeouts: options.timeouts,
         connections: Arc::new(connections),
@@ -438,6 +444,7 @@ struct Parts {
     rules: rules::Watch,
     seal: Option<SealKey>,
     sinks: Vec<(Sink, Arc<dyn Outbound>)>,
+    scan: Option<Scan>,
     workers: usize,
     timeouts: Timeouts,
     connections: Arc<Connections>,
@@ -476,6 +483,7 @@ async fn serve(parts: Parts, started: oneshot::Sender<[ServerHandle; 2]>) -> io:
         rules,
         seal,
         sinks,
+        scan,
         workers,
         timeouts,
         connections,
@@ -535,6 +543,10 @@ async fn serve(parts: Parts, started: oneshot::Sender<[ServerHandle; 2]>) -> io:
     let named: Vec<Sink> = sinks.iter().map(|(sink, _)| sink.clone()).collect();
     let mut jobs = jobs::start(&app, &tenants, seal, &named);
     let forwarding = forwarding::start(&app, sinks);
+    let scanning = scan.zip(app.settings.scan).map(|(scan, rule)| {
+        let scanner = scanner(&scan.kind, &app.blobs);
+        scanning::start(&app, scanner, rule, scan.at_once)
+    });
     let courier = Courier {
         outbound: Arc::clone(&app.outbound),
         clock: Arc::clone(&app.clock),
@@ -555,6 +567,9 @@ async fn serve(parts: Parts, started: oneshot::Sender<[ServerHandle; 2]>) -> io:
     }
     // Before leases are given back.
     forwarding.stop().await;
+    if let Some(scanning) = scanning {
+        scanning.stop().await;
+    }
     deliveries.stop().await;
     drop(deliveries);
     background.settle().await;

@@ -21,8 +21,8 @@ use url::Url;
 use crate::app::ledger::seal::SealKey;
 use crate::app::reads::Recorded;
 use crate::config::{
-    AddressRange, Clients, Config, Limits, Sessions, Sink, SinkKind, Subscriptions, Timeouts, WebSockets,
-    is_loopback,
+    AddressRange, Clients, Config, Limits, Scan, Sessions, Sink, SinkKind, Subscriptions, Timeouts,
+    WebSockets, is_loopback,
 };
 
 /// The key of every demo: replicas of one share it, and what is secret there is a toy.
@@ -128,6 +128,8 @@ pub struct Options {
     pub audit_reads: Recorded,
     /// Where the audit is forwarded to.
     pub forwarding: Vec<Sink>,
+    /// Who scans content before it is released.
+    pub scan: Option<Scan>,
     /// The clock; the system's where `None`.
     pub clock: Option<Arc<dyn Clock>>,
     /// The source of ids and secrets; the system's where `None`.
@@ -176,6 +178,7 @@ impl Options {
             seal: demo_seal(),
             audit_reads: Recorded::default(),
             forwarding: Vec::new(),
+            scan: None,
             clock: None,
             entropy: None,
         }
@@ -208,6 +211,7 @@ impl Options {
             seal: config.audit.seal.clone(),
             audit_reads: config.audit.reads,
             forwarding: config.forwarding.clone(),
+            scan: config.scan.clone(),
             clock: None,
             entropy: None,
         }

@@ -1,11 +1,12 @@
-//! The ways out: to addresses that customers gave, and to those that an operator configures.
+//! The ways out: to addresses that customers gave, and to those that an operator configures, a scanner among them.
 
 use std::sync::Arc;
 
-use handoff_domain::ports::Outbound;
+use handoff_domain::ports::{BlobStore, Outbound, Scanner};
 
 use super::StartError;
-use crate::config::{AddressRange, Sink, Subscriptions};
+use crate::config::{AddressRange, ScannerKind, Sink, Subscriptions};
+use crate::scanning::{Clamd, Defender};
 
 /// The way to addresses that customers gave.
 pub(crate) fn outbound(subscriptions: &Subscriptions) -> Result<Arc<dyn Outbound>, StartError> {
@@ -42,4 +43,25 @@ pub(super) fn way_to(sink: &Sink) -> Result<Arc<dyn Outbound>, StartError> {
     };
     let guarded = handoff_outbound::Guarded::new(&rules).map_err(|error| failed(error.to_string()))?;
     Ok(Arc::new(guarded))
+}
+
+/// The scanner that an operator configured.
+pub(super) fn scanner(kind: &ScannerKind, blobs: &Arc<dyn BlobStore>) -> Arc<dyn Scanner> {
+    match kind.clone() {
+        ScannerKind::ClamAv {
+            address,
+            connect_timeout,
+            timeout,
+            max_size,
+        } => Arc::new(Clamd {
+            address,
+            connect_timeout,
+            timeout,
+            max_size,
+        }),
+        ScannerKind::AzureDefender { result_tag } => Arc::new(Defender {
+            blobs: Arc::clone(blobs),
+            tag: result_tag,
+        }),
+    }
 }

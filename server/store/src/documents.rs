@@ -214,6 +214,19 @@ pub(crate) fn update(
     Ok(())
 }
 
+/// Stores what is known of a document besides what it says itself: its version stays.
+pub(crate) fn restate(unit: &mut Unit<'_>, tenant: &TenantId, document: &Document) -> Result<(), StoreError> {
+    unit.settle_tables(&["documents"])?;
+    let changed = diesel::update(documents::table.find((tenant.as_str(), document.id.as_str())))
+        .filter(documents::version.eq(document.version))
+        .set(documents::state.eq(state(document)?))
+        .execute(unit.connection)
+        .or_refused()?;
+    exactly_one(changed)?;
+    keep(unit, tenant, document, Hold::Exclusive);
+    Ok(())
+}
+
 /// What the search rows of a document say, as far as this unit knows or can find out.
 fn digest(unit: &mut Unit<'_>, tenant: &TenantId, id: &str) -> Result<Digest, StoreError> {
     if let Some(known) = unit.digests.get(&(tenant.clone(), Kind::Document, id.to_owned())) {

@@ -25,6 +25,7 @@ mod notices;
 mod outbox;
 mod redemptions;
 mod retention;
+mod scans;
 mod schema;
 mod search;
 mod sessions;

@@ -155,6 +155,24 @@ diesel::table! {
 }
 
 diesel::table! {
+    /// What is known of malware in a Binary, and who scans it.
+    scans (tenant, id) {
+        tenant -> Text,
+        id -> Text,
+        sha256 -> Binary,
+        verdict -> Text,
+        signature -> Nullable<Text>,
+        engine -> Nullable<Text>,
+        scanned_at -> Nullable<BigInt>,
+        since -> BigInt,
+        tries -> BigInt,
+        due_at -> Nullable<BigInt>,
+        claimed_by -> Nullable<Text>,
+        claimed_until -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
     grants (tenant, id) {
         tenant -> Text,
         id -> Text,

@@ -305,6 +305,7 @@ mod forwarding;
 mod inbound;
 mod ledger;
 mod retention;
+mod scans;
 mod subscriptions;
 
 impl Tx for Unit<'_> {

@@ -31,6 +31,8 @@ mod processes;
 mod redemptions;
 #[path = "store/rig.rs"]
 mod rig;
+#[path = "store/scans.rs"]
+mod scans;
 #[path = "store/schema.rs"]
 mod schema;
 #[path = "store/search.rs"]

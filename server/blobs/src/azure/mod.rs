@@ -3,6 +3,7 @@
 
 mod download;
 mod pipeline;
+mod tags;
 mod transport;
 mod upload;
 
@@ -150,6 +151,10 @@ impl BlobStore for AzureStore {
             let window = Window::first(self.begun.fetch_add(1, Ordering::Relaxed));
             download::download(self.blob(&pin.key)?, ample, places, window, pin.clone(), range).await
         })
+    }
+
+    fn tags<'a>(&'a self, pin: &'a BlobPin) -> BoxFuture<'a, Result<Vec<(String, String)>, BlobError>> {
+        Box::pin(async move { tags::tags(&self.blob(&pin.key)?, pin).await })
     }
 
     fn delete<'a>(&'a self, pin: &'a BlobPin) -> BoxFuture<'a, Result<(), BlobError>> {

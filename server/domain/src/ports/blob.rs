@@ -82,6 +82,11 @@ pub trait BlobStore: Send + Sync {
     fn get<'a>(&'a self, pin: &'a BlobPin, range: Range<u64>)
     -> BoxFuture<'a, Result<ByteStream, BlobError>>;
 
+    /// The tags that others set on exactly the pinned object, by key; a store that keeps none is [`BlobError::Unavailable`].
+    fn tags<'a>(&'a self, _pin: &'a BlobPin) -> BoxFuture<'a, Result<Vec<(String, String)>, BlobError>> {
+        Box::pin(async { Err(BlobError::Unavailable("this store keeps no tags".to_owned())) })
+    }
+
     /// Removes the object. Removing what is not there is no error.
     fn delete<'a>(&'a self, pin: &'a BlobPin) -> BoxFuture<'a, Result<(), BlobError>>;
 

@@ -9,6 +9,7 @@ mod ledger;
 mod matching;
 mod outbound;
 mod retention;
+mod scans;
 mod sealing;
 mod source_server;
 mod store;
@@ -25,6 +26,7 @@ pub use outbound::{
     EndpointError, LONGEST_URL, Outbound, OutboundAnswer, OutboundMethod, OutboundRequest, SendError,
 };
 pub use retention::{Classes, KeptDocument, ReadRetention, TxRetention};
+pub use scans::{ReadScans, Scanner, ScannerError, TxScans};
 pub use sealing::{ReadLedger, TxLedger};
 pub use source_server::{SourceAct, SourceAnswer, SourceError, SourceRequest, SourceServer};
 pub use store::*;

@@ -11,6 +11,7 @@ use super::forwarding::{ReadForwarding, TxForwarding};
 use super::inbound::{ReadInbound, TxInbound};
 use super::ledger::{AuditSearch, RecordedRow};
 use super::retention::{ReadRetention, TxRetention};
+use super::scans::{ReadScans, TxScans};
 use super::sealing::{ReadLedger, TxLedger};
 use super::subscriptions::{ReadSubscriptions, TxSubscriptions};
 use super::work::{Reading, Work};
@@ -226,7 +227,9 @@ pub struct Found {
 }
 
 /// Reads that need no transaction with a write.
-pub trait Read: ReadForwarding + ReadInbound + ReadLedger + ReadRetention + ReadSubscriptions {
+pub trait Read:
+    ReadForwarding + ReadInbound + ReadLedger + ReadRetention + ReadScans + ReadSubscriptions
+{
     /// The Task.
     fn task(&mut self, tenant: &TenantId, id: &TaskId) -> Result<Option<Task>, StoreError>;
 
@@ -399,7 +402,7 @@ pub struct Held {
 
 /// One transaction. Reads inside see its own writes; `lock_…` reads also keep others from changing the row.
 /// Locks are taken in the order Tasks, documents, grants, each ascending by id.
-pub trait Tx: Read + TxForwarding + TxInbound + TxLedger + TxRetention + TxSubscriptions {
+pub trait Tx: Read + TxForwarding + TxInbound + TxLedger + TxRetention + TxScans + TxSubscriptions {
     /// The Tasks, locked, ascending by id; those that exist.
     fn lock_tasks(&mut self, tenant: &TenantId, ids: &[TaskId]) -> Result<Vec<Task>, StoreError>;
 

@@ -4,11 +4,12 @@ use handoff_domain::Reason;
 use handoff_domain::document::DocumentStatus;
 use handoff_domain::effects::Change;
 use handoff_domain::redemption::{Redemption, RedemptionState, StreamEnd};
+use handoff_domain::scan::Withheld;
 use handoff_domain::standing::{Standing, Target};
 use handoff_domain::task::TaskStatus;
 use handoff_domain::workflow::Workflow;
 
-use crate::world::{CLINIC, KIM, LANE, OTIS, World, actor, attachment, document};
+use crate::world::{CLINIC, KIM, LANE, OTIS, World, actor, attachment, digest, document};
 
 type Happening = fn(&mut World);
 
@@ -432,4 +433,66 @@ fn a_cut_after_the_last_byte_cuts_nothing_and_any_other_stays_a_cut() {
         let ended = cut.clone().end_stream(0, sent, end, world.now);
         assert_eq!((ended.state, ended.cut_reason), expected, "{sent} {end:?}");
     }
+}
+
+#[test]
+fn content_with_malware_takes_its_grants_with_it_and_leaves_what_stands_beside_it() {
+    let documents = vec![document("d0", &[0, 1])];
+    let mut world = World::unsettled(TaskStatus::Ready, Some(LANE), documents, Workflow::default());
+    world.settle();
+    world.take(LANE, 0, 0).unwrap();
+    world.documents[0] = world.documents[0].clone().with_infected(&digest(0));
+    let plan = world.settle();
+    assert_eq!(
+        plan.cuts,
+        [(world.grants[0].id.clone(), Reason::DocumentWithheld)]
+    );
+    assert_eq!(world.gate(LANE, 0, 0), Err(Reason::DocumentWithheld));
+    assert_eq!(world.gate(LANE, 0, 1), Ok(()));
+
+    // Another version that names the same content again has not got rid of it.
+    let next = document("d0", &[1, 0, 2]).remembering_infected(&world.documents[0]);
+    let infected: Vec<bool> = next.attachments.iter().map(|a| a.infected).collect();
+    assert_eq!(infected, [false, true, false]);
+}
+
+#[test]
+fn of_content_with_malware_nothing_is_issued() {
+    let documents = vec![document("d0", &[0, 1]).with_infected(&digest(0))];
+    let mut world = World::unsettled(TaskStatus::Ready, Some(LANE), documents, Workflow::default());
+    let plan = world.settle();
+    assert_eq!(world.states(), ["bound lane"]);
+    assert_eq!(world.grants[0].sha256, digest(1));
+    assert_eq!(
+        plan.refused,
+        [(world.documents[0].id.clone(), None, Reason::DocumentWithheld)]
+    );
+}
+
+#[test]
+fn content_that_waits_for_its_scan_keeps_its_grant_and_does_not_open() {
+    let mut world = World::new(TaskStatus::Ready, Some(LANE));
+    world.take(LANE, 0, 0).unwrap();
+    let grant = world.grants[0].id.clone();
+    for withheld in [
+        Withheld::Waiting,
+        Withheld::Stale,
+        Withheld::Failed,
+        Withheld::TooLarge,
+    ] {
+        world.withheld = Some(withheld);
+        assert!(world.settle().cuts.is_empty(), "{withheld:?}");
+        assert_eq!(
+            world.gate(LANE, 0, 0),
+            Err(Reason::DocumentWithheld),
+            "{withheld:?}"
+        );
+        assert_eq!(
+            world.gate_resume(LANE, 0, 0, &grant),
+            Err(Reason::DocumentWithheld),
+            "{withheld:?}"
+        );
+    }
+    world.withheld = None;
+    assert_eq!(world.gate_resume(LANE, 0, 0, &grant), Ok(()));
 }

@@ -10,6 +10,7 @@ use handoff_domain::grant::{Constraints, Grant, GrantState, Origin};
 use handoff_domain::ports::BlobPin;
 use handoff_domain::redemption::{Redemption, RedemptionState};
 use handoff_domain::retention::Availability;
+use handoff_domain::scan::Withheld;
 use handoff_domain::standing::Standing;
 use handoff_domain::task::{PlacerElements, Priority, Task, TaskFacts, TaskStatus};
 use handoff_domain::workflow::Workflow;
@@ -38,6 +39,7 @@ pub fn attachment(content: u8) -> Attachment {
         size: 10,
         content_type: "application/pdf".to_owned(),
         title: None,
+        infected: false,
     }
 }
 
@@ -117,6 +119,7 @@ pub struct World {
     pub redemptions: Vec<Redemption>,
     pub workflow: Workflow,
     pub standing: Standing,
+    pub withheld: Option<Withheld>,
     minted: u32,
 }
 
@@ -157,6 +160,7 @@ impl World {
             redemptions: Vec::new(),
             workflow,
             standing: Standing::default(),
+            withheld: None,
             minted: 0,
         }
     }
@@ -316,6 +320,7 @@ impl World {
             binary: &binary,
             workflow: &self.workflow,
             standing: &self.standing,
+            withheld: self.withheld,
             policy_allows: true,
             now: self.now,
         };

@@ -329,6 +329,7 @@ pub fn document(id: &str) -> Document {
             size: 12,
             content_type: "application/pdf".to_owned(),
             title: Some("letter".to_owned()),
+            infected: false,
         }],
         superseded: false,
         deleted: false,

@@ -8,7 +8,7 @@ use handoff_domain::ports::{BlobError, Clock as _};
 use handoff_domain::time::{Span, Timestamp};
 use handoff_integration_tests::scene::{ADA, document_reference, noise, task, upload};
 use handoff_integration_tests::slow::SlowDownload;
-use handoff_integration_tests::{Answer, Backend, TestApp, on_both};
+use handoff_integration_tests::{Answer, Backend, TestApp, eventually, on_both};
 use serde_json::{Value, json};
 
 const LANE: &str = "Practitioner/lane";
@@ -127,9 +127,7 @@ impl Stand {
     async fn clocks(&self, from: Option<i64>, until: Option<i64>, retain: Option<i64>) {
         let mut body = json!({"reason": "as agreed"});
         for (name, day) in [("from", from), ("until", until), ("retainUntil", retain)] {
-            if let Some(day) = day {
-                body[name] = json!(self.instant(day));
-            }
+            body[name] = day.map_or(Value::Null, |day| json!(self.instant(day)));
         }
         let path = format!("/admin/documents/{}/availability", self.letter);
         self.records("PUT", &path, &body).await.expect(200);
@@ -474,5 +472,128 @@ on_both! {
         let purged = stand.purge().await.expect(200).json();
         assert_eq!(purged["parameter"][0], json!({"name": "contents", "valueUnsignedInt": 1}));
         stand.is("document-deleted", "gone", "disposed").await;
+    }
+
+    async fn nobody_takes_a_document_out_of_a_hold_by_changing_whose_it_is(backend) {
+        let stand = Stand::set(backend, FOR_EVER).await;
+        stand.hold("patient", ADA, None).await;
+        stand.hold("case", CASE, None).await;
+        let ehr = stand.app.client("ehr").await;
+        let path = format!("/fhir/DocumentReference/{}", stand.letter);
+        let letter = ehr.get(&path).await.expect(200).json();
+        for (at, value) in [("/subject/reference", "Patient/ben"), ("/context/encounter/0/reference", "Encounter/9")] {
+            let mut changed = letter.clone();
+            *changed.pointer_mut(at).unwrap() = json!(value);
+            ehr.put(&path, &changed).await.refused(409, "legal-hold");
+        }
+        let mut changed = letter.clone();
+        changed["description"] = json!("a better word for it");
+        ehr.put(&path, &changed).await.expect(200);
+        // A mistake is mended once the document itself is held.
+        stand.hold_letter().await.expect(201);
+        changed["subject"]["reference"] = json!("Patient/ben");
+        ehr.put(&path, &changed).await.expect(200);
+        stand.delete_letter().await.refused(409, "legal-hold");
+    }
+
+    async fn nothing_is_kept_for_a_shorter_time_by_calling_it_something_else(backend) {
+        let stand = Stand::set(backend, "[default]\nkeep = \"2d\"\n[class.referral-note]\nkeep = \"30d\"\n").await;
+        let ehr = stand.app.client("ehr").await;
+        let path = format!("/fhir/DocumentReference/{}", stand.letter);
+        let mut letter = ehr.get(&path).await.expect(200).json();
+        letter["type"] = json!({"text": "something or other"});
+        ehr.put(&path, &letter).await.expect(200);
+        stand.day(29).await;
+        stand.is("released", "there", "kept").await;
+        stand.day(30).await;
+        assert_eq!(stand.state().await, "disposed");
+    }
+
+    async fn a_schedule_that_is_mended_in_time_keeps_what_it_had_not_meant(backend) {
+        let stand = Stand::set(backend, A_MONTH).await;
+        stand.day(30).await;
+        assert_eq!(stand.state().await, "disposed");
+        let file = stand.app.options.policies.retention.clone().unwrap();
+        let before = stand.app.server.app.rules.now().policy.version().to_owned();
+        std::fs::write(&file, FOR_EVER).unwrap();
+        eventually("the file is read", async || stand.app.server.app.rules.now().policy.version() != before).await;
+        stand.day(60).await;
+        assert_eq!(stand.content().await, "there");
+    }
+
+    async fn a_purge_of_what_is_marked_is_held_to_the_same_and_on_record(backend) {
+        let stand = Stand::set(backend, A_MONTH).await;
+        stand.day(30).await;
+        stand.hold_letter().await.expect(201);
+        stand.purge().await.refused(409, "legal-hold");
+        stand.release_letter().await;
+        stand.purge().await.expect(200);
+        assert_eq!(stand.content().await, "gone");
+        let auditor = stand.app.client("auditor").await;
+        let about = format!("/fhir/AuditEvent?entity=DocumentReference/{}&_count=100", stand.letter);
+        let rows = auditor.get(&about).await.expect(200).json().to_string();
+        for said in ["asked for by the patient", "content-disposed", "document-held", "document-released"] {
+            assert!(rows.contains(said), "{said}: {rows}");
+        }
+        // Nothing is left of it.
+        let again = stand.purge().await.expect(200).json();
+        assert_eq!(again["parameter"][0]["valueUnsignedInt"], 0);
+    }
+
+    async fn what_is_looked_up_of_holds_is_on_record_and_for_few(backend) {
+        let stand = Stand::set(backend, FOR_EVER).await;
+        stand.hold_letter().await.expect(201);
+        let again = stand.hold_letter().await.expect(200).json();
+        let paths = [
+            "/admin/holds".to_owned(),
+            format!("/admin/documents/{}/hold", stand.letter),
+            format!("/admin/documents/{}/availability", stand.letter),
+        ];
+        for path in &paths {
+            for name in ["operator", "records", "auditor"] {
+                let seen = stand.app.client(name).await.get(path).await.expect(200).json();
+                assert!(seen.to_string().contains(again["id"].as_str().unwrap()), "{path}");
+            }
+            for name in ["ehr", "lane", "interface"] {
+                stand.app.client(name).await.get(path).await.refused(403, "policy-denied");
+            }
+        }
+        for name in ["operator", "auditor", "ehr", "lane"] {
+            let client = stand.app.client(name).await;
+            let body = json!({"reason": "why not", "patient": ADA});
+            client.post_plain("/admin/holds", &body).await.refused(403, "policy-denied");
+            client.put_plain(&paths[2], &json!({"reason": "why not"})).await.refused(403, "policy-denied");
+        }
+        let auditor = stand.app.client("auditor").await;
+        let rows = auditor.get("/fhir/AuditEvent?subtype=retention&_count=100").await.expect(200).json();
+        let outcomes = |code: &str| rows["entry"].as_array().unwrap().iter().filter(|one| one["resource"]["outcome"] == code).count();
+        assert_eq!((outcomes("0"), outcomes("4")), (9, 13), "{rows:#}");
+    }
+
+    async fn what_is_no_hold_and_no_clock_is_refused_where_it_is_wrong(backend) {
+        let stand = Stand::set(backend, FOR_EVER).await;
+        let clocks = format!("/admin/documents/{}/availability", stand.letter);
+        for (path, body, status) in [
+            ("/admin/holds", json!({"reason": "r"}), 400),
+            ("/admin/holds", json!({"reason": "r", "patient": ADA, "case": CASE}), 400),
+            ("/admin/holds", json!({"patient": ADA}), 400),
+            ("/admin/holds", json!(["r", null, null, ADA, null]), 400),
+            ("/admin/holds", json!({"reason": "", "patient": ADA}), 422),
+            ("/admin/holds", json!({"reason": "two\nlines", "patient": ADA}), 422),
+            ("/admin/holds", json!({"reason": "r", "case": "Patient/ada"}), 422),
+            ("/admin/holds", json!({"reason": "r", "document": "nobody"}), 404),
+            ("/admin/holds", json!({"reason": "r", "patient": ADA, "until": "2020-01-01T00:00:00Z"}), 422),
+            ("/admin/holds", json!({"reason": "r", "patient": ADA, "until": "9999-12-31T23:59:59-23:59"}), 422),
+            ("/admin/documents/nobody/hold", json!({"reason": "r"}), 404),
+            (clocks.as_str(), json!({"reason": "r", "from": "tomorrow"}), 422),
+            (clocks.as_str(), json!({"reason": "r", "from": "2031-01-02T00:00:00Z", "until": "2031-01-01T00:00:00Z"}), 422),
+            (clocks.as_str(), json!({"reason": "r", "unti": null}), 400),
+            ("/admin/documents/nobody/availability", json!({"reason": "r"}), 404),
+        ] {
+            let answer = stand.records("POST", path, &body).await;
+            assert_eq!(answer.status.as_u16(), status, "{path} {body}: {}", String::from_utf8_lossy(&answer.body));
+        }
+        let holds = stand.records("GET", "/admin/holds", &Value::Null).await.expect(200).json();
+        assert_eq!(holds["holds"], json!([]));
     }
 }

@@ -418,6 +418,7 @@ impl AboutDocument {
             deleted: false,
             availability: Availability::default(),
             retain_until: None,
+            past_classes: Vec::new(),
             disposed: false,
             facts: DocumentFacts {
                 status,

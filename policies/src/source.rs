@@ -143,7 +143,8 @@ impl Source {
         }
         let workflows = read_text(&directory.join(WORKFLOWS))?;
         let retention = directory.join(RETENTION);
-        let is_there = retention.try_exists().map_err(unreadable(&retention))?;
+        // A link that leads nowhere is no file that is missing.
+        let is_there = fs::symlink_metadata(&retention).is_ok();
         let retention = is_there.then(|| read_text(&retention)).transpose()?;
         Ok(Self {
             rules,

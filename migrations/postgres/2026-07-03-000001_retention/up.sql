@@ -8,6 +8,19 @@ UPDATE documents SET
     class = state::json ->> 'class',
     created = (SELECT v.last_updated FROM resource_versions v
         WHERE v.tenant = documents.tenant AND v.kind = 'DocumentReference' AND v.id = documents.id AND v.version = 1);
+-- The cases that documents belong to, as they said last.
+UPDATE documents SET state = jsonb_set(state::jsonb, '{facts,encounters}', said.encounters)::text
+    FROM (
+        SELECT DISTINCT ON (tenant, id) tenant, id, (
+            SELECT jsonb_agg(encounter -> 'reference')
+            FROM jsonb_array_elements(convert_from(body, 'UTF8')::jsonb #> '{context,encounter}') encounter
+            WHERE encounter ? 'reference'
+        ) AS encounters
+        FROM resource_versions
+        WHERE kind = 'DocumentReference' AND length(body) > 0
+        ORDER BY tenant, id, version DESC
+    ) said
+    WHERE said.tenant = documents.tenant AND said.id = documents.id AND said.encounters IS NOT NULL;
 CREATE INDEX documents_by_age ON documents (tenant, class, created, id) WHERE disposed_at IS NULL;
 CREATE INDEX documents_turning ON documents (turns) WHERE turns IS NOT NULL;
 CREATE INDEX binaries_by_document ON binaries (tenant, document) WHERE document IS NOT NULL;

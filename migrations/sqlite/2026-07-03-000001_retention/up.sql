@@ -8,6 +8,18 @@ UPDATE documents SET
     class = json_extract(state, '$.class'),
     created = (SELECT v.last_updated FROM resource_versions v
         WHERE v.tenant = documents.tenant AND v.kind = 'DocumentReference' AND v.id = documents.id AND v.version = 1);
+-- The cases that documents belong to, as they said last.
+UPDATE documents SET state = json_set(state, '$.facts.encounters', (
+        SELECT json_group_array(json_extract(encounter.value, '$.reference'))
+        FROM resource_versions v, json_each(CAST(v.body AS TEXT), '$.context.encounter') encounter
+        WHERE v.tenant = documents.tenant AND v.kind = 'DocumentReference' AND v.id = documents.id
+            AND v.version = (SELECT max(w.version) FROM resource_versions w
+                WHERE w.tenant = v.tenant AND w.kind = v.kind AND w.id = v.id AND length(w.body) > 0)
+            AND json_extract(encounter.value, '$.reference') IS NOT NULL
+    ))
+    WHERE EXISTS (SELECT 1 FROM resource_versions v
+        WHERE v.tenant = documents.tenant AND v.kind = 'DocumentReference' AND v.id = documents.id
+            AND instr(CAST(v.body AS TEXT), '"encounter"') > 0);
 CREATE INDEX documents_by_age ON documents (tenant, class, created, id) WHERE disposed_at IS NULL;
 CREATE INDEX documents_turning ON documents (turns) WHERE turns IS NOT NULL;
 CREATE INDEX binaries_by_document ON binaries (tenant, document) WHERE document IS NOT NULL;

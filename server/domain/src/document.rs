@@ -174,6 +174,9 @@ pub struct Document {
     /// Until when a records manager wants its content kept, beyond what its class's schedule says.
     #[serde(default, skip_serializing_if = "is_default")]
     pub retain_until: Option<Timestamp>,
+    /// The classes that it had before, `None` for none: its content is kept for as long as any of them says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub past_classes: Vec<Option<String>>,
     /// Whether its content is being disposed of, or is gone. It never comes back.
     #[serde(default, skip_serializing_if = "is_default")]
     pub disposed: bool,
@@ -210,6 +213,15 @@ impl Document {
             }
             same.any(|a| a.infected).then_some(Reason::DocumentWithheld)
         })
+    }
+
+    /// The same document as its next version: it is not kept for a shorter time by being called something else.
+    #[must_use]
+    pub fn remembering_class(mut self, before: &Self) -> Self {
+        if self.class != before.class && !self.past_classes.contains(&before.class) {
+            self.past_classes.push(before.class.clone());
+        }
+        self
     }
 
     /// Why it is withheld at `now`, and may be released at another time; `None` while it is not.

@@ -130,24 +130,30 @@ pub struct Kept<'a> {
     pub document: &'a Document,
     /// When it was created.
     pub created: Timestamp,
-    /// The schedule of its class.
-    pub schedule: &'a Schedule,
+    /// The schedules of all classes.
+    pub schedules: &'a Schedules,
 }
 
 impl Kept<'_> {
-    /// Until when its content is kept, holds aside; for ever where `None`. What a records manager asked for lengthens what its
-    /// class has, and never shortens it.
+    /// Until when its content is kept, holds aside; for ever where `None`. What a records manager asked for, and the classes that
+    /// it had before, lengthen what its class has, and never shorten it.
     pub fn until(&self) -> Option<Timestamp> {
-        let from = match self.schedule.from {
+        let document = self.document;
+        let mut until = self.by(document.class.as_deref())?;
+        for class in &document.past_classes {
+            until = until.max(self.by(class.as_deref())?);
+        }
+        Some(document.retain_until.map_or(until, |asked| asked.max(until)))
+    }
+
+    /// Until when by the schedule of one class.
+    fn by(&self, class: Option<&str>) -> Option<Timestamp> {
+        let schedule = self.schedules.of(class);
+        let from = match schedule.from {
             KeptFrom::Created => self.created,
             KeptFrom::LastChanged => self.document.last_updated,
         };
-        let scheduled = from.plus(self.schedule.keep?);
-        Some(
-            self.document
-                .retain_until
-                .map_or(scheduled, |asked| asked.max(scheduled)),
-        )
+        Some(from.plus(schedule.keep?))
     }
 
     /// What its clock says at `now`, by the holds that stand.

@@ -139,7 +139,7 @@ impl TxForwarding for MeasuredTx<'_> {
 
 impl ReadRetention for MeasuredTx<'_> {
     handed_on! {
-        fn holds(&mut self, tenant: &TenantId, limit: u32) -> Result<Vec<Hold>, StoreError>;
+        fn holds(&mut self, tenant: &TenantId, now: Timestamp, limit: u32) -> Result<Vec<Hold>, StoreError>;
         fn hold(&mut self, tenant: &TenantId, id: &HoldId) -> Result<Option<Hold>, StoreError>;
         fn kept_document(&mut self, tenant: &TenantId, id: &DocumentId) -> Result<Option<KeptDocument>, StoreError>;
         fn documents_by_age(&mut self, tenant: &TenantId, classes: &Classes, until: Timestamp, after: Option<&(Timestamp, DocumentId)>, limit: u32) -> Result<Vec<KeptDocument>, StoreError>;
@@ -155,7 +155,7 @@ impl TxRetention for MeasuredTx<'_> {
     handed_on! {
         fn place_hold(&mut self, tenant: &TenantId, hold: &Hold) -> Result<(), StoreError>;
         fn lift_hold(&mut self, tenant: &TenantId, id: &HoldId, by: &ActorRef, now: Timestamp) -> Result<bool, StoreError>;
-        fn lock_holds(&mut self, tenant: &TenantId, limit: u32) -> Result<Vec<Hold>, StoreError>;
+        fn lock_holds(&mut self, tenant: &TenantId, now: Timestamp, limit: u32) -> Result<Vec<Hold>, StoreError>;
         fn keep_document(&mut self, tenant: &TenantId, document: &Document, turns: Option<Timestamp>, now: Timestamp) -> Result<(), StoreError>;
         fn mark_disposal(&mut self, tenant: &TenantId, disposal: &Disposal) -> Result<(), StoreError>;
         fn move_disposal(&mut self, tenant: &TenantId, binary: &BinaryId, from: DisposalState, to: DisposalState, now: Timestamp) -> Result<bool, StoreError>;
@@ -248,7 +248,7 @@ impl Tx for MeasuredTx<'_> {
         fn update_document(&mut self, tenant: &TenantId, document: &Document, body: &[u8], index: Option<&SearchIndex>) -> Result<(), StoreError>;
         fn insert_binary(&mut self, tenant: &TenantId, binary: &StoredBinary, blocks: &[[u8; 32]]) -> Result<(), StoreError>;
         fn claim_binary(&mut self, tenant: &TenantId, id: &BinaryId, document: &DocumentId) -> Result<bool, StoreError>;
-        fn delete_binary(&mut self, tenant: &TenantId, id: &BinaryId, now: Timestamp) -> Result<(), StoreError>;
+        fn delete_binary(&mut self, tenant: &TenantId, id: &BinaryId, of: Option<&DocumentId>, now: Timestamp) -> Result<(), StoreError>;
         fn insert_grant(&mut self, tenant: &TenantId, grant: &Grant) -> Result<(), StoreError>;
         fn update_grant(&mut self, tenant: &TenantId, grant: &Grant) -> Result<(), StoreError>;
         fn insert_redemption(&mut self, tenant: &TenantId, redemption: &Redemption) -> Result<(), StoreError>;

@@ -230,7 +230,7 @@ fn delete(tx: &mut dyn Tx, scope: &Scope, id: &BinaryId) -> Result<(Option<Dispo
             cuts.0.push((grant.id.clone(), Reason::DocumentDeleted));
         }
     }
-    tx.delete_binary(scope.tenant(), id, scope.now())?;
+    tx.delete_binary(scope.tenant(), id, binary.document.as_ref(), scope.now())?;
     let row = scope
         .row(Event::BinaryDeleted, Outcome::Success, Reason::Permitted)
         .about(about(&binary));

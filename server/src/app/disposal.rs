@@ -8,7 +8,7 @@ use handoff_domain::access::Action;
 use handoff_domain::audit::{About, Event, Outcome};
 use handoff_domain::document::{Document, StoredBinary};
 use handoff_domain::ids::{BinaryId, DocumentId, TenantId};
-use handoff_domain::ports::{Classes, KeptDocument, Tx};
+use handoff_domain::ports::{Classes, KeptDocument, Kind, Tx};
 use handoff_domain::reason::Reason;
 use handoff_domain::retention::{
     Cause, Disposal, DisposalState, KeptFrom, Retention, Schedule, Schedules, holding,
@@ -71,12 +71,13 @@ async fn mark_due(app: &App, tenant: &TenantId, schedules: &Schedules) -> Result
                 return Ok(());
             }
             // Whatever it is counted from, nothing is due that was created later.
-            let until = app.clock.now().plus(Span(keep.0.saturating_neg()));
+            let now = app.clock.now();
+            let until = now.plus(Span(keep.0.saturating_neg()));
             let (of, wanted, from) = (tenant.clone(), classes.clone(), after.clone());
             let (page, holds) = app
                 .read(move |read| {
                     let page = read.documents_by_age(&of, &wanted, until, from.as_ref(), BATCH)?;
-                    Ok((page, read.holds(&of, MOST_HOLDS)?))
+                    Ok((page, read.holds(&of, now, MOST_HOLDS)?))
                 })
                 .await?;
             let Some(last) = page.last() else { break };
@@ -104,7 +105,7 @@ fn mark_document(tx: &mut dyn Tx, scope: &Scope, id: &DocumentId) -> Result<((),
     let (Some(document), Some(created)) = (document.filter(|document| !document.disposed), created) else {
         return Ok(((), Cuts::none()));
     };
-    let holds = tx.lock_holds(scope.tenant(), MOST_HOLDS)?;
+    let holds = tx.lock_holds(scope.tenant(), scope.now(), MOST_HOLDS)?;
     let kept = KeptDocument { document, created };
     if clock(scope, &kept, &holds) != Retention::Over {
         return Ok(((), Cuts::none()));
@@ -157,7 +158,7 @@ fn dispose(
             .binary(scope.tenant(), &id)?
             .is_some_and(|binary| !binary.deleted)
         {
-            tx.delete_binary(scope.tenant(), &id, scope.now())?;
+            tx.delete_binary(scope.tenant(), &id, Some(&after.id), scope.now())?;
         }
         marked.push(mark(
             tx,
@@ -255,16 +256,40 @@ fn begin(tx: &mut dyn Tx, scope: &Scope, disposal: &Disposal) -> Result<Option<S
         return Ok(binary);
     }
     if let Some(id) = &disposal.document {
-        let document = tx.document(tenant, id)?;
-        let holds = tx.lock_holds(tenant, MOST_HOLDS)?;
+        let holds = tx.lock_holds(tenant, now, MOST_HOLDS)?;
         // Of a document that can't be read it is not known whether it is held.
-        if document.is_none_or(|document| !holding(&document, now, &holds).is_empty()) {
+        let Some(document) = tx.document(tenant, id)? else {
+            return Ok(None);
+        };
+        if !holding(&document, now, &holds).is_empty() {
+            return Ok(None);
+        }
+        // A schedule that was mended since keeps what it had not meant.
+        if disposal.cause == Cause::Retention && !is_due_still(tx, scope, id, disposal)? {
             return Ok(None);
         }
     }
     let (from, to) = (DisposalState::Marked, DisposalState::Deleting);
     let moved = tx.move_disposal(tenant, &disposal.binary, from, to, now)?;
     Ok(binary.filter(|_| moved))
+}
+
+/// Whether the content of a document is due by the schedules in force, as the document was before it was marked.
+fn is_due_still(
+    tx: &mut dyn Tx,
+    scope: &Scope,
+    id: &DocumentId,
+    disposal: &Disposal,
+) -> Result<bool, AppError> {
+    let Some(mut kept) = tx.kept_document(scope.tenant(), id)? else {
+        return Ok(false);
+    };
+    if kept.document.last_updated >= disposal.marked_at {
+        let number = kept.document.version.saturating_sub(1);
+        let before = tx.version(scope.tenant(), Kind::Document, id.as_str(), number)?;
+        kept.document.last_updated = before.map_or(kept.created, |before| before.last_updated);
+    }
+    Ok(clock(scope, &kept, &[]) == Retention::Over)
 }
 
 /// Records that content is gone, once.
@@ -290,7 +315,12 @@ fn finish(
             ..document.as_ref().map(about).unwrap_or_default()
         })
         .detail("cause", disposal.cause.as_str())
-        .detail("schedule", disposal.schedule.as_str())
+        .detail(
+            "schedule",
+            Some(disposal.schedule.as_str())
+                .filter(|said| !said.is_empty())
+                .unwrap_or("none"),
+        )
         .detail("marked", disposal.marked_at.to_instant())
         .detail("bytes", binary.size.to_string())
         .detail("sha256", binary.sha256.to_hex());
@@ -334,27 +364,9 @@ fn purge(
 ) -> Result<(Vec<Disposal>, Cuts), AppError> {
     let (tasks, document) = lock_with_tasks(tx, scope, id)?;
     let document = document.ok_or_else(AppError::not_found)?;
-    if document.disposed {
-        return Ok((tx.disposals_of(scope.tenant(), id)?, Cuts::none()));
-    }
-    tx.lock_holds(scope.tenant(), 1)?;
+    tx.lock_holds(scope.tenant(), scope.now(), 1)?;
     holds::deny(tx, scope, &document)?;
-    let created = tx.kept_document(scope.tenant(), id)?.map(|kept| kept.created);
-    let kept_until = match created {
-        Some(created) => {
-            let kept = KeptDocument {
-                document: document.clone(),
-                created,
-            };
-            match clock(scope, &kept, &[]) {
-                // Kept for ever means until somebody decides: here.
-                Retention::Until(until) => until.into_iter().chain(document.retain_until).max(),
-                Retention::Held(_) | Retention::Over => None,
-            }
-        }
-        None => document.retain_until,
-    };
-    if let Some(until) = kept_until.filter(|until| scope.now() < *until) {
+    if let Some(until) = kept_until(tx, scope, &document)?.filter(|until| scope.now() < *until) {
         let row = scope
             .row(Event::Retention, Outcome::Denied, Reason::PolicyDenied)
             .about(about(&document))
@@ -369,11 +381,27 @@ fn purge(
         .detail("act", "purge")
         .detail("note", note);
     tx.record(scope.tenant(), row);
-    let marked = dispose(
-        tx,
-        scope,
-        document,
-        (Cause::Purge, "asked for".to_owned(), scope.now()),
-    )?;
+    if document.disposed {
+        // What is marked does not wait any longer; what is gone is.
+        let mut marked = tx.disposals_of(scope.tenant(), id)?;
+        marked.retain(|disposal| disposal.state == DisposalState::Marked);
+        for disposal in &mut marked {
+            disposal.cause = Cause::Purge;
+        }
+        return Ok((marked, Cuts::none()));
+    }
+    let how = (Cause::Purge, "asked for".to_owned(), scope.now());
+    let marked = dispose(tx, scope, document, how)?;
     Ok((marked, settle_tasks(tx, scope, &tasks)?))
+}
+
+/// Until when a document may not be purged. Kept for ever means until somebody decides.
+fn kept_until(tx: &mut dyn Tx, scope: &Scope, document: &Document) -> Result<Option<Timestamp>, AppError> {
+    let Some(kept) = tx.kept_document(scope.tenant(), &document.id)? else {
+        return Ok(document.retain_until);
+    };
+    Ok(match clock(scope, &kept, &[]) {
+        Retention::Until(until) => until.into_iter().chain(document.retain_until).max(),
+        Retention::Held(_) | Retention::Over => None,
+    })
 }

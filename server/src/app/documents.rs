@@ -134,6 +134,7 @@ pub fn create(
             until: available.map(|available| scope.now().plus(available)),
         },
         retain_until: None,
+        past_classes: Vec::new(),
         disposed: false,
         facts,
     };
@@ -201,7 +202,9 @@ pub fn update(
         facts,
         ..before.clone()
     }
+    .remembering_class(&before)
     .remembering_infected(&before);
+    holds::deny_escape(tx, scope, &before, &after)?;
     resource.set_id(id.as_str());
     json_edit::stamp(&mut resource, after.version, after.last_updated);
     let answer = stored(&after, resource.to_json(), false);

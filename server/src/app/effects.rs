@@ -93,7 +93,9 @@ pub fn carry_out(
         }
     }
     for grant in &plan.reopened {
-        tx.reopen_redemptions(&tenant, grant, Reason::TaskOnHold, scope.now())?;
+        for held_back in [Reason::TaskOnHold, Reason::DocumentWithheld] {
+            tx.reopen_redemptions(&tenant, grant, held_back, scope.now())?;
+        }
     }
     for (document, holder, reason) in &plan.refused {
         let mut row = scope

@@ -54,15 +54,20 @@ impl App {
     pub async fn holds(&self, caller: &Caller, of: Option<DocumentId>) -> Result<Vec<Hold>, AppError> {
         let scope = self.scope(caller);
         self.write(caller.tenant(), move |tx| {
-            may(&scope, Action::RecordsRead, Event::DocumentHeld)?;
+            may(&scope, Action::RecordsRead, Event::Retention)?;
             let document = match &of {
                 Some(id) => Some(tx.document(scope.tenant(), id)?.ok_or_else(AppError::not_found)?),
                 None => None,
             };
-            let mut holds = standing(tx, &scope)?;
+            let mut holds = tx.holds(scope.tenant(), scope.now(), MOST_HOLDS)?;
+            let mut row = scope
+                .row(Event::Retention, Outcome::Success, Reason::Permitted)
+                .detail("act", "read");
             if let Some(document) = document {
                 holds.retain(|hold| hold.target.covers(&document));
+                row = row.about(super::documents::about(&document));
             }
+            tx.record(scope.tenant(), row.detail("holds", holds.len().to_string()));
             Ok((holds, Cuts::none()))
         })
         .await
@@ -88,7 +93,7 @@ impl App {
             tx.document(scope.tenant(), &id)?
                 .ok_or_else(AppError::not_found)?;
             let target = HoldTarget::Document(id.clone());
-            for hold in standing(tx, &scope)? {
+            for hold in tx.holds(scope.tenant(), scope.now(), MOST_HOLDS)? {
                 if hold.target == target {
                     lift(tx, &scope, &hold)?;
                 }
@@ -115,14 +120,9 @@ pub(super) fn may(scope: &Scope, action: Action, event: Event) -> Result<(), App
         .map(drop)
 }
 
-/// The holds that stand now, newest first.
-fn standing(tx: &mut dyn Tx, scope: &Scope) -> Result<Vec<Hold>, AppError> {
-    let mut holds = tx.holds(scope.tenant(), MOST_HOLDS)?;
-    holds.retain(|hold| hold.stands_at(scope.now()));
-    Ok(holds)
-}
-
 fn place(tx: &mut dyn Tx, scope: &Scope, hold: &Hold) -> Result<(Hold, bool), AppError> {
+    // Before it is looked at what is left: nothing begins to be deleted meanwhile.
+    let all = tx.lock_holds(scope.tenant(), scope.now(), MOST_HOLDS)?;
     let mut about = About::default();
     match &hold.target {
         HoldTarget::Document(id) => {
@@ -140,14 +140,9 @@ fn place(tx: &mut dyn Tx, scope: &Scope, hold: &Hold) -> Result<(Hold, bool), Ap
         HoldTarget::Patient(patient) => about.patient = handoff_domain::audit::patient_named(patient),
         HoldTarget::Case(_) => {}
     }
-    let all = tx.holds(scope.tenant(), MOST_HOLDS)?;
     let says_the_same =
         |other: &&Hold| other.target == hold.target && other.note == hold.note && other.until == hold.until;
-    if let Some(known) = all
-        .iter()
-        .filter(|other| other.stands_at(scope.now()))
-        .find(says_the_same)
-    {
+    if let Some(known) = all.iter().find(says_the_same) {
         return Ok((known.clone(), false));
     }
     if u32::try_from(all.len()).unwrap_or(u32::MAX) >= MOST_HOLDS {
@@ -201,17 +196,49 @@ fn describe(row: AuditRow, hold: &Hold) -> AuditRow {
 
 /// Refuses to delete a document, or content of one, that is held.
 pub(super) fn deny(tx: &mut dyn Tx, scope: &Scope, document: &Document) -> Result<(), AppError> {
-    let holds = tx.holds(scope.tenant(), MOST_HOLDS)?;
+    let holds = tx.holds(scope.tenant(), scope.now(), MOST_HOLDS)?;
     if holding(document, scope.now(), &holds).is_empty() {
         return Ok(());
     }
+    let text =
+        "a legal hold is on the document: nothing of it can be deleted until a records manager lifts that";
+    Err(held(scope, document, Event::DocumentDeleted, text))
+}
+
+/// Refuses a change by which a document would not be held any more that is: of its patient, or its case.
+pub(super) fn deny_escape(
+    tx: &mut dyn Tx,
+    scope: &Scope,
+    before: &Document,
+    after: &Document,
+) -> Result<(), AppError> {
+    let same =
+        before.facts.subject == after.facts.subject && before.facts.encounters == after.facts.encounters;
+    if same {
+        return Ok(());
+    }
+    let holds = tx.holds(scope.tenant(), scope.now(), MOST_HOLDS)?;
+    let still = holding(after, scope.now(), &holds);
+    if holding(before, scope.now(), &holds)
+        .iter()
+        .all(|hold| still.contains(hold))
+    {
+        return Ok(());
+    }
+    let text = "a legal hold is on the document by its patient or case, which can't be changed until a records manager lifts that, \
+                or holds the document itself";
+    let is_held_itself = holds
+        .iter()
+        .any(|hold| hold.target == HoldTarget::Document(before.id.clone()));
+    if is_held_itself {
+        return Ok(());
+    }
+    Err(held(scope, before, Event::DocumentUpdated, text))
+}
+
+fn held(scope: &Scope, document: &Document, event: Event, text: &str) -> AppError {
     let row = scope
-        .row(Event::DocumentDeleted, Outcome::Denied, Reason::LegalHold)
+        .row(event, Outcome::Denied, Reason::LegalHold)
         .about(super::documents::about(document));
-    Err(AppError::new(
-        Class::Conflict,
-        Reason::LegalHold,
-        "a legal hold is on the document: nothing of it can be deleted until a records manager lifts that",
-    )
-    .recorded(row))
+    AppError::new(Class::Conflict, Reason::LegalHold, text).recorded(row)
 }

@@ -20,13 +20,36 @@ use super::{App, AppError, Caller, Class, Cuts, Scope};
 /// How many documents are handled in one run.
 const BATCH: u32 = 200;
 
-/// What a records manager wants of a document's clocks. What is not said is not limited.
+/// What becomes of one limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// It stays as it is.
+    Stays,
+    /// There is none any more.
+    Gone,
+    /// It is this one.
+    At(Timestamp),
+}
+
+impl Limit {
+    const fn after(self, before: Option<Timestamp>) -> Option<Timestamp> {
+        match self {
+            Self::Stays => before,
+            Self::Gone => None,
+            Self::At(at) => Some(at),
+        }
+    }
+}
+
+/// What a records manager wants of a document's clocks.
 #[derive(Debug, Clone)]
 pub struct Wanted {
-    /// When it may be released.
-    pub availability: Availability,
+    /// From when it may be released.
+    pub from: Limit,
+    /// Until when it may be released.
+    pub until: Limit,
     /// Until when it is kept at the least, beyond what its class's schedule says.
-    pub retain_until: Option<Timestamp>,
+    pub retain_until: Limit,
     /// Why: 1 to 500 characters.
     pub note: String,
 }
@@ -56,7 +79,13 @@ impl App {
         let scope = self.scope(caller);
         self.write(caller.tenant(), move |tx| {
             may(&scope, Action::RecordsRead, Event::Retention)?;
-            Ok((keeping(tx, &scope, &id)?, Cuts::none()))
+            let keeping = keeping(tx, &scope, &id)?;
+            let row = scope
+                .row(Event::Retention, Outcome::Success, Reason::Permitted)
+                .about(about(&keeping.document))
+                .detail("act", "read");
+            tx.record(scope.tenant(), row);
+            Ok((keeping, Cuts::none()))
         })
         .await
     }
@@ -72,13 +101,11 @@ impl App {
         if !is_note(&wanted.note) {
             return Err(AppError::rule("reason", "say why, in 1 to 500 characters"));
         }
-        let Availability { from, until } = wanted.availability;
-        if from.zip(until).is_some_and(|(from, until)| until <= from) {
-            return Err(AppError::rule("until", "the availability ends after it begins"));
-        }
         let scope = self.scope(caller);
         self.write(caller.tenant(), move |tx| {
             may(&scope, Action::RecordsManage, Event::Retention)?;
+            // The answer says how it is kept.
+            may(&scope, Action::RecordsRead, Event::Retention)?;
             let cuts = set_clocks(tx, &scope, &id, &wanted)?;
             Ok((keeping(tx, &scope, &id)?, cuts))
         })
@@ -90,13 +117,13 @@ fn keeping(tx: &mut dyn Tx, scope: &Scope, id: &DocumentId) -> Result<Keeping, A
     let document = tx.document(scope.tenant(), id)?.ok_or_else(AppError::not_found)?;
     let created = tx.kept_document(scope.tenant(), id)?.map(|kept| kept.created);
     let schedule = *scope.rules.schedules.of(document.class.as_deref());
-    let mut holds = tx.holds(scope.tenant(), MOST_HOLDS)?;
-    holds.retain(|hold| hold.stands_at(scope.now()) && hold.target.covers(&document));
+    let mut holds = tx.holds(scope.tenant(), scope.now(), MOST_HOLDS)?;
+    holds.retain(|hold| hold.target.covers(&document));
     let retention = created.map_or(Retention::Until(None), |created| {
         let kept = Kept {
             document: &document,
             created,
-            schedule: &schedule,
+            schedules: &scope.rules.schedules,
         };
         kept.at(scope.now(), &holds)
     });
@@ -118,10 +145,21 @@ fn set_clocks(tx: &mut dyn Tx, scope: &Scope, id: &DocumentId, wanted: &Wanted) 
         let text = "the document's content was disposed of; nothing of it is kept or released any more";
         return Err(AppError::new(Class::Gone, Reason::DocumentDeleted, text));
     }
+    let availability = Availability {
+        from: wanted.from.after(before.availability.from),
+        until: wanted.until.after(before.availability.until),
+    };
+    if availability
+        .from
+        .zip(availability.until)
+        .is_some_and(|(from, until)| until <= from)
+    {
+        return Err(AppError::rule("until", "`until` has to be later than `from`"));
+    }
     let after = Document {
-        availability: wanted.availability,
-        retain_until: wanted.retain_until,
-        ..before
+        availability,
+        retain_until: wanted.retain_until.after(before.retain_until),
+        ..before.clone()
     };
     let turns = after.availability.next_change(scope.now());
     tx.keep_document(scope.tenant(), &after, turns, scope.now())?;
@@ -130,13 +168,14 @@ fn set_clocks(tx: &mut dyn Tx, scope: &Scope, id: &DocumentId, wanted: &Wanted) 
         .about(about(&after))
         .detail("act", "set")
         .detail("note", wanted.note.trim());
-    for (name, at) in [
-        ("from", after.availability.from),
-        ("until", after.availability.until),
-        ("retain-until", after.retain_until),
+    for (name, before, after) in [
+        ("from", before.availability.from, after.availability.from),
+        ("until", before.availability.until, after.availability.until),
+        ("retain-until", before.retain_until, after.retain_until),
     ] {
-        if let Some(at) = at {
-            row = row.detail(name, at.to_instant());
+        let said = |at: Option<Timestamp>| at.map_or_else(|| "none".to_owned(), Timestamp::to_instant);
+        if before != after {
+            row = row.detail(name, format!("{} → {}", said(before), said(after)));
         }
     }
     tx.record(scope.tenant(), row);
@@ -185,11 +224,10 @@ fn turn(tx: &mut dyn Tx, scope: &Scope, id: &DocumentId) -> Result<((), Cuts), A
 
 /// What the schedule of a document's class says of it, by its own state and these holds.
 pub(super) fn clock(scope: &Scope, kept: &KeptDocument, holds: &[Hold]) -> Retention {
-    let schedule = scope.rules.schedules.of(kept.document.class.as_deref());
     let kept = Kept {
         document: &kept.document,
         created: kept.created,
-        schedule,
+        schedules: &scope.rules.schedules,
     };
     kept.at(scope.now(), holds)
 }

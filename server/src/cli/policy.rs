@@ -15,6 +15,7 @@ use handoff_policies::{
 };
 
 use super::{ConfigFile, Failed, say};
+use crate::config::compile_rules;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PolicyCommand {
@@ -207,7 +208,7 @@ pub(super) fn run(command: &PolicyCommand) -> Result<(), Failed> {
 
 fn compile(place: &Place) -> Result<RuleSet, Failed> {
     let source = place.read()?;
-    RuleSet::compile(&source).map_err(|error| Failed(format!("{}:\n{error}", problems(error.0.len()))))
+    compile_rules(&source).map_err(|error| Failed(format!("{}:\n{error}", problems(error.0.len()))))
 }
 
 fn problems(number: usize) -> String {

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use handoff_blobs::{AzureConfig, AzureCredential, BlobConfig};
-use handoff_policies::{CompileError, Place, RuleSet};
+use handoff_policies::{CompileError, Place};
+
+use super::rules::compile_rules;
 use secrecy::{ExposeSecret, SecretString};
 use toml::{Table, Value};
 use url::{Host, Url};
@@ -411,7 +413,7 @@ fn read_policies(root: &mut Table, problems: &mut Vec<Problem>) -> Place {
             } => "workflow",
             Place { .. } => "retention",
         };
-        match place.read().map(|source| RuleSet::compile(&source)) {
+        match place.read().map(|source| compile_rules(&source)) {
             Err(error) => {
                 let remedy = "name what can be read, written as `policies/README.md` describes it";
                 section.problem(key, error.to_string(), remedy);

@@ -5,9 +5,10 @@ use actix_web::http::{StatusCode, header};
 use actix_web::{HttpRequest, HttpResponse, web};
 use handoff_domain::hold::{Hold, HoldTarget};
 use handoff_domain::ids::{DocumentId, HoldId};
-use handoff_domain::retention::{Availability, Retention};
+use handoff_domain::retention::Retention;
 use handoff_domain::time::{Span, Timestamp};
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::HttpState;
@@ -17,10 +18,14 @@ use super::body::read_body;
 use super::request::{authenticate, correlation_of};
 use crate::app::AppError;
 use crate::app::json_edit::set_field;
-use crate::app::retention::{Keeping, Wanted};
+use crate::app::retention::{Keeping, Limit, Wanted};
 
 /// The longest body.
 const BODY_LIMIT: usize = 16 * 1024;
+/// The first instant that has no year of four digits, in microseconds.
+const YEAR_10_000: i64 = 253_402_300_800_000_000;
+/// Characters that change the direction of what follows.
+const BIDI: std::ops::RangeInclusive<char> = '\u{202a}'..='\u{202e}';
 
 /// The routes.
 pub fn routes(cfg: &mut web::ServiceConfig) {
@@ -67,11 +72,9 @@ struct HoldBody {
 
 impl HoldBody {
     fn read(body: &[u8]) -> Result<Self, AppError> {
-        serde_json::from_slice(body).map_err(|error| {
-            AppError::bad(format!(
-                "the body is a JSON object with `reason`, maybe `until`, and what is held: {error}"
-            ))
-        })
+        let read: Self = object(body, "`reason`, maybe `until`, and what is held")?;
+        one_line(&read.reason)?;
+        Ok(read)
     }
 
     /// What is held: exactly one thing.
@@ -95,11 +98,35 @@ impl HoldBody {
 }
 
 /// An instant of a body.
-fn instant(name: &str, text: Option<&str>) -> Result<Option<Timestamp>, AppError> {
-    let Some(text) = text else { return Ok(None) };
-    let at = Timestamp::parse_instant(text);
-    at.map(Some)
-        .ok_or_else(|| AppError::rule(name, "not an instant like `2031-05-01T00:00:00Z`"))
+fn instant(name: &str, text: &str) -> Result<Timestamp, AppError> {
+    let at = Timestamp::parse_instant(text).filter(|at| (0..YEAR_10_000).contains(&at.0));
+    at.ok_or_else(|| {
+        let text = format!("`{name}` has to be an instant like `2031-05-01T00:00:00Z`, from 1970 to 9999");
+        AppError::rule(name, text)
+    })
+}
+
+/// A JSON object: serde takes an array for a struct as well.
+fn object<T: DeserializeOwned>(body: &[u8], expected: &str) -> Result<T, AppError> {
+    let begins = body.iter().find(|byte| !byte.is_ascii_whitespace());
+    if begins != Some(&b'{') {
+        return Err(AppError::bad(format!(
+            "the body is a JSON object with {expected}"
+        )));
+    }
+    serde_json::from_slice(body)
+        .map_err(|error| AppError::bad(format!("the body is a JSON object with {expected}: {error}")))
+}
+
+/// Why something is decided: one line that says what it looks like.
+fn one_line(reason: &str) -> Result<(), AppError> {
+    if reason.chars().any(|c| c.is_control() || BIDI.contains(&c)) {
+        return Err(AppError::rule(
+            "reason",
+            "`reason` has to be one line of plain text",
+        ));
+    }
+    Ok(())
 }
 
 fn document_id(path: &Ids) -> Result<DocumentId, AppError> {
@@ -136,7 +163,11 @@ async fn place(
         let caller = authenticate(state, request).await?;
         let body = read_body(state, request, payload, BODY_LIMIT).await?;
         let (target, body) = asked(HoldBody::read(&body)?).await?;
-        let until = instant("until", body.until.as_deref())?;
+        let until = body
+            .until
+            .as_deref()
+            .map(|until| instant("until", until))
+            .transpose()?;
         let (hold, is_new) = state.app.place_hold(&caller, target, &body.reason, until).await?;
         let base = state.app.settings.tenant_base(caller.tenant());
         Ok::<_, AppError>((format!("{base}/admin/holds/{}", hold.id), hold, is_new))
@@ -222,14 +253,42 @@ fn done(state: &State, request: &HttpRequest, answer: Result<(), AppError>) -> H
     }
 }
 
-/// The clocks that are asked for. What is not said is not limited.
+/// The clocks that are asked for. What is not said stays as it is; `null` takes a limit away.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ClocksBody {
     reason: String,
-    from: Option<String>,
-    until: Option<String>,
-    retain_until: Option<String>,
+    #[serde(default)]
+    from: Said,
+    #[serde(default)]
+    until: Said,
+    #[serde(default)]
+    retain_until: Said,
+}
+
+/// What a body says of one limit: nothing, `null`, or an instant.
+#[derive(Debug, Default)]
+enum Said {
+    #[default]
+    Nothing,
+    Null,
+    Text(String),
+}
+
+impl<'de> Deserialize<'de> for Said {
+    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+        Ok(Option::deserialize(source)?.map_or(Self::Null, Self::Text))
+    }
+}
+
+impl Said {
+    fn limit(&self, name: &str) -> Result<Limit, AppError> {
+        Ok(match self {
+            Self::Nothing => Limit::Stays,
+            Self::Null => Limit::Gone,
+            Self::Text(text) => instant(name, text).map(Limit::At)?,
+        })
+    }
 }
 
 async fn set_clocks(
@@ -241,17 +300,12 @@ async fn set_clocks(
     let answer = async {
         let caller = authenticate(&state, &request).await?;
         let body = read_body(&state, &request, payload, BODY_LIMIT).await?;
-        let body: ClocksBody = serde_json::from_slice(&body).map_err(|error| {
-            AppError::bad(format!(
-                "the body is a JSON object with `reason`, and maybe `from`, `until` and `retainUntil`: {error}"
-            ))
-        })?;
+        let body: ClocksBody = object(&body, "`reason`, and maybe `from`, `until` and `retainUntil`")?;
+        one_line(&body.reason)?;
         let wanted = Wanted {
-            availability: Availability {
-                from: instant("from", body.from.as_deref())?,
-                until: instant("until", body.until.as_deref())?,
-            },
-            retain_until: instant("retainUntil", body.retain_until.as_deref())?,
+            from: body.from.limit("from")?,
+            until: body.until.limit("until")?,
+            retain_until: body.retain_until.limit("retainUntil")?,
             note: body.reason,
         };
         state.app.set_clocks(&caller, document_id(&path)?, wanted).await
@@ -305,7 +359,7 @@ fn keeping_json(keeping: &Keeping) -> Value {
         "availability": {
             "from": at(document.availability.from),
             "until": at(document.availability.until),
-            "open": document.availability.is_open(keeping.at),
+            "open": !document.disposed && document.availability.is_open(keeping.at),
         },
         "retention": {
             "state": state,

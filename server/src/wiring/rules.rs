@@ -10,7 +10,7 @@ use handoff_domain::document::Sha256;
 use handoff_domain::ids::TenantId;
 use handoff_domain::ports::AuditSearch;
 use handoff_domain::reason::Reason;
-use handoff_policies::{CompileError, Place, RuleSet, Source, SourceError};
+use handoff_policies::{CompileError, Place, Source, SourceError};
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -18,6 +18,7 @@ use super::StartError;
 use super::jobs::explain;
 use crate::app::finish::server_itself;
 use crate::app::{App, AppError, Cuts, Rules};
+use crate::config::compile_rules;
 use crate::telemetry::metrics;
 
 /// A change takes effect when it was seen twice the same: not in the midst of being written.
@@ -30,7 +31,7 @@ pub(super) fn read(place: &Place) -> Result<(Rules, Sha256), StartError> {
 }
 
 fn compile(source: &Source) -> Result<Rules, CompileError> {
-    let set = RuleSet::compile(source)?;
+    let set = compile_rules(source)?;
     Ok(Rules {
         workflows: set.workflows().clone(),
         schedules: set.schedules().clone(),

@@ -224,18 +224,28 @@ pub(crate) fn claim(
     Ok(changed == 1)
 }
 
-/// Marks a Binary as deleted.
+/// Marks a Binary as deleted that belongs to this document, or to none.
 pub(crate) fn delete(
     unit: &mut Unit<'_>,
     tenant: &TenantId,
     id: &BinaryId,
+    of: Option<&DocumentId>,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     unit.settle_tables(&["binaries"])?;
-    let changed = diesel::update(binaries::table.find((tenant.as_str(), id.as_str())))
-        .filter(binaries::deleted_at.is_null())
-        .set(binaries::deleted_at.eq(now.0))
-        .execute(unit.connection)
-        .or_refused()?;
+    let present = diesel::update(binaries::table.find((tenant.as_str(), id.as_str())))
+        .filter(binaries::deleted_at.is_null());
+    let deleted = binaries::deleted_at.eq(now.0);
+    let changed = match of {
+        Some(document) => present
+            .filter(binaries::document.eq(document.as_str()))
+            .set(deleted)
+            .execute(unit.connection),
+        None => present
+            .filter(binaries::document.is_null())
+            .set(deleted)
+            .execute(unit.connection),
+    };
+    let changed = changed.or_refused()?;
     exactly_one(changed)
 }

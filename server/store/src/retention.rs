@@ -66,15 +66,17 @@ impl HoldRow {
     }
 }
 
-/// The holds of a tenant that were not lifted, newest first.
+/// The holds of a tenant that stand, newest first.
 pub(crate) fn holds(
     connection: &mut AnyConnection,
     tenant: &TenantId,
+    now: Timestamp,
     limit: u32,
 ) -> Result<Vec<Hold>, StoreError> {
     let rows: Vec<HoldRow> = holds::table
         .filter(holds::tenant.eq(tenant.as_str()))
         .filter(holds::lifted_at.is_null())
+        .filter(holds::until.is_null().or(holds::until.gt(now.0)))
         .order((holds::placed_at.desc(), holds::id.desc()))
         .limit(i64::from(limit))
         .select(HoldRow::as_select())
@@ -98,15 +100,20 @@ pub(crate) fn hold(
     row.map(HoldRow::read).transpose()
 }
 
-/// As [`holds`], and none can be placed meanwhile: on SQLite nobody else writes.
-pub(crate) fn lock(unit: &mut Unit<'_>, tenant: &TenantId, limit: u32) -> Result<Vec<Hold>, StoreError> {
+/// As [`holds`], and nobody else locks or places any meanwhile: on SQLite nobody else writes.
+pub(crate) fn lock(
+    unit: &mut Unit<'_>,
+    tenant: &TenantId,
+    now: Timestamp,
+    limit: u32,
+) -> Result<Vec<Hold>, StoreError> {
     unit.settle_tables(&["holds"])?;
     if matches!(unit.connection, AnyConnection::Postgres(_)) {
-        diesel::sql_query("LOCK TABLE holds IN SHARE MODE")
+        diesel::sql_query("LOCK TABLE holds IN SHARE ROW EXCLUSIVE MODE")
             .execute(unit.connection)
             .or_refused()?;
     }
-    holds(unit.connection, tenant, limit)
+    holds(unit.connection, tenant, now, limit)
 }
 
 /// Places a hold.

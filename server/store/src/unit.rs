@@ -381,8 +381,14 @@ impl Tx for Unit<'_> {
         self.attempt(|unit| binaries::claim(unit, tenant, id, document))
     }
 
-    fn delete_binary(&mut self, tenant: &TenantId, id: &BinaryId, now: Timestamp) -> Result<(), StoreError> {
-        self.attempt(|unit| binaries::delete(unit, tenant, id, now))
+    fn delete_binary(
+        &mut self,
+        tenant: &TenantId,
+        id: &BinaryId,
+        of: Option<&DocumentId>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.attempt(|unit| binaries::delete(unit, tenant, id, of, now))
     }
 
     fn insert_grant(&mut self, tenant: &TenantId, grant: &Grant) -> Result<(), StoreError> {

@@ -27,8 +27,8 @@ pub struct KeptDocument {
 
 /// Reads of it.
 pub trait ReadRetention {
-    /// The holds of a tenant that were not lifted, newest first; some of them may have ended by themselves.
-    fn holds(&mut self, tenant: &TenantId, limit: u32) -> Result<Vec<Hold>, StoreError>;
+    /// The holds of a tenant that stand at `now`, newest first.
+    fn holds(&mut self, tenant: &TenantId, now: Timestamp, limit: u32) -> Result<Vec<Hold>, StoreError>;
 
     /// One hold, whether it stands or not.
     fn hold(&mut self, tenant: &TenantId, id: &HoldId) -> Result<Option<Hold>, StoreError>;
@@ -92,7 +92,7 @@ pub trait TxRetention {
     ) -> Result<bool, StoreError>;
 
     /// As [`ReadRetention::holds`], and no other can be placed before the transaction ends.
-    fn lock_holds(&mut self, tenant: &TenantId, limit: u32) -> Result<Vec<Hold>, StoreError>;
+    fn lock_holds(&mut self, tenant: &TenantId, now: Timestamp, limit: u32) -> Result<Vec<Hold>, StoreError>;
 
     /// Changes the clocks of a locked document, which is no new version of it: its availability, which changes next at
     /// `turns`, until when it is kept, and that it is disposed of.

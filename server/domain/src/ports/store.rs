@@ -469,8 +469,14 @@ pub trait Tx: Read + TxForwarding + TxInbound + TxLedger + TxRetention + TxScans
         document: &DocumentId,
     ) -> Result<bool, StoreError>;
 
-    /// Marks a Binary as deleted.
-    fn delete_binary(&mut self, tenant: &TenantId, id: &BinaryId, now: Timestamp) -> Result<(), StoreError>;
+    /// Marks a Binary as deleted that belongs to this document, or to none. Where a document has claimed it meanwhile it is a conflict.
+    fn delete_binary(
+        &mut self,
+        tenant: &TenantId,
+        id: &BinaryId,
+        of: Option<&DocumentId>,
+        now: Timestamp,
+    ) -> Result<(), StoreError>;
 
     /// Stores a new grant. A second open one for the same Task, Binary and grantee is `Conflict`.
     fn insert_grant(&mut self, tenant: &TenantId, grant: &Grant) -> Result<(), StoreError>;

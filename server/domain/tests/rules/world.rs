@@ -67,6 +67,7 @@ pub fn document(id: &str, contents: &[u8]) -> Document {
         deleted: false,
         availability: Availability::default(),
         retain_until: None,
+        past_classes: Vec::new(),
         disposed: false,
     }
 }

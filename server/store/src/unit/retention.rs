@@ -10,7 +10,7 @@ use super::{Reader, Unit};
 use crate::retention;
 
 reads! { ReadRetention for Reader<'_>, Unit<'_>:
-    holds(tenant: &TenantId, limit: u32) -> Vec<Hold> = retention::holds, of ["holds"];
+    holds(tenant: &TenantId, now: Timestamp, limit: u32) -> Vec<Hold> = retention::holds, of ["holds"];
     hold(tenant: &TenantId, id: &HoldId) -> Option<Hold> = retention::hold, of ["holds"];
     kept_document(tenant: &TenantId, id: &DocumentId) -> Option<KeptDocument>
         = retention::kept_document, of ["documents"];
@@ -46,8 +46,8 @@ impl TxRetention for Unit<'_> {
         self.attempt(|unit| retention::lift(unit, tenant, id, by, now))
     }
 
-    fn lock_holds(&mut self, tenant: &TenantId, limit: u32) -> Result<Vec<Hold>, StoreError> {
-        self.attempt(|unit| retention::lock(unit, tenant, limit))
+    fn lock_holds(&mut self, tenant: &TenantId, now: Timestamp, limit: u32) -> Result<Vec<Hold>, StoreError> {
+        self.attempt(|unit| retention::lock(unit, tenant, now, limit))
     }
 
     fn keep_document(

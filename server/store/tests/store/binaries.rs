@@ -18,7 +18,7 @@ on_both! {
         rig.write(move |tx| {
             assert_eq!(tx.binary(&tenant, &binary_id("b1"))?, Some(binary("b1")));
             assert_eq!(tx.block_hashes(&tenant, &binary_id("b1"), 0, 10)?.len(), 0);
-            tx.delete_binary(&tenant, &binary_id("b1"), after(1))?;
+            tx.delete_binary(&tenant, &binary_id("b1"), None, after(1))?;
             let mut gone = binary("b1");
             gone.deleted = true;
             assert_eq!(tx.binary(&tenant, &binary_id("b1"))?, Some(gone));
@@ -31,8 +31,25 @@ on_both! {
             Ok(())
         }).await.unwrap();
         let tenant = rig.tenant.clone();
-        let twice = rig.write(move |tx| tx.delete_binary(&tenant, &binary_id("b1"), after(2))).await;
+        let twice = rig.write(move |tx| tx.delete_binary(&tenant, &binary_id("b1"), None, after(2))).await;
         assert_eq!(twice, Err(StoreError::Conflict));
+    }
+
+    async fn a_binary_is_deleted_as_whose_it_is(rig: Arc<Rig>) {
+        let tenant = rig.tenant.clone();
+        rig.write(move |tx| {
+            tx.insert_binary(&tenant, &binary("b1"), &[])?;
+            tx.claim_binary(&tenant, &binary_id("b1"), &document_id("d1")).map(drop)
+        }).await.unwrap();
+        for of in [None, Some("d2")] {
+            let tenant = rig.tenant.clone();
+            let of = of.map(document_id);
+            // Somebody thought that it was nobody's, and it was claimed meanwhile.
+            let others = rig.write(move |tx| tx.delete_binary(&tenant, &binary_id("b1"), of.as_ref(), after(1))).await;
+            assert_eq!(others, Err(StoreError::Conflict));
+        }
+        let tenant = rig.tenant.clone();
+        rig.write(move |tx| tx.delete_binary(&tenant, &binary_id("b1"), Some(&document_id("d1")), after(1))).await.unwrap();
     }
 
     async fn a_binary_belongs_to_the_first_document_that_claims_it(rig: Arc<Rig>) {

@@ -335,6 +335,7 @@ pub fn document(id: &str) -> Document {
         deleted: false,
         availability: Availability::default(),
         retain_until: None,
+        past_classes: Vec::new(),
         disposed: false,
     }
 }

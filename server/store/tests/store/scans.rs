@@ -160,7 +160,7 @@ on_both! {
             for id in ["b1", "b2", "b3", "b4"] {
                 tx.insert_binary(&tenant, &binary(id), &[])?;
             }
-            tx.delete_binary(&tenant, &binary_id("b3"), after(1))?;
+            tx.delete_binary(&tenant, &binary_id("b3"), None, after(1))?;
             tx.enrol_scan(&tenant, &fresh("b2"))
         })
         .await

@@ -36,6 +36,7 @@ mod odd_requests;
 mod policies;
 mod races;
 mod reads;
+mod records;
 mod redemption;
 mod rest;
 mod restraint;

@@ -62,6 +62,8 @@ events! {
     DocumentHeld = "document-held",
     /// A legal hold was lifted.
     DocumentReleased = "document-released",
+    /// It was looked at which holds stand, or how a document is kept.
+    RecordsRead = "records-read",
     /// A document's availability or retention was set or carried out.
     Retention = "retention",
     /// A document was deleted.
@@ -146,6 +148,7 @@ impl Event {
             Self::DocumentSearched => Action::DocumentSearch,
             Self::DocumentUpdated => Action::DocumentUpdate,
             Self::DocumentDeleted => Action::DocumentDelete,
+            Self::RecordsRead => Action::RecordsRead,
             Self::DocumentHeld | Self::DocumentReleased | Self::Retention => Action::RecordsManage,
             Self::BinaryCreated => Action::BinaryCreate,
             Self::BinaryDeleted => Action::BinaryDelete,

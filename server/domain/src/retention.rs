@@ -124,45 +124,48 @@ pub enum Retention {
 }
 
 /// A document as the retention clock sees it.
-#[derive(Debug, Clone, Copy)]
-pub struct Kept<'a> {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptDocument {
     /// The document.
-    pub document: &'a Document,
-    /// When it was created.
-    pub created: Timestamp,
-    /// The schedules of all classes.
-    pub schedules: &'a Schedules,
+    pub document: Document,
+    /// When it was created; `None` where that is not known, and it is kept for ever.
+    pub created: Option<Timestamp>,
 }
 
-impl Kept<'_> {
+impl KeptDocument {
     /// Until when its content is kept, holds aside; for ever where `None`. What a records manager asked for, and the classes that
     /// it had before, lengthen what its class has, and never shorten it.
-    pub fn until(&self) -> Option<Timestamp> {
-        let document = self.document;
-        let mut until = self.by(document.class.as_deref())?;
+    pub fn until(&self, schedules: &Schedules) -> Option<Timestamp> {
+        let document = &self.document;
+        let mut until = self.by(schedules.of(document.class.as_deref()))?;
         for class in &document.past_classes {
-            until = until.max(self.by(class.as_deref())?);
+            until = until.max(self.by(schedules.of(class.as_deref()))?);
         }
         Some(document.retain_until.map_or(until, |asked| asked.max(until)))
     }
 
-    /// Until when by the schedule of one class.
-    fn by(&self, class: Option<&str>) -> Option<Timestamp> {
-        let schedule = self.schedules.of(class);
+    /// Until when by one schedule.
+    fn by(&self, schedule: &Schedule) -> Option<Timestamp> {
+        let created = self.created?;
         let from = match schedule.from {
-            KeptFrom::Created => self.created,
+            KeptFrom::Created => created,
             KeptFrom::LastChanged => self.document.last_updated,
         };
         Some(from.plus(schedule.keep?))
     }
 
-    /// What its clock says at `now`, by the holds that stand.
-    pub fn at<'h>(&self, now: Timestamp, holds: impl IntoIterator<Item = &'h Hold>) -> Retention {
-        let until = self.until();
+    /// What its clock says at `now`, by these schedules and the holds that stand.
+    pub fn at<'h>(
+        &self,
+        now: Timestamp,
+        schedules: &Schedules,
+        holds: impl IntoIterator<Item = &'h Hold>,
+    ) -> Retention {
+        let until = self.until(schedules);
         if until.is_none_or(|until| now < until) {
             return Retention::Until(until);
         }
-        let holds = holding(self.document, now, holds);
+        let holds = holding(&self.document, now, holds);
         if holds.is_empty() {
             Retention::Over
         } else {

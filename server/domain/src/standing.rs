@@ -143,9 +143,11 @@ pub(crate) fn is_of(reference: &str, patient: &str) -> bool {
         .is_some_and(|before| before.is_empty() || before.ends_with('/'))
 }
 
-/// Whether `note` will do as a block's.
+/// Whether `note` says why something is decided: 1 to 500 characters on one line, none of which changes the direction of others.
 pub fn is_note(note: &str) -> bool {
-    (1..=MOST_NOTE).contains(&note.trim().chars().count()) && !note.contains('\0')
+    let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let note = note.trim();
+    (1..=MOST_NOTE).contains(&note.chars().count()) && !note.chars().any(|c| c.is_control() || turns(c))
 }
 
 /// Whose stream it is and what it carries.
@@ -326,7 +328,7 @@ mod tests {
         ] {
             assert!(Target::parse(kind, value).is_err(), "{kind} {value}");
         }
-        for note in ["", "  ", &"x".repeat(501), "a\0b"] {
+        for note in ["", "  ", &"x".repeat(501), "a\0b", "two\nlines", "a\u{202e}b"] {
             assert!(!is_note(note), "{note}");
         }
     }

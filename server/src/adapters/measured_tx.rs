@@ -18,14 +18,14 @@ use handoff_domain::inbox::{FeedSubscription, Mirror, Notice};
 use handoff_domain::ledger::{Entry, Leaf, Node, Placed, SignedCheckpoint};
 use handoff_domain::outbox::TopicEvent;
 use handoff_domain::ports::{
-    Attention, AuditSearch, Classes, Counted, Due, Found, Held, KeptDocument, Kind, Loose, NoticeSearch,
-    Pending, Read, ReadForwarding, ReadInbound, ReadLedger, ReadRetention, ReadScans, ReadSubscriptions,
-    RecordedRow, Search, SearchIndex, StoreError, Tx, TxForwarding, TxInbound, TxLedger, TxRetention,
-    TxScans, TxSubscriptions, Version,
+    Attention, AuditSearch, Classes, Counted, Due, Found, Held, Kind, Loose, NoticeSearch, Pending, Read,
+    ReadForwarding, ReadInbound, ReadLedger, ReadRetention, ReadScans, ReadSubscriptions, RecordedRow,
+    Search, SearchIndex, StoreError, Tx, TxForwarding, TxInbound, TxLedger, TxRetention, TxScans,
+    TxSubscriptions, Version,
 };
 use handoff_domain::reason::Reason;
 use handoff_domain::redemption::Redemption;
-use handoff_domain::retention::{Disposal, DisposalState};
+use handoff_domain::retention::{Cause, Disposal, DisposalState, KeptDocument};
 use handoff_domain::scan::Scan;
 use handoff_domain::session::{Session, Sessions};
 use handoff_domain::source::Source;
@@ -158,6 +158,7 @@ impl TxRetention for MeasuredTx<'_> {
         fn lock_holds(&mut self, tenant: &TenantId, now: Timestamp, limit: u32) -> Result<Vec<Hold>, StoreError>;
         fn keep_document(&mut self, tenant: &TenantId, document: &Document, turns: Option<Timestamp>, now: Timestamp) -> Result<(), StoreError>;
         fn mark_disposal(&mut self, tenant: &TenantId, disposal: &Disposal) -> Result<(), StoreError>;
+        fn hasten_disposals(&mut self, tenant: &TenantId, document: &DocumentId, cause: Cause, now: Timestamp) -> Result<(), StoreError>;
         fn move_disposal(&mut self, tenant: &TenantId, binary: &BinaryId, from: DisposalState, to: DisposalState, now: Timestamp) -> Result<bool, StoreError>;
     }
 }

@@ -2,24 +2,25 @@
 //! it from then on; then its bytes are deleted, and that they are gone is recorded. Each step is found again where it was broken off.
 //! A hold stops everything but what is being deleted already.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use handoff_domain::access::Action;
 use handoff_domain::audit::{About, Event, Outcome};
 use handoff_domain::document::{Document, StoredBinary};
+use handoff_domain::hold::Hold;
 use handoff_domain::ids::{BinaryId, DocumentId, TenantId};
-use handoff_domain::ports::{Classes, KeptDocument, Kind, Tx};
+use handoff_domain::ports::{Classes, Kind, Read, Tx};
 use handoff_domain::reason::Reason;
 use handoff_domain::retention::{
-    Cause, Disposal, DisposalState, KeptFrom, Retention, Schedule, Schedules, holding,
+    Cause, Disposal, DisposalState, KeptDocument, KeptFrom, Retention, Schedule, Schedules, holding,
 };
-use handoff_domain::standing::is_note;
 use handoff_domain::time::{Span, Timestamp};
 
 use super::documents::{about, lock_with_tasks, settle_tasks};
 use super::finish::server_itself;
-use super::holds::{self, MOST_HOLDS, may};
-use super::retention::clock;
+use super::holds::{MOST_HOLDS, deny_by, may};
+use super::standing::note_of;
 use super::{App, AppError, Caller, Class, Cuts, Scope};
 use crate::telemetry::{metrics, retention as measured};
 
@@ -80,11 +81,14 @@ async fn mark_due(app: &App, tenant: &TenantId, schedules: &Schedules) -> Result
                     Ok((page, read.holds(&of, now, MOST_HOLDS)?))
                 })
                 .await?;
-            let Some(last) = page.last() else { break };
-            after = Some((last.created, last.document.id.clone()));
-            let scope = app.scope(&server_itself(app, tenant)?);
+            after = page
+                .last()
+                .and_then(|last| Some((last.created?, last.document.id.clone())));
+            if after.is_none() {
+                break;
+            }
             for kept in page {
-                if clock(&scope, &kept, &holds) == Retention::Over {
+                if kept.at(now, schedules, &holds) == Retention::Over {
                     let (scope, id) = (app.scope(&server_itself(app, tenant)?), kept.document.id);
                     let marked = app.write(tenant, move |tx| mark_document(tx, &scope, &id)).await;
                     // One that fails keeps no other from being disposed of.
@@ -100,20 +104,20 @@ async fn mark_due(app: &App, tenant: &TenantId, schedules: &Schedules) -> Result
 
 /// Marks a document, where it is due by what stands under lock.
 fn mark_document(tx: &mut dyn Tx, scope: &Scope, id: &DocumentId) -> Result<((), Cuts), AppError> {
-    let (tasks, document) = lock_with_tasks(tx, scope, id)?;
-    let created = tx.kept_document(scope.tenant(), id)?.map(|kept| kept.created);
-    let (Some(document), Some(created)) = (document.filter(|document| !document.disposed), created) else {
+    let (tasks, _) = lock_with_tasks(tx, scope, id)?;
+    let holds = tx.lock_holds(scope.tenant(), scope.now(), MOST_HOLDS)?;
+    let schedules = &scope.rules.schedules;
+    let kept = tx.kept_document(scope.tenant(), id)?;
+    let due = |kept: &KeptDocument| {
+        !kept.document.disposed && kept.at(scope.now(), schedules, &holds) == Retention::Over
+    };
+    let Some(KeptDocument { document, .. }) = kept.filter(due) else {
         return Ok(((), Cuts::none()));
     };
-    let holds = tx.lock_holds(scope.tenant(), scope.now(), MOST_HOLDS)?;
-    let kept = KeptDocument { document, created };
-    if clock(scope, &kept, &holds) != Retention::Over {
-        return Ok(((), Cuts::none()));
-    }
-    let schedule = scope.rules.schedules.of(kept.document.class.as_deref());
+    let schedule = schedules.of(document.class.as_deref());
+    let said = said(document.class.as_deref(), schedule);
     let due = scope.now().plus(schedule.grace);
-    let said = said(kept.document.class.as_deref(), schedule);
-    dispose(tx, scope, kept.document, (Cause::Retention, said, due))?;
+    dispose(tx, scope, document, (Cause::Retention, said, due))?;
     Ok(((), settle_tasks(tx, scope, &tasks)?))
 }
 
@@ -213,13 +217,19 @@ async fn delete_due(app: &App) -> Result<(), AppError> {
             return Ok(());
         }
         let (now, from) = (app.clock.now(), after.clone());
-        let due = app
-            .read(move |read| Ok(read.disposals_due(now, from.as_ref(), BATCH)?))
+        let (last, due) = app
+            .read(move |read| {
+                let due = read.disposals_due(now, from.as_ref(), BATCH)?;
+                let last = due
+                    .last()
+                    .map(|(tenant, last)| (tenant.clone(), last.binary.clone()));
+                Ok((last, not_held(read, now, due)?))
+            })
             .await?;
-        let Some((tenant, last)) = due.last() else {
+        if last.is_none() {
             return Ok(());
-        };
-        after = Some((tenant.clone(), last.binary.clone()));
+        }
+        after = last;
         for (tenant, disposal) in due {
             // One that fails keeps no other from being disposed of.
             if let Err(error) = carry_out(app, &tenant, &disposal).await {
@@ -228,6 +238,30 @@ async fn delete_due(app: &App) -> Result<(), AppError> {
             }
         }
     }
+}
+
+/// Those that no hold keeps: what is held is come back to each time, and there may be much of it.
+fn not_held(
+    read: &mut dyn Read,
+    now: Timestamp,
+    due: Vec<(TenantId, Disposal)>,
+) -> Result<Vec<(TenantId, Disposal)>, AppError> {
+    let mut holds: HashMap<TenantId, Vec<Hold>> = HashMap::new();
+    let mut free = Vec::new();
+    for (tenant, disposal) in due {
+        let document = match &disposal.document {
+            Some(id) if disposal.state == DisposalState::Marked => read.document(&tenant, id)?,
+            _ => None,
+        };
+        if !holds.contains_key(&tenant) {
+            holds.insert(tenant.clone(), read.holds(&tenant, now, MOST_HOLDS)?);
+        }
+        let of_tenant = holds.get(&tenant).into_iter().flatten();
+        if document.is_none_or(|document| holding(&document, now, of_tenant).is_empty()) {
+            free.push((tenant, disposal));
+        }
+    }
+    Ok(free)
 }
 
 /// Deletes the bytes of content that was marked, and records that they are gone; nothing where a hold keeps them.
@@ -265,7 +299,10 @@ fn begin(tx: &mut dyn Tx, scope: &Scope, disposal: &Disposal) -> Result<Option<S
             return Ok(None);
         }
         // A schedule that was mended since keeps what it had not meant.
-        if disposal.cause == Cause::Retention && !is_due_still(tx, scope, id, disposal)? {
+        let schedules = &scope.rules.schedules;
+        let is_over = before_its_mark(tx, scope, id)?
+            .is_some_and(|kept| kept.at(now, schedules, &[]) == Retention::Over);
+        if disposal.cause == Cause::Retention && !is_over {
             return Ok(None);
         }
     }
@@ -274,22 +311,24 @@ fn begin(tx: &mut dyn Tx, scope: &Scope, disposal: &Disposal) -> Result<Option<S
     Ok(binary.filter(|_| moved))
 }
 
-/// Whether the content of a document is due by the schedules in force, as the document was before it was marked.
-fn is_due_still(
+/// A document as it was kept before it was marked, which was a change of it too.
+fn before_its_mark(
     tx: &mut dyn Tx,
     scope: &Scope,
     id: &DocumentId,
-    disposal: &Disposal,
-) -> Result<bool, AppError> {
+) -> Result<Option<KeptDocument>, AppError> {
     let Some(mut kept) = tx.kept_document(scope.tenant(), id)? else {
-        return Ok(false);
+        return Ok(None);
     };
-    if kept.document.last_updated >= disposal.marked_at {
+    let marked = tx.disposals_of(scope.tenant(), id)?;
+    let by_mark = |one: &Disposal| kept.document.disposed && kept.document.last_updated >= one.marked_at;
+    if marked.first().is_some_and(by_mark) {
         let number = kept.document.version.saturating_sub(1);
-        let before = tx.version(scope.tenant(), Kind::Document, id.as_str(), number)?;
-        kept.document.last_updated = before.map_or(kept.created, |before| before.last_updated);
+        if let Some(before) = tx.version(scope.tenant(), Kind::Document, id.as_str(), number)? {
+            kept.document.last_updated = before.last_updated;
+        }
     }
-    Ok(clock(scope, &kept, &[]) == Retention::Over)
+    Ok(Some(kept))
 }
 
 /// Records that content is gone, once.
@@ -337,10 +376,7 @@ impl App {
         id: DocumentId,
         note: &str,
     ) -> Result<usize, AppError> {
-        if !is_note(note) {
-            return Err(AppError::rule("reason", "say why, in 1 to 500 characters"));
-        }
-        let (scope, note) = (self.scope(caller), note.trim().to_owned());
+        let (scope, note) = (self.scope(caller), note_of(note)?);
         let marked = self
             .write(caller.tenant(), move |tx| {
                 may(&scope, Action::RecordsManage, Event::Retention)?;
@@ -364,9 +400,13 @@ fn purge(
 ) -> Result<(Vec<Disposal>, Cuts), AppError> {
     let (tasks, document) = lock_with_tasks(tx, scope, id)?;
     let document = document.ok_or_else(AppError::not_found)?;
-    tx.lock_holds(scope.tenant(), scope.now(), 1)?;
-    holds::deny(tx, scope, &document)?;
-    if let Some(until) = kept_until(tx, scope, &document)?.filter(|until| scope.now() < *until) {
+    let holds = tx.lock_holds(scope.tenant(), scope.now(), MOST_HOLDS)?;
+    deny_by(scope, &document, &holds)?;
+    let kept = before_its_mark(tx, scope, id)?;
+    // Kept for ever means until somebody decides: here.
+    let scheduled = kept.and_then(|kept| kept.until(&scope.rules.schedules));
+    let kept_until = scheduled.max(document.retain_until);
+    if let Some(until) = kept_until.filter(|until| scope.now() < *until) {
         let row = scope
             .row(Event::Retention, Outcome::Denied, Reason::PolicyDenied)
             .about(about(&document))
@@ -383,25 +423,12 @@ fn purge(
     tx.record(scope.tenant(), row);
     if document.disposed {
         // What is marked does not wait any longer; what is gone is.
+        tx.hasten_disposals(scope.tenant(), id, Cause::Purge, scope.now())?;
         let mut marked = tx.disposals_of(scope.tenant(), id)?;
         marked.retain(|disposal| disposal.state == DisposalState::Marked);
-        for disposal in &mut marked {
-            disposal.cause = Cause::Purge;
-        }
         return Ok((marked, Cuts::none()));
     }
     let how = (Cause::Purge, "asked for".to_owned(), scope.now());
     let marked = dispose(tx, scope, document, how)?;
     Ok((marked, settle_tasks(tx, scope, &tasks)?))
-}
-
-/// Until when a document may not be purged. Kept for ever means until somebody decides.
-fn kept_until(tx: &mut dyn Tx, scope: &Scope, document: &Document) -> Result<Option<Timestamp>, AppError> {
-    let Some(kept) = tx.kept_document(scope.tenant(), &document.id)? else {
-        return Ok(document.retain_until);
-    };
-    Ok(match clock(scope, &kept, &[]) {
-        Retention::Until(until) => until.into_iter().chain(document.retain_until).max(),
-        Retention::Held(_) | Retention::Over => None,
-    })
 }

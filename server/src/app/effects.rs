@@ -93,9 +93,7 @@ pub fn carry_out(
         }
     }
     for grant in &plan.reopened {
-        for held_back in [Reason::TaskOnHold, Reason::DocumentWithheld] {
-            tx.reopen_redemptions(&tenant, grant, held_back, scope.now())?;
-        }
+        tx.reopen_redemptions(&tenant, grant, Reason::TaskOnHold, scope.now())?;
     }
     for (document, holder, reason) in &plan.refused {
         let mut row = scope

@@ -1,7 +1,7 @@
 //! Legal holds: placed and lifted by records managers. What one is on is not deleted while it stands.
 
 use handoff_domain::access::{Action, Object, Relation};
-use handoff_domain::audit::{About, AuditRow, Event, Outcome};
+use handoff_domain::audit::{About, Event, Outcome, patient_named};
 use handoff_domain::document::Document;
 use handoff_domain::hold::{Hold, HoldTarget};
 use handoff_domain::ids::{DocumentId, HoldId};
@@ -9,13 +9,13 @@ use handoff_domain::ports::Tx;
 use handoff_domain::reason::Reason;
 use handoff_domain::retention::{DisposalState, holding};
 use handoff_domain::scopes::Interaction;
-use handoff_domain::standing::is_note;
 use handoff_domain::time::Timestamp;
 
 use super::caps::Reach;
-use super::{App, AppError, Caller, Class, Cuts, Scope};
+use super::standing::note_of;
+use super::{App, AppError, Caller, Class, Cuts, Scope, documents};
 
-/// The most holds of a tenant that are not lifted.
+/// The most holds of a tenant that stand.
 pub const MOST_HOLDS: u32 = 10_000;
 
 impl App {
@@ -27,9 +27,7 @@ impl App {
         note: &str,
         until: Option<Timestamp>,
     ) -> Result<(Hold, bool), AppError> {
-        if !is_note(note) {
-            return Err(AppError::rule("reason", "say why, in 1 to 500 characters"));
-        }
+        let note = note_of(note)?;
         let scope = self.scope(caller);
         if until.is_some_and(|until| until <= scope.now()) {
             return Err(AppError::rule("until", "a hold ends later than now"));
@@ -37,7 +35,7 @@ impl App {
         let hold = Hold {
             id: HoldId::parse(scope.ordered_id()).map_err(|e| AppError::bad(e.to_string()))?,
             target,
-            note: note.trim().to_owned(),
+            note,
             placed_at: scope.now(),
             placed_by: caller.principal.actor.clone(),
             until,
@@ -54,18 +52,16 @@ impl App {
     pub async fn holds(&self, caller: &Caller, of: Option<DocumentId>) -> Result<Vec<Hold>, AppError> {
         let scope = self.scope(caller);
         self.write(caller.tenant(), move |tx| {
-            may(&scope, Action::RecordsRead, Event::Retention)?;
+            may(&scope, Action::RecordsRead, Event::RecordsRead)?;
             let document = match &of {
                 Some(id) => Some(tx.document(scope.tenant(), id)?.ok_or_else(AppError::not_found)?),
                 None => None,
             };
             let mut holds = tx.holds(scope.tenant(), scope.now(), MOST_HOLDS)?;
-            let mut row = scope
-                .row(Event::Retention, Outcome::Success, Reason::Permitted)
-                .detail("act", "read");
+            let mut row = scope.row(Event::RecordsRead, Outcome::Success, Reason::Permitted);
             if let Some(document) = document {
                 holds.retain(|hold| hold.target.covers(&document));
-                row = row.about(super::documents::about(&document));
+                row = row.about(documents::about(&document));
             }
             tx.record(scope.tenant(), row.detail("holds", holds.len().to_string()));
             Ok((holds, Cuts::none()))
@@ -123,22 +119,16 @@ pub(super) fn may(scope: &Scope, action: Action, event: Event) -> Result<(), App
 fn place(tx: &mut dyn Tx, scope: &Scope, hold: &Hold) -> Result<(Hold, bool), AppError> {
     // Before it is looked at what is left: nothing begins to be deleted meanwhile.
     let all = tx.lock_holds(scope.tenant(), scope.now(), MOST_HOLDS)?;
-    let mut about = About::default();
-    match &hold.target {
-        HoldTarget::Document(id) => {
-            let document = tx.document(scope.tenant(), id)?.ok_or_else(AppError::not_found)?;
-            let content = tx.disposals_of(scope.tenant(), id)?;
-            if !content.is_empty() && content.iter().all(|one| one.state != DisposalState::Marked) {
-                return Err(AppError::new(
-                    Class::Conflict,
-                    Reason::DocumentDeleted,
-                    "the document's content is gone already; the audit says when and why",
-                ));
-            }
-            about = super::documents::about(&document);
+    if let HoldTarget::Document(id) = &hold.target {
+        tx.document(scope.tenant(), id)?.ok_or_else(AppError::not_found)?;
+        let content = tx.disposals_of(scope.tenant(), id)?;
+        if !content.is_empty() && content.iter().all(|one| one.state != DisposalState::Marked) {
+            return Err(AppError::new(
+                Class::Conflict,
+                Reason::DocumentDeleted,
+                "the document's content is gone already; the audit says when and why",
+            ));
         }
-        HoldTarget::Patient(patient) => about.patient = handoff_domain::audit::patient_named(patient),
-        HoldTarget::Case(_) => {}
     }
     let says_the_same =
         |other: &&Hold| other.target == hold.target && other.note == hold.note && other.until == hold.until;
@@ -149,55 +139,57 @@ fn place(tx: &mut dyn Tx, scope: &Scope, hold: &Hold) -> Result<(Hold, bool), Ap
         return Err(AppError::new(
             Class::Conflict,
             Reason::TooLarge,
-            format!(
-                "{MOST_HOLDS} holds stand or were never lifted; lift some, or hold what they have in common"
-            ),
+            format!("{MOST_HOLDS} holds stand already; lift some, or hold what they have in common"),
         ));
     }
     tx.place_hold(scope.tenant(), hold)?;
-    let row = scope
-        .row(Event::DocumentHeld, Outcome::Success, Reason::LegalHold)
-        .about(about);
-    tx.record(scope.tenant(), describe(row, hold));
+    record(tx, scope, Event::DocumentHeld, hold)?;
     Ok((hold.clone(), true))
 }
 
 fn lift(tx: &mut dyn Tx, scope: &Scope, hold: &Hold) -> Result<(), AppError> {
     let by = &scope.caller.principal.actor;
     if tx.lift_hold(scope.tenant(), &hold.id, by, scope.now())? {
-        let mut about = About::default();
-        match &hold.target {
-            HoldTarget::Document(id) => {
-                if let Some(document) = tx.document(scope.tenant(), id)? {
-                    about = super::documents::about(&document);
-                }
-            }
-            HoldTarget::Patient(patient) => about.patient = handoff_domain::audit::patient_named(patient),
-            HoldTarget::Case(_) => {}
-        }
-        let row = scope
-            .row(Event::DocumentReleased, Outcome::Success, Reason::LegalHold)
-            .about(about);
-        tx.record(scope.tenant(), describe(row, hold));
+        record(tx, scope, Event::DocumentReleased, hold)?;
     }
     Ok(())
 }
 
-fn describe(row: AuditRow, hold: &Hold) -> AuditRow {
-    let row = row
+/// Records what became of a hold, and on what it is.
+fn record(tx: &mut dyn Tx, scope: &Scope, event: Event, hold: &Hold) -> Result<(), AppError> {
+    let about = match &hold.target {
+        HoldTarget::Document(id) => {
+            let document = tx.document(scope.tenant(), id)?;
+            document.as_ref().map(documents::about).unwrap_or_default()
+        }
+        HoldTarget::Patient(patient) => About {
+            patient: patient_named(patient),
+            ..About::default()
+        },
+        HoldTarget::Case(_) => About::default(),
+    };
+    let mut row = scope
+        .row(event, Outcome::Success, Reason::LegalHold)
+        .about(about)
         .detail("hold", hold.id.as_str())
         .detail(hold.target.kind(), hold.target.reference())
         .detail("note", hold.note.as_str());
-    match hold.until {
-        Some(until) => row.detail("until", until.to_instant()),
-        None => row,
+    if let Some(until) = hold.until {
+        row = row.detail("until", until.to_instant());
     }
+    tx.record(scope.tenant(), row);
+    Ok(())
 }
 
 /// Refuses to delete a document, or content of one, that is held.
 pub(super) fn deny(tx: &mut dyn Tx, scope: &Scope, document: &Document) -> Result<(), AppError> {
     let holds = tx.holds(scope.tenant(), scope.now(), MOST_HOLDS)?;
-    if holding(document, scope.now(), &holds).is_empty() {
+    deny_by(scope, document, &holds)
+}
+
+/// The same by holds that were read, under lock say.
+pub(super) fn deny_by(scope: &Scope, document: &Document, holds: &[Hold]) -> Result<(), AppError> {
+    if holding(document, scope.now(), holds).is_empty() {
         return Ok(());
     }
     let text =
@@ -205,40 +197,31 @@ pub(super) fn deny(tx: &mut dyn Tx, scope: &Scope, document: &Document) -> Resul
     Err(held(scope, document, Event::DocumentDeleted, text))
 }
 
-/// Refuses a change by which a document would not be held any more that is: of its patient, or its case.
+/// Refuses a change of whose a document is, or of which case, by which a hold would not be on it any more; unless one is on the
+/// document itself.
 pub(super) fn deny_escape(
     tx: &mut dyn Tx,
     scope: &Scope,
     before: &Document,
     after: &Document,
 ) -> Result<(), AppError> {
-    let same =
-        before.facts.subject == after.facts.subject && before.facts.encounters == after.facts.encounters;
-    if same {
+    if before.facts.subject == after.facts.subject && before.facts.encounters == after.facts.encounters {
         return Ok(());
     }
-    let holds = tx.holds(scope.tenant(), scope.now(), MOST_HOLDS)?;
-    let still = holding(after, scope.now(), &holds);
-    if holding(before, scope.now(), &holds)
-        .iter()
-        .all(|hold| still.contains(hold))
-    {
+    let mut holds = tx.holds(scope.tenant(), scope.now(), MOST_HOLDS)?;
+    holds.retain(|hold| hold.target.covers(before));
+    let itself = HoldTarget::Document(before.id.clone());
+    if holds.iter().all(|hold| hold.target.covers(after)) || holds.iter().any(|hold| hold.target == itself) {
         return Ok(());
     }
     let text = "a legal hold is on the document by its patient or case, which can't be changed until a records manager lifts that, \
                 or holds the document itself";
-    let is_held_itself = holds
-        .iter()
-        .any(|hold| hold.target == HoldTarget::Document(before.id.clone()));
-    if is_held_itself {
-        return Ok(());
-    }
     Err(held(scope, before, Event::DocumentUpdated, text))
 }
 
 fn held(scope: &Scope, document: &Document, event: Event, text: &str) -> AppError {
     let row = scope
         .row(event, Outcome::Denied, Reason::LegalHold)
-        .about(super::documents::about(document));
+        .about(documents::about(document));
     AppError::new(Class::Conflict, Reason::LegalHold, text).recorded(row)
 }

@@ -6,15 +6,15 @@ use handoff_domain::audit::{Event, Outcome};
 use handoff_domain::document::Document;
 use handoff_domain::hold::Hold;
 use handoff_domain::ids::{DocumentId, TenantId};
-use handoff_domain::ports::{KeptDocument, Tx};
+use handoff_domain::ports::Tx;
 use handoff_domain::reason::Reason;
-use handoff_domain::retention::{Availability, Disposal, Kept, Retention, Schedule};
-use handoff_domain::standing::is_note;
+use handoff_domain::retention::{Availability, Disposal, Retention, Schedule};
 use handoff_domain::time::Timestamp;
 
 use super::documents::{about, lock_with_tasks, settle_tasks};
 use super::finish::server_itself;
 use super::holds::{MOST_HOLDS, may};
+use super::standing::note_of;
 use super::{App, AppError, Caller, Class, Cuts, Scope};
 
 /// How many documents are handled in one run.
@@ -78,12 +78,11 @@ impl App {
     pub async fn keeping(&self, caller: &Caller, id: DocumentId) -> Result<Keeping, AppError> {
         let scope = self.scope(caller);
         self.write(caller.tenant(), move |tx| {
-            may(&scope, Action::RecordsRead, Event::Retention)?;
+            may(&scope, Action::RecordsRead, Event::RecordsRead)?;
             let keeping = keeping(tx, &scope, &id)?;
             let row = scope
-                .row(Event::Retention, Outcome::Success, Reason::Permitted)
-                .about(about(&keeping.document))
-                .detail("act", "read");
+                .row(Event::RecordsRead, Outcome::Success, Reason::Permitted)
+                .about(about(&keeping.document));
             tx.record(scope.tenant(), row);
             Ok((keeping, Cuts::none()))
         })
@@ -98,14 +97,15 @@ impl App {
         id: DocumentId,
         wanted: Wanted,
     ) -> Result<Keeping, AppError> {
-        if !is_note(&wanted.note) {
-            return Err(AppError::rule("reason", "say why, in 1 to 500 characters"));
-        }
+        let wanted = Wanted {
+            note: note_of(&wanted.note)?,
+            ..wanted
+        };
         let scope = self.scope(caller);
         self.write(caller.tenant(), move |tx| {
             may(&scope, Action::RecordsManage, Event::Retention)?;
             // The answer says how it is kept.
-            may(&scope, Action::RecordsRead, Event::Retention)?;
+            may(&scope, Action::RecordsRead, Event::RecordsRead)?;
             let cuts = set_clocks(tx, &scope, &id, &wanted)?;
             Ok((keeping(tx, &scope, &id)?, cuts))
         })
@@ -114,25 +114,17 @@ impl App {
 }
 
 fn keeping(tx: &mut dyn Tx, scope: &Scope, id: &DocumentId) -> Result<Keeping, AppError> {
-    let document = tx.document(scope.tenant(), id)?.ok_or_else(AppError::not_found)?;
-    let created = tx.kept_document(scope.tenant(), id)?.map(|kept| kept.created);
-    let schedule = *scope.rules.schedules.of(document.class.as_deref());
+    let kept = tx.kept_document(scope.tenant(), id)?;
+    let kept = kept.ok_or_else(AppError::not_found)?;
+    let schedules = &scope.rules.schedules;
     let mut holds = tx.holds(scope.tenant(), scope.now(), MOST_HOLDS)?;
-    holds.retain(|hold| hold.target.covers(&document));
-    let retention = created.map_or(Retention::Until(None), |created| {
-        let kept = Kept {
-            document: &document,
-            created,
-            schedules: &scope.rules.schedules,
-        };
-        kept.at(scope.now(), &holds)
-    });
+    holds.retain(|hold| hold.target.covers(&kept.document));
     Ok(Keeping {
+        schedule: *schedules.of(kept.document.class.as_deref()),
+        retention: kept.at(scope.now(), schedules, &holds),
         disposals: tx.disposals_of(scope.tenant(), id)?,
-        document,
-        created,
-        schedule,
-        retention,
+        document: kept.document,
+        created: kept.created,
         holds,
         at: scope.now(),
     })
@@ -167,7 +159,7 @@ fn set_clocks(tx: &mut dyn Tx, scope: &Scope, id: &DocumentId, wanted: &Wanted) 
         .row(Event::Retention, Outcome::Success, Reason::Permitted)
         .about(about(&after))
         .detail("act", "set")
-        .detail("note", wanted.note.trim());
+        .detail("note", wanted.note.as_str());
     for (name, before, after) in [
         ("from", before.availability.from, after.availability.from),
         ("until", before.availability.until, after.availability.until),
@@ -220,14 +212,4 @@ fn turn(tx: &mut dyn Tx, scope: &Scope, id: &DocumentId) -> Result<((), Cuts), A
         .detail("act", act);
     tx.record(scope.tenant(), row);
     Ok(((), settle_tasks(tx, scope, &tasks)?))
-}
-
-/// What the schedule of a document's class says of it, by its own state and these holds.
-pub(super) fn clock(scope: &Scope, kept: &KeptDocument, holds: &[Hold]) -> Retention {
-    let kept = Kept {
-        document: &kept.document,
-        created: kept.created,
-        schedules: &scope.rules.schedules,
-    };
-    kept.at(scope.now(), holds)
 }

@@ -122,14 +122,12 @@ pub struct Placed {
 impl App {
     /// Places a block and takes back what it concerns. It stands once this is committed, whatever comes after.
     pub async fn place_block(&self, caller: &Caller, target: Target, note: &str) -> Result<Placed, AppError> {
-        if !is_note(note) {
-            return Err(AppError::rule("reason", "say why, in 1 to 500 characters"));
-        }
+        let note = note_of(note)?;
         let scope = self.scope(caller);
         let block = Block {
             id: BlockId::parse(scope.ordered_id()).map_err(|e| AppError::bad(e.to_string()))?,
             target,
-            note: note.trim().to_owned(),
+            note,
             placed_at: scope.now(),
             placed_by: caller.principal.actor.clone(),
             lifted: None,
@@ -267,6 +265,17 @@ pub fn lift(
         tx.record(tenant, about_block(row, &block, Act::Lifted));
     }
     Ok(((), Cuts::none()))
+}
+
+/// Why something is decided, as it is kept.
+pub(super) fn note_of(reason: &str) -> Result<String, AppError> {
+    if is_note(reason) {
+        return Ok(reason.trim().to_owned());
+    }
+    Err(AppError::rule(
+        "reason",
+        "`reason` says why, in 1 to 500 characters of plain text on one line",
+    ))
 }
 
 /// Operators may, with a token whose scopes are not confined to a part of the Tasks.

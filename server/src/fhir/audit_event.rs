@@ -86,6 +86,7 @@ const fn shape(event: Event) -> Shape {
         // ISO 21089's events in the life of a record.
         Event::DocumentHeld => life("hold", "U"),
         Event::DocumentReleased => life("unhold", "U"),
+        Event::RecordsRead => life("access", "R"),
         Event::Retention => life("amend", "U"),
         Event::ContentDisposed => life("destroy", "D"),
         // References to patients' Tasks have left, or would have.

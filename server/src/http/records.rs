@@ -24,8 +24,6 @@ use crate::app::retention::{Keeping, Limit, Wanted};
 const BODY_LIMIT: usize = 16 * 1024;
 /// The first instant that has no year of four digits, in microseconds.
 const YEAR_10_000: i64 = 253_402_300_800_000_000;
-/// Characters that change the direction of what follows.
-const BIDI: std::ops::RangeInclusive<char> = '\u{202a}'..='\u{202e}';
 
 /// The routes.
 pub fn routes(cfg: &mut web::ServiceConfig) {
@@ -72,9 +70,7 @@ struct HoldBody {
 
 impl HoldBody {
     fn read(body: &[u8]) -> Result<Self, AppError> {
-        let read: Self = object(body, "`reason`, maybe `until`, and what is held")?;
-        one_line(&read.reason)?;
-        Ok(read)
+        object(body, "`reason`, maybe `until`, and what is held")
     }
 
     /// What is held: exactly one thing.
@@ -118,17 +114,6 @@ fn object<T: DeserializeOwned>(body: &[u8], expected: &str) -> Result<T, AppErro
         .map_err(|error| AppError::bad(format!("the body is a JSON object with {expected}: {error}")))
 }
 
-/// Why something is decided: one line that says what it looks like.
-fn one_line(reason: &str) -> Result<(), AppError> {
-    if reason.chars().any(|c| c.is_control() || BIDI.contains(&c)) {
-        return Err(AppError::rule(
-            "reason",
-            "`reason` has to be one line of plain text",
-        ));
-    }
-    Ok(())
-}
-
 fn document_id(path: &Ids) -> Result<DocumentId, AppError> {
     DocumentId::parse(path.id.as_str()).map_err(|_| AppError::not_found())
 }
@@ -139,30 +124,30 @@ async fn hold_document(
     path: web::Path<Ids>,
     payload: web::Payload,
 ) -> HttpResponse {
-    let asked = async |body: HoldBody| {
+    let asked = |body: &HoldBody| {
         if body.document.is_some() || body.patient.is_some() || body.case.is_some() {
             return Err(AppError::bad("the path names what is held; the body does not"));
         }
-        Ok((HoldTarget::Document(document_id(&path)?), body))
+        document_id(&path).map(HoldTarget::Document)
     };
     place(&state, &request, payload, asked).await
 }
 
 async fn hold(state: State, request: HttpRequest, payload: web::Payload) -> HttpResponse {
-    let asked = async |body: HoldBody| Ok((body.target()?, body));
-    place(&state, &request, payload, asked).await
+    place(&state, &request, payload, HoldBody::target).await
 }
 
 async fn place(
     state: &State,
     request: &HttpRequest,
     payload: web::Payload,
-    asked: impl AsyncFn(HoldBody) -> Result<(HoldTarget, HoldBody), AppError>,
+    target: impl Fn(&HoldBody) -> Result<HoldTarget, AppError>,
 ) -> HttpResponse {
     let answer = async {
         let caller = authenticate(state, request).await?;
         let body = read_body(state, request, payload, BODY_LIMIT).await?;
-        let (target, body) = asked(HoldBody::read(&body)?).await?;
+        let body = HoldBody::read(&body)?;
+        let target = target(&body)?;
         let until = body
             .until
             .as_deref()
@@ -301,7 +286,6 @@ async fn set_clocks(
         let caller = authenticate(&state, &request).await?;
         let body = read_body(&state, &request, payload, BODY_LIMIT).await?;
         let body: ClocksBody = object(&body, "`reason`, and maybe `from`, `until` and `retainUntil`")?;
-        one_line(&body.reason)?;
         let wanted = Wanted {
             from: body.from.limit("from")?,
             until: body.until.limit("until")?,

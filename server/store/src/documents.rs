@@ -40,7 +40,7 @@ pub(crate) fn parse(state: &str) -> Result<Document, StoreError> {
     serde_json::from_str(state).map_err(|_| unreadable("document"))
 }
 
-pub(crate) fn state(document: &Document) -> Result<String, StoreError> {
+fn state(document: &Document) -> Result<String, StoreError> {
     serde_json::to_string(document).map_err(|_| StoreError::Broken("a document can't be stored".to_owned()))
 }
 
@@ -101,7 +101,7 @@ pub(crate) fn lock(
 }
 
 /// Notes a document as held by this unit.
-pub(crate) fn keep(unit: &mut Unit<'_>, tenant: &TenantId, document: &Document, hold: Hold) {
+fn keep(unit: &mut Unit<'_>, tenant: &TenantId, document: &Document, hold: Hold) {
     let key = (tenant.clone(), document.id.clone());
     let document = document.clone();
     unit.documents.insert(key, HeldDocument { document, hold });

@@ -4,11 +4,11 @@ use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Nullable, Text};
 use handoff_domain::document::Document;
 use handoff_domain::hold::{Hold, HoldTarget};
-use handoff_domain::ports::{Classes, KeptDocument, StoreError};
-use handoff_domain::retention::{Cause, Disposal, DisposalState};
+use handoff_domain::ports::{Classes, StoreError};
+use handoff_domain::retention::{Cause, Disposal, DisposalState, KeptDocument};
 use handoff_domain::{ActorRef, BinaryId, DocumentId, HoldId, TenantId, Timestamp};
 
-use crate::dialect::{AnyConnection, Column, Hold as Lock, Table};
+use crate::dialect::{AnyConnection, Column, Table};
 use crate::documents;
 use crate::error::{OrRefused, exactly_one, unreadable};
 use crate::schema::{binaries, disposals, documents as stored, holds};
@@ -152,12 +152,11 @@ pub(crate) fn lift(
     Ok(lifted > 0)
 }
 
-fn kept(state: &str, created: Option<i64>) -> Result<Option<KeptDocument>, StoreError> {
-    let document = documents::parse(state)?;
-    Ok(created.map(|created| KeptDocument {
-        document,
-        created: Timestamp(created),
-    }))
+fn kept(state: &str, created: Option<i64>) -> Result<KeptDocument, StoreError> {
+    Ok(KeptDocument {
+        document: documents::parse(state)?,
+        created: created.map(Timestamp),
+    })
 }
 
 /// A document with when it was created.
@@ -172,7 +171,7 @@ pub(crate) fn kept_document(
         .first(connection)
         .optional()
         .or_refused()?;
-    row.map_or(Ok(None), |(state, created)| kept(&state, created))
+    row.map(|(state, created)| kept(&state, created)).transpose()
 }
 
 /// Documents of some classes by when they were created.
@@ -213,11 +212,9 @@ pub(crate) fn documents_by_age(
         .bind(i64::from(limit))
         .load(connection)
         .or_refused()?;
-    let rows: Vec<Option<KeptDocument>> = rows
-        .iter()
+    rows.iter()
         .map(|(state, created)| kept(state, *created))
-        .collect::<Result<_, _>>()?;
-    Ok(rows.into_iter().flatten().collect())
+        .collect()
 }
 
 /// Documents whose availability has changed.
@@ -268,20 +265,13 @@ pub(crate) fn keep(
     turns: Option<Timestamp>,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    unit.settle_tables(&["documents"])?;
+    documents::restate(unit, tenant, document)?;
     let disposed_at = document.disposed.then_some(stored::disposed_at.eq(now.0));
     let changed = diesel::update(stored::table.find((tenant.as_str(), document.id.as_str())))
-        .filter(stored::version.eq(document.version))
-        .set((
-            stored::state.eq(documents::state(document)?),
-            stored::turns.eq(turns.map(|at| at.0)),
-            disposed_at,
-        ))
+        .set((stored::turns.eq(turns.map(|at| at.0)), disposed_at))
         .execute(unit.connection)
         .or_refused()?;
-    exactly_one(changed)?;
-    documents::keep(unit, tenant, document, Lock::Exclusive);
-    Ok(())
+    exactly_one(changed)
 }
 
 #[derive(Queryable, Selectable)]
@@ -395,6 +385,24 @@ pub(crate) fn mark(unit: &mut Unit<'_>, tenant: &TenantId, disposal: &Disposal) 
     .sql(") ON CONFLICT DO NOTHING")
     .execute(unit.connection)
     .or_refused()?;
+    Ok(())
+}
+
+/// Has what is marked of a document be deleted for another cause, from now on.
+pub(crate) fn hasten(
+    unit: &mut Unit<'_>,
+    tenant: &TenantId,
+    document: &DocumentId,
+    cause: Cause,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    diesel::update(disposals::table)
+        .filter(disposals::tenant.eq(tenant.as_str()))
+        .filter(disposals::document.eq(document.as_str()))
+        .filter(disposals::state.eq(DisposalState::Marked.as_str()))
+        .set((disposals::cause.eq(cause.as_str()), disposals::due.eq(now.0)))
+        .execute(unit.connection)
+        .or_refused()?;
     Ok(())
 }
 

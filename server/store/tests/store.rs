@@ -29,6 +29,8 @@ mod inbound;
 mod processes;
 #[path = "store/redemptions.rs"]
 mod redemptions;
+#[path = "store/retention.rs"]
+mod retention;
 #[path = "store/rig.rs"]
 mod rig;
 #[path = "store/scans.rs"]

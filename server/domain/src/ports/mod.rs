@@ -25,7 +25,7 @@ pub use matching::{Subject, bare};
 pub use outbound::{
     EndpointError, LONGEST_URL, Outbound, OutboundAnswer, OutboundMethod, OutboundRequest, SendError,
 };
-pub use retention::{Classes, KeptDocument, ReadRetention, TxRetention};
+pub use retention::{Classes, ReadRetention, TxRetention};
 pub use scans::{ReadScans, Scanner, ScannerError, TxScans};
 pub use sealing::{ReadLedger, TxLedger};
 pub use source_server::{SourceAct, SourceAnswer, SourceError, SourceRequest, SourceServer};

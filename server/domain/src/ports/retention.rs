@@ -4,7 +4,7 @@ use super::store::StoreError;
 use crate::document::Document;
 use crate::hold::Hold;
 use crate::ids::{ActorRef, BinaryId, DocumentId, HoldId, TenantId};
-use crate::retention::{Disposal, DisposalState};
+use crate::retention::{Cause, Disposal, DisposalState, KeptDocument};
 use crate::time::Timestamp;
 
 /// Documents of which classes.
@@ -14,15 +14,6 @@ pub enum Classes {
     One(String),
     /// Of none of these, or of none at all.
     AllBut(Vec<String>),
-}
-
-/// A document and when it was created.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeptDocument {
-    /// The document.
-    pub document: Document,
-    /// When it was created.
-    pub created: Timestamp,
 }
 
 /// Reads of it.
@@ -106,6 +97,15 @@ pub trait TxRetention {
 
     /// Marks content to be disposed of. What is marked already stays as it is.
     fn mark_disposal(&mut self, tenant: &TenantId, disposal: &Disposal) -> Result<(), StoreError>;
+
+    /// Has what is marked of a document be deleted for another cause, from now on.
+    fn hasten_disposals(
+        &mut self,
+        tenant: &TenantId,
+        document: &DocumentId,
+        cause: Cause,
+        now: Timestamp,
+    ) -> Result<(), StoreError>;
 
     /// Goes on with what is disposed of; answers whether it was there.
     fn move_disposal(

@@ -2,8 +2,8 @@
 
 use handoff_domain::document::Document;
 use handoff_domain::hold::Hold;
-use handoff_domain::ports::{Classes, KeptDocument, ReadRetention, StoreError, TxRetention};
-use handoff_domain::retention::{Disposal, DisposalState};
+use handoff_domain::ports::{Classes, ReadRetention, StoreError, TxRetention};
+use handoff_domain::retention::{Cause, Disposal, DisposalState, KeptDocument};
 use handoff_domain::{ActorRef, BinaryId, DocumentId, HoldId, TenantId, Timestamp};
 
 use super::{Reader, Unit};
@@ -62,6 +62,16 @@ impl TxRetention for Unit<'_> {
 
     fn mark_disposal(&mut self, tenant: &TenantId, disposal: &Disposal) -> Result<(), StoreError> {
         self.attempt(|unit| retention::mark(unit, tenant, disposal))
+    }
+
+    fn hasten_disposals(
+        &mut self,
+        tenant: &TenantId,
+        document: &DocumentId,
+        cause: Cause,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.attempt(|unit| retention::hasten(unit, tenant, document, cause, now))
     }
 
     fn move_disposal(

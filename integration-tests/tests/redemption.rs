@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use handoff::app::finish;
 use handoff_domain::time::Span;
 use handoff_integration_tests::open_transaction::OpenTransaction;
 use handoff_integration_tests::scene::{Referral, document, document_reference, task, upload};
@@ -10,6 +11,16 @@ use handoff_integration_tests::{Backend, TestApp, eventually, on_both, psql_in};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+
+/// A link to the referral's document for its owner: its page, and the code as a body.
+async fn link(referral: &Referral) -> (String, Value) {
+    let asked =
+        json!({"task": format!("Task/{}", referral.task), "actor": {"reference": "Practitioner/lane"}});
+    let path = format!("/files/{}/access-grants", referral.document.id);
+    let issued = referral.ehr.post_plain(&path, &asked).await.expect(201).json();
+    let (page, secret) = issued["link"].as_str().unwrap().split_once('#').unwrap();
+    (page.to_owned(), json!({ "secret": secret }))
+}
 
 on_both! {
     async fn the_owner_of_an_accepted_task_fetches_the_exact_document_once(backend) {
@@ -72,6 +83,31 @@ on_both! {
         referral.move_to(&referral.lane, "accepted").await.expect(200);
         referral.fetch(&referral.lane).await.expect(200);
         assert_eq!(referral.grants().await.len(), 1);
+    }
+
+    async fn what_was_opened_before_a_hold_and_not_fetched_is_neither_lost_nor_taken(backend) {
+        let app = TestApp::start(backend).await;
+        let referral = Referral::set(&app).await;
+        let (page, code) = link(&referral).await;
+        let opened = referral.lane.post_plain(&page, &code).await.expect(303);
+        let content = opened.header("location").unwrap().to_owned();
+        referral.move_to(&referral.lane, "on-hold").await.expect(200);
+        referral.lane.get(&content).await.refused(403, "task-on-hold");
+        referral.move_to(&referral.lane, "accepted").await.expect(200);
+        // Nobody comes for it: the use is there again.
+        app.clock.advance(Span::minutes(11));
+        finish::sweep_abandoned(&app.server.app).await.unwrap();
+        referral.lane.get(&content).await.refused(403, "expired");
+        let again = referral.lane.post_plain(&page, &code).await.expect(303);
+        let content = again.header("location").unwrap().to_owned();
+        // And after another hold she opens the same one once more, as if the answer had been lost.
+        referral.move_to(&referral.lane, "on-hold").await.expect(200);
+        referral.move_to(&referral.lane, "accepted").await.expect(200);
+        let same = referral.lane.post_plain(&page, &code).await.expect(303);
+        assert_eq!(same.header("location").unwrap(), content);
+        assert_eq!(referral.lane.get(&content).await.expect(200).body, referral.document.content);
+        let ends = app.client("auditor").await.get("/fhir/AuditEvent?subtype=redemption-interrupted").await.expect(200).json();
+        assert_eq!(ends["entry"].as_array().unwrap().len(), 1, "the one that nobody came for");
     }
 
     async fn a_requested_task_shows_its_grant_and_opens_nothing(backend) {

@@ -255,7 +255,7 @@ impl Tx for MeasuredTx<'_> {
         fn insert_redemption(&mut self, tenant: &TenantId, redemption: &Redemption) -> Result<(), StoreError>;
         fn update_redemption(&mut self, tenant: &TenantId, redemption: &Redemption) -> Result<(), StoreError>;
         fn cut_redemptions(&mut self, tenant: &TenantId, grant: &GrantId, reason: Reason, now: Timestamp) -> Result<u32, StoreError>;
-        fn reopen_redemptions(&mut self, tenant: &TenantId, grant: &GrantId, reason: Reason, now: Timestamp) -> Result<u32, StoreError>;
+        fn reopen_redemptions(&mut self, tenant: &TenantId, grant: &GrantId, reason: Reason, process: &str, now: Timestamp) -> Result<u32, StoreError>;
         fn insert_session(&mut self, tenant: &TenantId, session: &Session) -> Result<(), StoreError>;
         fn touch_session(&mut self, tenant: &TenantId, id: &str, now: Timestamp) -> Result<(), StoreError>;
         fn end_sessions(&mut self, tenant: &TenantId, which: &Sessions) -> Result<usize, StoreError>;

@@ -93,7 +93,13 @@ pub fn carry_out(
         }
     }
     for grant in &plan.reopened {
-        tx.reopen_redemptions(&tenant, grant, Reason::TaskOnHold, scope.now())?;
+        tx.reopen_redemptions(
+            &tenant,
+            grant,
+            Reason::TaskOnHold,
+            &scope.settings.process,
+            scope.now(),
+        )?;
     }
     for (document, holder, reason) in &plan.refused {
         let mut row = scope

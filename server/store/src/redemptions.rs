@@ -253,28 +253,33 @@ fn make_final(
     Ok(())
 }
 
-/// Reopens the redemptions of a grant that were cut for `reason` and can still be resumed.
+/// Reopens the redemptions of a grant that were cut for `reason` and can still be resumed; one that never streamed can still begin, and
+/// is given up by who answers for it when nobody does.
 pub(crate) fn reopen(
     unit: &mut Unit<'_>,
     tenant: &TenantId,
     grant: &GrantId,
-    reason: Reason,
+    (reason, process): (Reason, &str),
     now: Timestamp,
 ) -> Result<u32, StoreError> {
     settle(unit)?;
-    let changed = diesel::update(redemptions::table)
-        .filter(redemptions::tenant.eq(tenant.as_str()))
-        .filter(redemptions::grant_id.eq(grant.as_str()))
-        .filter(redemptions::state.eq(RedemptionState::CutOff.as_str()))
-        .filter(redemptions::cut_reason.eq(reason.as_str()))
-        .filter(redemptions::window_end.gt(now.0))
-        .set((
-            redemptions::state.eq(RedemptionState::Interrupted.as_str()),
-            redemptions::cut_reason.eq(None::<String>),
-            redemptions::revision.eq(redemptions::revision + 1),
-        ))
-        .execute(unit.connection)
-        .or_refused()?;
+    let changed = Statement::<()>::new(
+        "UPDATE redemptions SET state = CASE WHEN streams = 0 THEN 'authorized' ELSE 'interrupted' END, \
+         ended_at = CASE WHEN streams = 0 THEN NULL ELSE ended_at END, process = CASE WHEN streams = 0 THEN ",
+    )
+    .bind(process)
+    .sql(
+        " ELSE process END, cut_reason = NULL, revision = revision + 1 WHERE state = 'cut-off' AND tenant = ",
+    )
+    .bind(tenant.as_str())
+    .sql(" AND grant_id = ")
+    .bind(grant.as_str())
+    .sql(" AND cut_reason = ")
+    .bind(reason.as_str())
+    .sql(" AND window_end > ")
+    .bind(now.0)
+    .run(unit.connection)
+    .or_refused()?;
     Ok(u32::try_from(changed).unwrap_or(u32::MAX))
 }
 

@@ -422,9 +422,10 @@ impl Tx for Unit<'_> {
         tenant: &TenantId,
         grant: &GrantId,
         reason: Reason,
+        process: &str,
         now: Timestamp,
     ) -> Result<u32, StoreError> {
-        self.attempt(|unit| redemptions::reopen(unit, tenant, grant, reason, now))
+        self.attempt(|unit| redemptions::reopen(unit, tenant, grant, (reason, process), now))
     }
 
     fn place_block(&mut self, tenant: &TenantId, block: &Block) -> Result<(), StoreError> {

@@ -500,13 +500,14 @@ pub trait Tx: Read + TxForwarding + TxInbound + TxLedger + TxRetention + TxScans
         now: Timestamp,
     ) -> Result<u32, StoreError>;
 
-    /// Reopens the redemptions of a grant that were cut for `reason` and whose window is still open:
-    /// they are interrupted again. Answers how many there were.
+    /// Reopens the redemptions of a grant that were cut for `reason` and whose window is still open: they are interrupted again, or
+    /// authorized, where no stream of them had begun, which `process` answers for from then on. Answers how many there were.
     fn reopen_redemptions(
         &mut self,
         tenant: &TenantId,
         grant: &GrantId,
         reason: Reason,
+        process: &str,
         now: Timestamp,
     ) -> Result<u32, StoreError>;
 

@@ -114,7 +114,7 @@ on_both! {
         assert_eq!(halted(&rig, "p3").await, []);
         // Reopened, the stream that was cut must end all the same, and nothing new begins before it has.
         let tenant = rig.tenant.clone();
-        rig.write(move |tx| tx.reopen_redemptions(&tenant, &grant_id("g1"), Reason::TaskOnHold, NOW)).await.unwrap();
+        rig.write(move |tx| tx.reopen_redemptions(&tenant, &grant_id("g1"), Reason::TaskOnHold, "p4", NOW)).await.unwrap();
         assert_eq!(halted(&rig, "p1").await, [("r1".to_owned(), 3, RedemptionState::Interrupted, None)]);
         let tenant = rig.tenant.clone();
         let told = rig.write(move |tx| {
@@ -175,18 +175,24 @@ on_both! {
 
     async fn coming_back_reopens_only_what_the_same_reason_cut_and_is_in_time(rig: Arc<Rig>) {
         let late = Redemption { window_end: after(5), ..redemption("late", "g1", RedemptionState::Streaming) };
-        store(&rig, vec![redemption("open", "g1", RedemptionState::Streaming), late]).await;
+        let unasked = Redemption { streams: 0, ..redemption("unasked", "g1", RedemptionState::Authorized) };
+        store(&rig, vec![redemption("open", "g1", RedemptionState::Streaming), late, unasked]).await;
         let tenant = rig.tenant.clone();
         let reopened = rig.write(move |tx| {
             tx.cut_redemptions(&tenant, &grant_id("g1"), Reason::TaskOnHold, after(1))?;
-            assert_eq!(tx.reopen_redemptions(&tenant, &grant_id("g1"), Reason::Emergency, after(2))?, 0);
-            tx.reopen_redemptions(&tenant, &grant_id("g1"), Reason::TaskOnHold, after(10))
+            assert_eq!(tx.reopen_redemptions(&tenant, &grant_id("g1"), Reason::Emergency, "p4", after(2))?, 0);
+            tx.reopen_redemptions(&tenant, &grant_id("g1"), Reason::TaskOnHold, "p4", after(10))
         }).await.unwrap();
-        assert_eq!(reopened, 1);
+        assert_eq!(reopened, 2);
         assert_eq!(states(&rig, "g1").await, [
             ("late".to_owned(), RedemptionState::CutOff, Some(Reason::TaskOnHold)),
             ("open".to_owned(), RedemptionState::Interrupted, None),
+            ("unasked".to_owned(), RedemptionState::Authorized, None),
         ]);
+        // What nobody has begun to fetch yet still awaits it, and somebody answers for it.
+        let (tenant, id) = (rig.tenant.clone(), redemption_id("unasked"));
+        let unasked = rig.read(move |read| read.redemption(&tenant, &id)).await.unwrap();
+        assert_eq!((unasked.process.as_deref(), unasked.ended_at), (Some("p4"), None));
     }
 
     async fn a_redemption_whose_process_fell_silent_is_abandoned(rig: Arc<Rig>) {

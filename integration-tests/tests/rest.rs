@@ -453,14 +453,16 @@ on_both! {
             let claims = |what: &str| {
                 resource["interaction"].as_array().unwrap().iter().any(|i| i["code"] == what)
             };
-            let client = if kind == "AuditEvent" { &auditor } else { &operator };
+            let of_the_audit = ["AuditEvent", "Provenance"].contains(&kind);
+            let client = if of_the_audit { &auditor } else { &operator };
             assert_eq!(client.get(&format!("/fhir/{kind}")).await.status == 200, claims("search-type"), "{kind}");
             for parameter in resource["searchParam"].as_array().into_iter().flatten() {
                 let name = parameter["name"].as_str().unwrap();
                 let value = match parameter["type"].as_str().unwrap() {
                     "date" => "ge2020-01-01",
                     "uri" => "https://example.org/x",
-                    "reference" if kind == "AuditEvent" && name != "patient" => "Practitioner/a",
+                    "reference" if name == "target" => "Task/a",
+                    "reference" if of_the_audit && name != "patient" => "Practitioner/a",
                     "reference" => "a",
                     _ => "draft",
                 };

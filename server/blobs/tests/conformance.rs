@@ -16,7 +16,9 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use handoff_blobs::{BlobConfig, open};
 use handoff_domain::document::BLOCK_SIZE;
-use handoff_domain::ports::{BlobError, BlobPin};
+use handoff_domain::ids::TenantId;
+use handoff_domain::ports::{BlobError, BlobPin, Listed, Listing};
+use handoff_domain::time::Span;
 use support::{NO_LIMIT, Subject, assert_described, chunks, content, len};
 
 macro_rules! conformance {
@@ -51,6 +53,9 @@ conformance! {
     a_deleted_object_is_gone_and_deleting_it_again_is_no_error,
     a_replaced_object_is_not_deleted_in_place_of_ours,
     a_key_that_climbs_out_is_no_key,
+    a_listing_tells_each_object_of_a_tenant_once,
+    a_listing_goes_on_where_its_page_ended,
+    a_listed_object_is_removed_while_it_is_the_same,
     a_store_that_was_taken_away_is_unavailable,
     a_store_in_order_is_ready,
 }
@@ -302,6 +307,77 @@ async fn a_key_that_climbs_out_is_no_key(subject: Subject) {
         );
     }
     assert_eq!(subject.visible().await, ["north/there"]);
+}
+
+async fn a_listing_tells_each_object_of_a_tenant_once(subject: Subject) {
+    let (north, south) = (tenant("north"), tenant("south"));
+    assert_eq!(subject.store.list(&north, None).await, Ok(Listing::default()));
+    for key in ["north/b.2", "north/b-1", "north-west/b-3", "south/b-4"] {
+        subject.put(key, &content(10), 10).await.unwrap();
+    }
+    let last = subject.put("north/c", &content(11), 11).await.unwrap();
+    subject.overwrite("north/Ångström", b"none of ours").await;
+    let listing = subject.store.list(&north, None).await.unwrap();
+    assert_eq!(listing.next, None);
+    let told: Vec<_> = listing
+        .objects
+        .iter()
+        .map(|o| (o.name.as_str(), o.size))
+        .collect();
+    assert_eq!(told, [("b-1", 10), ("b.2", 10), ("c", 11), ("Ångström", 12)]);
+    for object in &listing.objects {
+        assert!((Span(0)..Span::minutes(5)).contains(&object.age), "{object:?}");
+    }
+    if let Some(etag) = &listing.objects[2].etag {
+        assert_eq!(*etag, last.pin.etag);
+    }
+    assert_eq!(subject.store.list(&south, None).await.unwrap().objects.len(), 1);
+}
+
+async fn a_listing_goes_on_where_its_page_ended(subject: Subject) {
+    const COUNT: usize = 5_003;
+    let wanted: Vec<String> = (0..COUNT).map(|n| format!("b-{n:05}")).collect();
+    subject.fill("north", &wanted).await;
+    let (mut told, mut from, mut pages) = (Vec::new(), None, 0);
+    loop {
+        let page = subject.store.list(&tenant("north"), from).await.unwrap();
+        told.extend(page.objects.into_iter().map(|object| object.name));
+        pages += 1;
+        from = page.next;
+        if from.is_none() {
+            break;
+        }
+    }
+    assert_eq!(told, wanted);
+    assert!(pages > 1, "one page has them all");
+}
+
+async fn a_listed_object_is_removed_while_it_is_the_same(subject: Subject) {
+    let north = tenant("north");
+    for key in ["north/a", "north/b", "north/c"] {
+        subject.put(key, &content(10), 10).await.unwrap();
+    }
+    let listed = subject.store.list(&north, None).await.unwrap().objects;
+    subject.overwrite("north/b", b"another").await;
+    assert_eq!(subject.store.remove_listed(&north, &listed[0]).await, Ok(()));
+    assert_eq!(subject.store.remove_listed(&north, &listed[0]).await, Ok(()));
+    let refused = subject.store.remove_listed(&north, &listed[1]).await;
+    assert_eq!(refused, Err(BlobError::Changed));
+    let left = subject.store.list(&north, None).await.unwrap().objects;
+    let left: Vec<_> = left.iter().map(|object| object.name.as_str()).collect();
+    assert_eq!(left, ["b", "c"]);
+    let strange = Listed {
+        name: "../north/c".to_owned(),
+        ..listed[2].clone()
+    };
+    assert_eq!(
+        subject.store.remove_listed(&north, &strange).await,
+        Err(BlobError::NotFound)
+    );
+}
+
+fn tenant(name: &str) -> TenantId {
+    TenantId::parse(name).unwrap()
 }
 
 async fn a_store_that_was_taken_away_is_unavailable(subject: Subject) {

@@ -76,6 +76,8 @@ events! {
     ContentDisposed = "content-disposed",
     /// Content was looked at for malware.
     ContentScanned = "content-scanned",
+    /// The blob store and the records differ, or do no more.
+    ContentDrifted = "content-drifted",
     /// A grant was issued.
     GrantIssued = "grant-issued",
     /// A grant was asked for and refused.

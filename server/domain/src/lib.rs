@@ -8,6 +8,7 @@ pub mod audit;
 pub mod binding;
 pub mod break_glass;
 pub mod document;
+pub mod drift;
 pub mod effects;
 pub mod facts;
 pub mod forwarding;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use handoff_domain::audit::{AuditRow, Event, Outcome};
 use handoff_domain::binding::Binding;
 use handoff_domain::document::{Document, Sha256, StoredBinary};
+use handoff_domain::drift::{Drift, DriftKind, Look, Shelved};
 use handoff_domain::facts::Fact;
 use handoff_domain::forwarding::{Cursor, SinkName};
 use handoff_domain::grant::Grant;
@@ -19,9 +20,9 @@ use handoff_domain::ledger::{Entry, Leaf, Node, Placed, SignedCheckpoint};
 use handoff_domain::outbox::TopicEvent;
 use handoff_domain::ports::{
     Attention, AuditSearch, Classes, Counted, Due, Found, Held, Kind, Loose, NoticeSearch, Pending, Read,
-    ReadForwarding, ReadInbound, ReadLedger, ReadRetention, ReadScans, ReadSubscriptions, RecordedRow,
-    Search, SearchIndex, StoreError, Tx, TxForwarding, TxInbound, TxLedger, TxRetention, TxScans,
-    TxSubscriptions, Version,
+    ReadDrift, ReadForwarding, ReadInbound, ReadLedger, ReadRetention, ReadScans, ReadSubscriptions,
+    RecordedRow, Search, SearchIndex, StoreError, Tx, TxDrift, TxForwarding, TxInbound, TxLedger,
+    TxRetention, TxScans, TxSubscriptions, Version,
 };
 use handoff_domain::reason::Reason;
 use handoff_domain::redemption::Redemption;
@@ -160,6 +161,26 @@ impl TxRetention for MeasuredTx<'_> {
         fn mark_disposal(&mut self, tenant: &TenantId, disposal: &Disposal) -> Result<(), StoreError>;
         fn hasten_disposals(&mut self, tenant: &TenantId, document: &DocumentId, cause: Cause, now: Timestamp) -> Result<(), StoreError>;
         fn move_disposal(&mut self, tenant: &TenantId, binary: &BinaryId, from: DisposalState, to: DisposalState, now: Timestamp) -> Result<bool, StoreError>;
+    }
+}
+
+impl ReadDrift for MeasuredTx<'_> {
+    handed_on! {
+        fn shelved(&mut self, tenant: &TenantId, after: Option<&str>, until: Option<&str>, limit: u32) -> Result<Vec<Shelved>, StoreError>;
+        fn drift(&mut self, tenant: &TenantId, after: Option<&str>, limit: u32) -> Result<Vec<Drift>, StoreError>;
+        fn drift_of(&mut self, tenant: &TenantId, names: &[String]) -> Result<Vec<Drift>, StoreError>;
+        fn drift_unseen(&mut self, tenant: &TenantId, began: Timestamp, limit: u32) -> Result<Vec<Drift>, StoreError>;
+        fn drift_counts(&mut self, tenant: Option<&TenantId>) -> Result<Vec<(DriftKind, u64, u64)>, StoreError>;
+        fn last_look(&mut self, tenant: &TenantId) -> Result<Option<Look>, StoreError>;
+    }
+}
+
+impl TxDrift for MeasuredTx<'_> {
+    handed_on! {
+        fn note_drift(&mut self, tenant: &TenantId, drift: &Drift, seen: Timestamp) -> Result<(), StoreError>;
+        fn forget_drift(&mut self, tenant: &TenantId, name: &str) -> Result<(), StoreError>;
+        fn forget_look(&mut self, tenant: &TenantId) -> Result<(), StoreError>;
+        fn keep_look(&mut self, tenant: &TenantId, look: &Look) -> Result<(), StoreError>;
     }
 }
 

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use handoff_blobs::{AzureConfig, AzureCredential, BlobConfig};
 use handoff_policies::{CompileError, Place};
 
 use super::rules::compile_rules;
@@ -14,7 +13,7 @@ use toml::{Table, Value};
 use url::{Host, Url};
 
 use super::reader::{Section, closest};
-use super::{Admin, Blobs, Config, ConfigError, Database, Limits, Log, LogFormat, Problem, Server, Timeouts};
+use super::{Admin, Config, ConfigError, Database, Limits, Log, LogFormat, Problem, Server, Timeouts};
 
 /// What every variable of ours begins with.
 const ENV_PREFIX: &str = "HANDOFF__";
@@ -153,7 +152,7 @@ fn read(root: &mut Table, problems: &mut Vec<Problem>) -> Config {
     // In the order in which problems are told.
     let admin = read_admin(root, problems, server.listen);
     let database = read_database(root, problems, server.replicas);
-    let blobs = read_blobs(root, problems);
+    let blobs = super::blobs::read(root, problems);
     let config = Config {
         admin,
         database,
@@ -331,69 +330,6 @@ fn read_database(root: &mut Table, problems: &mut Vec<Problem>, replicas: u32) -
         pool: u32::try_from(pool).unwrap_or(16),
         listen,
     }
-}
-
-fn read_blobs(root: &mut Table, problems: &mut Vec<Problem>) -> Blobs {
-    let mut section = Section::take(root, "blobs", problems);
-    let remedy =
-        "set it to `file:///var/lib/handoff/blobs` or `https://ACCOUNT.blob.core.windows.net/CONTAINER`";
-    let absent = section.is_absent("url") && section.is_absent("url_file");
-    let url = section.secret("url", "url_file");
-    let key = section.secret("key", "key_file");
-    let sas = section.secret("sas", "sas_file");
-    let create_container = section.flag("create_container", false);
-    if key.is_some() && sas.is_some() {
-        section.problem("sas", "is set beside a key", "keep one of the two");
-    }
-    if url.is_none() && absent {
-        section.problem("url", "is missing", remedy);
-    }
-    let shown = url
-        .as_ref()
-        .map(|url| super::redact_url(url.expose_secret()))
-        .unwrap_or_default();
-    let named_plainly = url.as_ref().is_some_and(|url| !url.expose_secret().contains('?'));
-    let parsed = url.and_then(|url| match BlobConfig::parse(url.expose_secret()) {
-        Ok(config) => Some(config),
-        // A key may go over plain http, and at this point it is not known yet that there is one.
-        Err(error) => {
-            section.problem("url", error.to_string(), remedy);
-            None
-        }
-    });
-    let config = match parsed {
-        Some(BlobConfig::Azure(azure)) => {
-            let credential = match (key, sas) {
-                (Some(key), _) => AzureCredential::Key(key),
-                (None, Some(sas)) => AzureCredential::Sas(sas),
-                (None, None) => azure.credential.clone(),
-            };
-            if !named_plainly && !matches!(credential, AzureCredential::Sas(_)) {
-                section.problem("url", "carries a signature beside the key", "keep one of the two");
-            }
-            let azure = AzureConfig {
-                credential,
-                create_container: create_container || azure.create_container,
-                ..azure
-            };
-            if let Err(error) = azure.check() {
-                section.problem("url", error.to_string(), remedy);
-            }
-            BlobConfig::Azure(azure)
-        }
-        other => {
-            if key.is_some() || sas.is_some() {
-                section.problem(
-                    "url",
-                    "is no Azure container, and there is a key or signature for one",
-                    remedy,
-                );
-            }
-            other.unwrap_or_else(|| BlobConfig::Directory { path: PathBuf::new() })
-        }
-    };
-    section.finish();
-    Blobs { config, shown }
 }
 
 fn read_policies(root: &mut Table, problems: &mut Vec<Problem>) -> Place {

@@ -3,6 +3,7 @@
 
 mod address;
 mod audit;
+mod blobs;
 mod clients;
 mod forwarding;
 mod issuers;
@@ -22,7 +23,6 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use handoff_blobs::BlobConfig;
 use handoff_identity::IssuerConfig;
 use handoff_policies::Place;
 use secrecy::SecretString;
@@ -30,6 +30,7 @@ use thiserror::Error;
 
 pub use address::AddressRange;
 pub use audit::Audit;
+pub use blobs::Blobs;
 pub use clients::Clients;
 pub use forwarding::{Kind as SinkKind, Sink};
 pub use load::{is_loopback, load, parse};
@@ -140,15 +141,6 @@ pub struct Database {
     pub pool: u32,
     /// Whether to keep a connection that listens for what other replicas cut; without, it is asked for.
     pub listen: bool,
-}
-
-/// `[blobs]`
-#[derive(Debug, Clone)]
-pub struct Blobs {
-    /// The store and what opens it.
-    pub config: BlobConfig,
-    /// Its URL, fit to be shown.
-    pub shown: String,
 }
 
 /// `[limits]`: past each the answer is 413.

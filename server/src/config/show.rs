@@ -1,13 +1,16 @@
 //! The configuration in force as TOML, without anything secret.
 
+use std::time::Duration;
+
 use handoff_blobs::{AzureCredential, BlobConfig};
+use handoff_domain::time::Span;
 use handoff_identity::IssuerConfig;
 use secrecy::ExposeSecret;
 use toml::{Table, Value};
 use url::Url;
 
 use super::units::{show_duration, show_size};
-use super::{Config, Limits, Timeouts};
+use super::{Blobs, Config, Limits, Timeouts};
 
 /// What stands for a secret.
 const HIDDEN: &str = "(hidden)";
@@ -57,7 +60,7 @@ impl Config {
                 ("listen", Value::Boolean(self.database.listen)),
             ],
         );
-        section("blobs", blobs(&self.blobs.shown, &self.blobs.config));
+        section("blobs", blobs(&self.blobs));
         let files = [
             ("directory", &self.policies.directory),
             ("workflow", &self.policies.workflow),
@@ -120,9 +123,19 @@ fn number(value: u64) -> Value {
     Value::Integer(i64::try_from(value).unwrap_or(i64::MAX))
 }
 
-fn blobs(shown: &str, config: &BlobConfig) -> Vec<(&'static str, Value)> {
-    let mut entries = vec![("url", text(&shown))];
-    if let BlobConfig::Azure(azure) = config {
+fn blobs(blobs: &Blobs) -> Vec<(&'static str, Value)> {
+    let time = |span: Span| {
+        let seconds = u64::try_from(span.whole_seconds()).unwrap_or(0);
+        Value::String(show_duration(Duration::from_secs(seconds)))
+    };
+    let mut entries = vec![
+        ("url", text(&blobs.shown)),
+        ("reconcile_every", time(blobs.reconciling.every)),
+    ];
+    if let Some(after) = blobs.reconciling.remove_after {
+        entries.push(("remove_orphans_after", time(after)));
+    }
+    if let BlobConfig::Azure(azure) = &blobs.config {
         match azure.credential {
             AzureCredential::Key(_) => entries.push(("key", text(&HIDDEN))),
             AzureCredential::Sas(_) => entries.push(("sas", text(&HIDDEN))),

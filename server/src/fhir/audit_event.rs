@@ -107,7 +107,8 @@ const fn shape(event: Event) -> Shape {
         | Event::SubscriptionBound
         | Event::NoticeReceived
         | Event::NoticeApplied
-        | Event::ContentScanned => security("E"),
+        | Event::ContentScanned
+        | Event::ContentDrifted => security("E"),
         // Bytes have left, all or some of them: an export, and a disclosure.
         Event::RedemptionCompleted
         | Event::RedemptionInterrupted
@@ -153,7 +154,8 @@ const fn outcome_code(outcome: Outcome) -> &'static str {
     }
 }
 
-fn coding((system, code): (&str, &str)) -> Value {
+/// A Coding.
+pub(super) fn coding((system, code): (&str, &str)) -> Value {
     json!({ "system": system, "code": code })
 }
 
@@ -192,7 +194,8 @@ pub fn resource(tenant: &TenantId, recorded: &RecordedRow) -> Value {
     event
 }
 
-fn for_purpose(code: &str) -> Value {
+/// A purpose of use.
+pub(super) fn for_purpose(code: &str) -> Value {
     json!({ "coding": [coding((ACT_REASON, code))] })
 }
 
@@ -205,7 +208,7 @@ fn agents(recorded: &RecordedRow) -> Vec<Value> {
     if let Some(subject) = &agent.subject {
         who.insert(
             "identifier".to_owned(),
-            identifier(agent.issuer.as_deref(), subject),
+            agent_identifier(agent.issuer.as_deref(), subject),
         );
     }
     let caller = !who.is_empty() || agent.address.is_some();
@@ -244,14 +247,14 @@ fn agents(recorded: &RecordedRow) -> Vec<Value> {
     if let Some(client) = &agent.client {
         agents.push(json!({
             "type": { "coding": [coding((DCM, "110150"))] },
-            "who": { "identifier": identifier(agent.issuer.as_deref(), client) },
+            "who": { "identifier": agent_identifier(agent.issuer.as_deref(), client) },
             "requestor": false,
         }));
     }
     if let Some(delegate) = &agent.delegate {
         agents.push(json!({
             "type": { "text": "delegate" },
-            "who": { "identifier": identifier(agent.issuer.as_deref(), delegate) },
+            "who": { "identifier": agent_identifier(agent.issuer.as_deref(), delegate) },
             "requestor": false,
         }));
     }
@@ -265,7 +268,8 @@ const URN: &percent_encoding::AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~')
     .remove(b':');
 
-fn identifier(system: Option<&str>, value: &str) -> Value {
+/// Somebody whom an issuer knows by this name.
+pub(super) fn agent_identifier(system: Option<&str>, value: &str) -> Value {
     match system {
         Some(system) => json!({ "system": system, "value": value }),
         None => json!({ "value": value }),

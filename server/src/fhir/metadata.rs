@@ -148,6 +148,17 @@ fn statement(base: &str) -> Value {
             operations: &[],
             history: false,
         },
+        Resource {
+            kind: "Provenance",
+            documentation: Some(
+                "Who made each version of a Task or document. Whoever may read that may search its Provenance by `target`.",
+            ),
+            profile: None,
+            interactions: &["read", "search-type"],
+            search: parameters::of_provenance().collect(),
+            operations: &[],
+            history: false,
+        },
     ];
     let shipped = [
         "StructureDefinition",

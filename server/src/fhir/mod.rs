@@ -10,6 +10,7 @@ pub mod metadata;
 pub mod negotiate;
 pub mod notification;
 pub mod operation;
+pub mod provenance;
 pub mod resource;
 pub mod search;
 pub mod subscription;

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::negotiate::check_accept;
 use super::resource::pairs_of;
-use super::{artifacts, audit_event, bundle, failed, metadata, not_allowed, ok};
+use super::{artifacts, audit_event, bundle, failed, metadata, not_allowed, ok, provenance};
 use crate::app::AppError;
 use crate::http::HttpState;
 use crate::http::request::{authenticate, tenant_of};
@@ -61,6 +61,16 @@ pub fn routes(cfg: &mut web::ServiceConfig) {
     cfg.service(
         web::resource("/AuditEvent/{id}")
             .route(web::get().to(read_audit))
+            .default_service(web::to(not_allowed)),
+    );
+    cfg.service(
+        web::resource("/Provenance")
+            .route(web::get().to(search_provenance))
+            .default_service(web::to(not_allowed)),
+    );
+    cfg.service(
+        web::resource("/Provenance/{id}")
+            .route(web::get().to(read_provenance))
             .default_service(web::to(not_allowed)),
     );
 }
@@ -167,6 +177,44 @@ async fn read_audit(state: State, request: HttpRequest, ids: web::Path<Ids>) -> 
         Ok(audit_event::resource(caller.tenant(), &row)
             .to_string()
             .into_bytes())
+    };
+    match answer.await {
+        Ok(body) => ok(&state, &request, body),
+        Err(error) => failed(&state, &request, &error),
+    }
+}
+
+async fn search_provenance(state: State, request: HttpRequest) -> HttpResponse {
+    let answer = async {
+        let caller = authenticate(&state, &request).await?;
+        check_accept(&request)?;
+        let base = state.app.settings.fhir_base(caller.tenant());
+        let pairs = pairs_of(request.query_string().as_bytes());
+        let parsed = provenance::parse(&pairs, super::negotiate::handling_strict(&request), &base)?;
+        let (search, target) = (parsed.search.clone(), parsed.target.clone());
+        let rows = state
+            .app
+            .search_provenance(&caller, search, target, Interaction::Search)
+            .await?;
+        Ok(provenance::searchset(&base, &rows, &parsed, caller.context.now))
+    };
+    match answer.await {
+        Ok(body) => ok(&state, &request, body),
+        Err(error) => failed(&state, &request, &error),
+    }
+}
+
+async fn read_provenance(state: State, request: HttpRequest, ids: web::Path<Ids>) -> HttpResponse {
+    let answer = async {
+        let caller = authenticate(&state, &request).await?;
+        check_accept(&request)?;
+        let search = provenance::one(ids.id.clone());
+        let row = state
+            .app
+            .read_provenance(&caller, search, |row| provenance::target_of(&row.row))
+            .await?;
+        let body = provenance::resource(&row).ok_or_else(AppError::not_found)?;
+        Ok(body.to_string().into_bytes())
     };
     match answer.await {
         Ok(body) => ok(&state, &request, body),

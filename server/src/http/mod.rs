@@ -12,6 +12,7 @@ pub mod cors;
 pub mod dead_letters;
 mod disclosures;
 pub mod discovery;
+mod drift;
 pub mod pages;
 pub mod quarantine;
 mod records;
@@ -92,6 +93,7 @@ fn routes(cfg: &mut web::ServiceConfig, origins: &[String]) {
     cfg.configure(quarantine::routes);
     cfg.configure(audit::routes);
     cfg.configure(records::routes);
+    cfg.configure(drift::routes);
     // For other servers.
     cfg.configure(crate::notifications::routes);
     cfg.configure(|cfg| crate::fhir::routes(cfg, origins));

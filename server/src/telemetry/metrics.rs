@@ -148,6 +148,7 @@ pub fn render(streams_open: usize, clients: &Present) -> String {
         .and_then(|()| super::ledger::write(&mut out))
         .and_then(|()| super::forwarding::write(&mut out))
         .and_then(|()| super::retention::write(&mut out))
+        .and_then(|()| super::drift::write(&mut out))
         .and_then(|()| super::scanning::write(&mut out))
         .and_then(|()| super::process::write(&mut out));
     out

@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod clients;
+pub mod drift;
 pub mod forwarding;
 pub mod ledger;
 pub mod metrics;

@@ -8,8 +8,9 @@ use actix_web::rt;
 use handoff_domain::ids::TenantId;
 use handoff_domain::time::Span;
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use crate::app::drift::Reconciling;
 use crate::app::ledger::seal::{self, SealKey, Sealer};
 use crate::app::{self, App, AppError};
 use crate::config::Sink;
@@ -31,6 +32,8 @@ const FORGET_EVERY: Duration = Duration::from_hours(1);
 /// What is withheld from an instant on may be fetched for no longer than this.
 const AVAILABILITY_EVERY: Duration = Duration::from_millis(500);
 const DISPOSAL_EVERY: Duration = Duration::from_mins(1);
+/// Whether it is time to look; a look itself comes once a day.
+const DRIFT_EVERY: Duration = Duration::from_secs(10);
 const SESSIONS_EVERY: Duration = Duration::from_mins(5);
 const BINDINGS_EVERY: Duration = Duration::from_mins(5);
 const BLOB_SWEEP_EVERY: Duration = Duration::from_mins(10);
@@ -43,9 +46,10 @@ pub(super) fn start(
     tenants: &BTreeSet<TenantId>,
     seal: Option<SealKey>,
     sinks: &[Sink],
+    reconciling: Reconciling,
 ) -> Vec<JoinHandle<()>> {
     let tenants: Arc<[TenantId]> = tenants.iter().cloned().collect();
-    let of_all = Arc::clone(&tenants);
+    let (of_all, stored_for) = (Arc::clone(&tenants), Arc::clone(&tenants));
     let mut jobs = vec![
         every("availability", AVAILABILITY_EVERY, app, async |app| {
             app::retention::follow_availability(app)
@@ -57,6 +61,14 @@ pub(super) fn start(
             let (app, tenants) = (app.clone(), Arc::clone(&of_all));
             async move {
                 app::disposal::run_once(&app, &tenants)
+                    .await
+                    .map_err(|error| explain(&error))
+            }
+        }),
+        every_from(DRIFT_EVERY, "drift", DRIFT_EVERY, app, move |app: &App| {
+            let (app, tenants) = (app.clone(), Arc::clone(&stored_for));
+            async move {
+                app::drift::run_once(&app, &tenants, reconciling)
                     .await
                     .map_err(|error| explain(&error))
             }
@@ -161,9 +173,17 @@ fn every<F>(name: &'static str, period: Duration, app: &App, run: F) -> JoinHand
 where
     F: AsyncFn(&App) -> Result<(), String> + 'static,
 {
+    every_from(Duration::ZERO, name, period, app, run)
+}
+
+/// The same, for the first time after a while.
+fn every_from<F>(first: Duration, name: &'static str, period: Duration, app: &App, run: F) -> JoinHandle<()>
+where
+    F: AsyncFn(&App) -> Result<(), String> + 'static,
+{
     let app = app.clone();
     rt::spawn(async move {
-        let mut ticks = interval(period);
+        let mut ticks = interval_at(Instant::now() + first, period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut failing = false;
         loop {

@@ -38,6 +38,7 @@ use tokio::sync::oneshot;
 
 use crate::adapters::{MeasuredStore, OsEntropy, SealedVault, SourcesOverHttp, SystemClock};
 use crate::app::caps::Caps;
+use crate::app::drift::Reconciling;
 use crate::app::ledger::seal::SealKey;
 use crate::app::reads::ReadLog;
 use crate::app::sessions::SessionTimes;
@@ -283,6 +284,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         seal: options.seal,
         sinks,
         scan: options.scan,
+        reconciling: options.reconciling,
         workers: options.workers.max(1),
         timeouts: options.timeouts,
         connections: Arc::new(connections),
@@ -445,6 +447,7 @@ struct Parts {
     seal: Option<SealKey>,
     sinks: Vec<(Sink, Arc<dyn Outbound>)>,
     scan: Option<Scan>,
+    reconciling: Reconciling,
     workers: usize,
     timeouts: Timeouts,
     connections: Arc<Connections>,
@@ -484,6 +487,7 @@ async fn serve(parts: Parts, started: oneshot::Sender<[ServerHandle; 2]>) -> io:
         seal,
         sinks,
         scan,
+        reconciling,
         workers,
         timeouts,
         connections,
@@ -541,7 +545,7 @@ async fn serve(parts: Parts, started: oneshot::Sender<[ServerHandle; 2]>) -> io:
     .run();
 
     let named: Vec<Sink> = sinks.iter().map(|(sink, _)| sink.clone()).collect();
-    let mut jobs = jobs::start(&app, &tenants, seal, &named);
+    let mut jobs = jobs::start(&app, &tenants, seal, &named, reconciling);
     let forwarding = forwarding::start(&app, sinks);
     let scanning = scan.zip(app.settings.scan).map(|(scan, rule)| {
         let scanner = scanner(&scan.kind, &app.blobs);

@@ -18,6 +18,7 @@ use handoff_store::StoreConfig;
 use secrecy::ExposeSecret;
 use url::Url;
 
+use crate::app::drift::Reconciling;
 use crate::app::ledger::seal::SealKey;
 use crate::app::reads::Recorded;
 use crate::config::{
@@ -104,6 +105,8 @@ pub struct Options {
     pub migrate: bool,
     /// The content store.
     pub blobs: BlobConfig,
+    /// When it is held against the records.
+    pub reconciling: Reconciling,
     /// Whose tokens are accepted.
     pub identity: Identity,
     /// How issuers are asked.
@@ -162,6 +165,7 @@ impl Options {
             store: StoreConfig::new(database),
             migrate: true,
             blobs,
+            reconciling: Reconciling::default(),
             identity: Identity::Demo { issuer_of: None },
             issuer_http: HttpSettings::default(),
             policies: Place::default(),
@@ -199,6 +203,7 @@ impl Options {
             store,
             migrate: false,
             blobs: config.blobs.config.clone(),
+            reconciling: config.blobs.reconciling,
             identity: Identity::Issuers(config.issuers.clone()),
             issuer_http: HttpSettings::default(),
             policies: config.policies.clone(),

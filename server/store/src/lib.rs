@@ -12,6 +12,7 @@ mod clinical_facts;
 mod config;
 mod dialect;
 mod documents;
+mod drift;
 mod engine;
 mod error;
 mod forwarding;

@@ -173,6 +173,29 @@ diesel::table! {
 }
 
 diesel::table! {
+    /// Where the blob store and the records differ.
+    drift (tenant, name) {
+        tenant -> Text,
+        name -> Text,
+        kind -> Text,
+        size -> BigInt,
+        found_at -> BigInt,
+        seen_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    /// The last complete look at a tenant's content.
+    drift_looks (tenant) {
+        tenant -> Text,
+        began_at -> BigInt,
+        ended_at -> BigInt,
+        objects -> BigInt,
+        bytes -> BigInt,
+    }
+}
+
+diesel::table! {
     grants (tenant, id) {
         tenant -> Text,
         id -> Text,

@@ -301,6 +301,7 @@ reads! { Read for Reader<'_>, Unit<'_>:
         halted_at(process: &str) -> Vec<Held> = redemptions::halted_at, of ["redemptions"];
 }
 
+mod drift;
 mod forwarding;
 mod inbound;
 mod ledger;

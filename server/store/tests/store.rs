@@ -17,6 +17,8 @@ mod binaries;
 mod bindings;
 #[path = "store/courses.rs"]
 mod courses;
+#[path = "store/drift.rs"]
+mod drift;
 #[path = "store/engine.rs"]
 mod engine;
 #[path = "store/forwarding.rs"]

@@ -2,6 +2,7 @@
 //! The only module that touches the Azure SDK. It never creates a URL for anybody else, and never prints one.
 
 mod download;
+mod list;
 mod pipeline;
 mod tags;
 mod transport;
@@ -14,7 +15,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use azure_core::prelude::IfMatchCondition;
 use azure_storage::CloudLocation;
 use azure_storage_blobs::prelude::{BlobClient, ClientBuilder, ContainerClient, PublicAccess, VersionId};
-use handoff_domain::ports::{BlobError, BlobPin, BlobStore, BoxFuture, ByteStream, Uploaded};
+use handoff_domain::ids::TenantId;
+use handoff_domain::ports::{
+    BlobError, BlobPin, BlobStore, BoxFuture, ByteStream, Listed, Listing, Uploaded,
+};
 use tokio::sync::Semaphore;
 use tracing::debug;
 
@@ -157,8 +161,34 @@ impl BlobStore for AzureStore {
         Box::pin(async move { tags::tags(&self.blob(&pin.key)?, pin).await })
     }
 
+    fn list<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        from: Option<String>,
+    ) -> BoxFuture<'a, Result<Listing, BlobError>> {
+        Box::pin(list::list(&self.container, tenant, from))
+    }
+
     fn delete<'a>(&'a self, pin: &'a BlobPin) -> BoxFuture<'a, Result<(), BlobError>> {
         Box::pin(self.erase(pin))
+    }
+
+    fn remove_listed<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        object: &'a Listed,
+    ) -> BoxFuture<'a, Result<(), BlobError>> {
+        Box::pin(async move {
+            let key = Key::parse(&format!("{tenant}/{}", object.name))?.to_name();
+            let blob = self.blob(&key)?;
+            match list::pin(&blob, key, object).await {
+                Ok(pin) => self.erase(&pin).await,
+                Err(error) => match download::gone_or(error, &blob, None).await {
+                    BlobError::NotFound => Ok(()),
+                    error => Err(error),
+                },
+            }
+        })
     }
 
     /// Nothing to do: blocks that were never committed are invisible, and the service discards them a week after

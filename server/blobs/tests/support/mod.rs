@@ -123,6 +123,26 @@ impl Subject {
         }
     }
 
+    /// Makes many small objects behind the store's back.
+    pub async fn fill(&self, tenant: &str, names: &[String]) {
+        match &self.raw {
+            Raw::Folder { root, .. } => {
+                std::fs::create_dir_all(root.join(tenant)).unwrap();
+                for name in names {
+                    std::fs::write(root.join(tenant).join(name), name).unwrap();
+                }
+            }
+            Raw::Container(container) => {
+                stream::iter(names)
+                    .for_each_concurrent(16, async |name| {
+                        let blob = container.blob_client(format!("{tenant}/{name}"));
+                        blob.put_block_blob(name.clone()).await.unwrap();
+                    })
+                    .await;
+            }
+        }
+    }
+
     /// Removes an object behind the store's back.
     pub async fn remove(&self, key: &str) {
         match &self.raw {

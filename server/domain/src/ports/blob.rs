@@ -9,6 +9,8 @@ use thiserror::Error;
 
 use super::BoxFuture;
 use crate::document::Sha256;
+use crate::ids::TenantId;
+use crate::time::Span;
 
 /// Bytes on their way in or out.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, BlobError>> + Send>>;
@@ -37,6 +39,28 @@ pub struct Uploaded {
     pub sha256: Sha256,
     /// SHA-256 of each block of [`crate::document::BLOCK_SIZE`] bytes, the last one shorter; empty for no bytes.
     pub blocks: Vec<[u8; 32]>,
+}
+
+/// An object as a listing tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// What follows the tenant in its key: a Binary's id, where it is one of ours.
+    pub name: String,
+    /// Length in bytes.
+    pub size: u64,
+    /// Its strong `ETag`, where the store knows it without reading the object.
+    pub etag: Option<String>,
+    /// How long ago it was written, by the store's own clock.
+    pub age: Span,
+}
+
+/// Some of a tenant's objects.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// In the order of the bytes of their names.
+    pub objects: Vec<Listed>,
+    /// What to ask for the next with; `None` where these are the last.
+    pub next: Option<String>,
 }
 
 /// Why the blob store did not do it.
@@ -87,8 +111,23 @@ pub trait BlobStore: Send + Sync {
         Box::pin(async { Err(BlobError::Unavailable("this store keeps no tags".to_owned())) })
     }
 
+    /// What lies in the container for a tenant, some thousand objects at once, of which only the present versions: from the
+    /// beginning, or from where [`Listing::next`] says.
+    fn list<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        from: Option<String>,
+    ) -> BoxFuture<'a, Result<Listing, BlobError>>;
+
     /// Removes the object. Removing what is not there is no error.
     fn delete<'a>(&'a self, pin: &'a BlobPin) -> BoxFuture<'a, Result<(), BlobError>>;
+
+    /// Removes an object that a listing told of, where it is still the same. Removing what is not there is no error.
+    fn remove_listed<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        object: &'a Listed,
+    ) -> BoxFuture<'a, Result<(), BlobError>>;
 
     /// Removes what uploads left behind that broke off more than `older_than_seconds` ago; answers how many.
     fn sweep(&self, older_than_seconds: u64) -> BoxFuture<'_, Result<u64, BlobError>>;

@@ -2,6 +2,7 @@
 //! Adapters live in other crates; only wiring names a concrete one.
 
 mod blob;
+mod drift;
 mod forwarding;
 mod headers;
 mod inbound;
@@ -16,7 +17,8 @@ mod store;
 mod subscriptions;
 mod work;
 
-pub use blob::{BlobError, BlobPin, BlobStore, ByteStream, Uploaded};
+pub use blob::{BlobError, BlobPin, BlobStore, ByteStream, Listed, Listing, Uploaded};
+pub use drift::{ReadDrift, TxDrift};
 pub use forwarding::{ReadForwarding, TxForwarding};
 pub use headers::{HeaderError, LONGEST_HEADER_NAME, LONGEST_HEADER_VALUE, check_header, check_sent_header};
 pub use inbound::{NoticeSearch, ReadInbound, TxInbound};

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::BoxFuture;
+use super::drift::{ReadDrift, TxDrift};
 use super::forwarding::{ReadForwarding, TxForwarding};
 use super::inbound::{ReadInbound, TxInbound};
 use super::ledger::{AuditSearch, RecordedRow};
@@ -228,7 +229,7 @@ pub struct Found {
 
 /// Reads that need no transaction with a write.
 pub trait Read:
-    ReadForwarding + ReadInbound + ReadLedger + ReadRetention + ReadScans + ReadSubscriptions
+    ReadDrift + ReadForwarding + ReadInbound + ReadLedger + ReadRetention + ReadScans + ReadSubscriptions
 {
     /// The Task.
     fn task(&mut self, tenant: &TenantId, id: &TaskId) -> Result<Option<Task>, StoreError>;
@@ -402,7 +403,9 @@ pub struct Held {
 
 /// One transaction. Reads inside see its own writes; `lock_…` reads also keep others from changing the row.
 /// Locks are taken in the order Tasks, documents, grants, each ascending by id.
-pub trait Tx: Read + TxForwarding + TxInbound + TxLedger + TxRetention + TxScans + TxSubscriptions {
+pub trait Tx:
+    Read + TxDrift + TxForwarding + TxInbound + TxLedger + TxRetention + TxScans + TxSubscriptions
+{
     /// The Tasks, locked, ascending by id; those that exist.
     fn lock_tasks(&mut self, tenant: &TenantId, ids: &[TaskId]) -> Result<Vec<Task>, StoreError>;
 

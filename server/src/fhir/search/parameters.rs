@@ -154,6 +154,14 @@ const AUDIT_EVENT: &[Parameter] = hl7! {
     "outcome" Values::Token, "AuditEvent-outcome";
 };
 
+/// Of Provenance. Read by `provenance`, one value each.
+const PROVENANCE: &[Parameter] = hl7! {
+    "_id" Values::Id, "Resource-id";
+    "agent" ANY, "Provenance-agent";
+    "recorded" Values::Date, "Provenance-recorded";
+    "target" ANY, "Provenance-target";
+};
+
 /// The correlation id, in AuditEvent.
 const AUDIT_EVENT_OURS: &[Parameter] = &[Parameter {
     name: "-correlation",
@@ -184,6 +192,11 @@ pub fn of(kind: Kind) -> impl Iterator<Item = &'static Parameter> {
 /// The parameters that audit events are found by.
 pub fn of_audit_events() -> impl Iterator<Item = &'static Parameter> {
     AUDIT_EVENT.iter().chain(AUDIT_EVENT_OURS)
+}
+
+/// The parameters that Provenance is found by.
+pub fn of_provenance() -> impl Iterator<Item = &'static Parameter> {
+    PROVENANCE.iter()
 }
 
 /// The parameters that artifacts are found by.

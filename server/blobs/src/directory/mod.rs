@@ -1,6 +1,8 @@
 //! The blob store over a directory: one file an object, `{tenant}/{id}`, written aside and put in place whole.
 //! Knows no keys but checked ones; all waiting for the disk happens on tokio's blocking threads.
 
+mod listing;
+
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::ops::Range;
@@ -10,7 +12,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use handoff_domain::document::{BLOCK_SIZE, Sha256};
-use handoff_domain::ports::{BlobError, BlobPin, BlobStore, BoxFuture, ByteStream, Uploaded};
+use handoff_domain::ids::TenantId;
+use handoff_domain::ports::{
+    BlobError, BlobPin, BlobStore, BoxFuture, ByteStream, Listed, Listing, Uploaded,
+};
 use tempfile::NamedTempFile;
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
@@ -76,6 +81,25 @@ impl DirectoryStore {
         blocking(move || incoming.publish(&root, &tenant, &path, key.to_name())).await
     }
 
+    /// Removes an object of this length.
+    async fn remove(&self, key: &Key, size: u64) -> Result<(), BlobError> {
+        let (path, tenant) = (self.path(key), self.root.join(key.tenant()));
+        let store = self.clone();
+        blocking(
+            move || match open_pinned(&path, size).map_err(|e| store.absent(e)) {
+                Ok(_) => {
+                    fs::remove_file(&path)
+                        .or_else(absent_is_fine)
+                        .map_err(|e| explain(&e))?;
+                    sync_dir(&tenant)
+                }
+                Err(BlobError::NotFound) => Ok(()),
+                Err(error) => Err(error),
+            },
+        )
+        .await
+    }
+
     async fn read(&self, pin: &BlobPin, range: Range<u64>) -> Result<ByteStream, BlobError> {
         let path = self.path(&Key::parse(&pin.key)?);
         let size = pinned_size(&pin.etag).ok_or(BlobError::Changed)?;
@@ -123,32 +147,46 @@ impl BlobStore for DirectoryStore {
         Box::pin(self.read(pin, range))
     }
 
+    fn list<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        from: Option<String>,
+    ) -> BoxFuture<'a, Result<Listing, BlobError>> {
+        let (store, folder) = (self.clone(), self.root.join(tenant.as_str()));
+        Box::pin(blocking(move || {
+            match listing::list(&folder, &store.root.join(INCOMING), from.as_deref()) {
+                // Nothing was ever stored for this tenant, if it is not that the whole volume is missing.
+                Err(error) => match store.absent(error) {
+                    BlobError::NotFound => Ok(Listing::default()),
+                    error => Err(error),
+                },
+                listed => listed,
+            }
+        }))
+    }
+
     fn delete<'a>(&'a self, pin: &'a BlobPin) -> BoxFuture<'a, Result<(), BlobError>> {
         Box::pin(async move {
-            let key = Key::parse(&pin.key)?;
             let size = pinned_size(&pin.etag).ok_or(BlobError::Changed)?;
-            let (path, tenant) = (self.path(&key), self.root.join(key.tenant()));
-            let store = self.clone();
-            blocking(
-                move || match open_pinned(&path, size).map_err(|e| store.absent(e)) {
-                    Ok(_) => {
-                        fs::remove_file(&path)
-                            .or_else(absent_is_fine)
-                            .map_err(|e| explain(&e))?;
-                        sync_dir(&tenant)
-                    }
-                    Err(BlobError::NotFound) => Ok(()),
-                    Err(error) => Err(error),
-                },
-            )
-            .await
+            self.remove(&Key::parse(&pin.key)?, size).await
+        })
+    }
+
+    fn remove_listed<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        object: &'a Listed,
+    ) -> BoxFuture<'a, Result<(), BlobError>> {
+        Box::pin(async move {
+            let key = Key::parse(&format!("{tenant}/{}", object.name))?;
+            self.remove(&key, object.size).await
         })
     }
 
     fn sweep(&self, older_than_seconds: u64) -> BoxFuture<'_, Result<u64, BlobError>> {
         let incoming = self.root.join(INCOMING);
         Box::pin(blocking(move || {
-            sweep(&incoming, Duration::from_secs(older_than_seconds))
+            listing::sweep(&incoming, Duration::from_secs(older_than_seconds))
         }))
     }
 
@@ -295,29 +333,6 @@ fn sync_dir(path: &Path) -> Result<(), BlobError> {
     File::open(path)
         .and_then(|dir| dir.sync_all())
         .map_err(|e| explain(&e))
-}
-
-/// Age is told by the file system's own clock, which need not be this machine's.
-fn sweep(incoming: &Path, older_than: Duration) -> Result<u64, BlobError> {
-    let probe = new_file(incoming)?;
-    let now = probe
-        .as_file()
-        .metadata()
-        .and_then(|m| m.modified())
-        .map_err(|e| explain(&e))?;
-    let mut removed = 0;
-    for entry in fs::read_dir(incoming).map_err(|e| explain(&e))? {
-        let entry = entry.map_err(|e| explain(&e))?;
-        // An upload may end, and its file go, while we look.
-        let Ok(modified) = entry.metadata().and_then(|m| m.modified()) else {
-            continue;
-        };
-        let stale = now.duration_since(modified).is_ok_and(|age| age >= older_than);
-        if stale && entry.path() != probe.path() && fs::remove_file(entry.path()).is_ok() {
-            removed += 1;
-        }
-    }
-    Ok(removed)
 }
 
 fn missing() -> BlobError {

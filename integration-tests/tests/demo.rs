@@ -371,11 +371,19 @@ async fn serve_hands_over_a_document_with_a_certified_providers_tokens() {
     let early = run(&["serve", "--config", &config]).await;
     assert_eq!(early.code, Some(1));
     assert!(early.err.contains("handoff migrate"), "{}", early.err);
+    // Looking for what is missing changes nothing.
+    for _ in 0..2 {
+        let checked = run(&["migrate", "--check", "--config", &config]).await;
+        assert_eq!(checked.code, Some(1), "{}", checked.out);
+        assert!(checked.out.contains("missing") && checked.err.contains("handoff migrate"), "{}", checked.err);
+    }
     for said in ["applied", "up to date"] {
         let migrated = run(&["migrate", "--config", &config]).await;
         assert_eq!(migrated.code, Some(0), "{}", migrated.err);
         assert!(migrated.out.contains(said), "{}", migrated.out);
     }
+    let checked = run(&["migrate", "--check", "--config", &config]).await;
+    assert_eq!(checked.code, Some(0), "{}", checked.err);
 
     let (mut server, base, admin) = Program::serve(Path::new(&config)).await;
     let ready = http_client()

@@ -110,6 +110,8 @@ impl Scene {
 pub struct Scale {
     /// How long a load lasts.
     pub load: Duration,
+    /// How long Tasks are read, of which the first reads of each are recorded.
+    pub reads: Duration,
     /// In how many parts, where loads are measured in turn.
     pub rounds: u32,
     /// Size of the document that is downloaded alone.
@@ -149,6 +151,7 @@ impl Arguments {
         if self.smoke {
             return Scale {
                 load: Duration::from_millis(400),
+                reads: Duration::from_millis(400),
                 rounds: 1,
                 download: MIB,
                 downloads: 1,
@@ -168,13 +171,14 @@ impl Arguments {
         }
         if self.quick {
             return Scale {
-                load: Duration::from_millis(2_500),
+                load: Duration::from_millis(1_200),
+                reads: Duration::from_millis(2_500),
                 rounds: 5,
                 download: 200 * MIB,
-                downloads: 5,
+                downloads: 3,
                 slow: 2_000,
-                slow_for: Duration::from_secs(4),
-                redemptions: 400,
+                slow_for: Duration::from_secs(3),
+                redemptions: 300,
                 subscriptions: 1_000,
                 events: 300,
                 cuts: 30,
@@ -183,11 +187,12 @@ impl Arguments {
                 most: 10_000,
                 ledger: 100_000,
                 tokens: 1_000,
-                starts: 5,
+                starts: 3,
             };
         }
         Scale {
             load: Duration::from_secs(15),
+            reads: Duration::from_secs(15),
             rounds: 5,
             download: 1024 * MIB,
             downloads: 11,

@@ -55,8 +55,10 @@ enum Command {
     )]
     Demo(demo::DemoFlags),
     /// Bring the database up to date
-    #[command(after_help = "Example: handoff migrate --config /etc/handoff/handoff.toml")]
-    Migrate(ConfigFile),
+    #[command(
+        after_help = "Examples:\n  handoff migrate --config /etc/handoff/handoff.toml\n  handoff migrate --check --config /etc/handoff/handoff.toml"
+    )]
+    Migrate(migrate::MigrateFlags),
     /// Look at a configuration without serving
     #[command(
         subcommand,
@@ -140,7 +142,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let done = match cli.command {
         Command::Serve(file) => serve::run(&file),
         Command::Demo(flags) => demo::run(&flags),
-        Command::Migrate(file) => migrate::run(&file),
+        Command::Migrate(flags) => migrate::run(&flags),
         Command::Config(ConfigCommand::Check(file)) => config::check(&file),
         Command::Config(ConfigCommand::Show(file)) => config::show(&file),
         Command::Policy(command) => policy::run(&command),

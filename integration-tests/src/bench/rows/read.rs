@@ -41,7 +41,7 @@ pub(super) async fn measure(run: &mut Run) -> Result<Vec<Row>> {
     let mut load = closed(
         &stage.target,
         CLIENTS,
-        run.scale.load,
+        run.scale.reads,
         expected,
         move |client, turn| {
             let own = &requests[client];

@@ -42,7 +42,7 @@
 - name: freshclam
   image: {{ include "handoff.image" (dict "image" .Values.clamav.image) }}
   imagePullPolicy: {{ .Values.clamav.image.pullPolicy }}
-  command: [freshclam, --daemon, --foreground, --config-file=/etc/clamav-handoff/freshclam.conf]
+  command: [freshclam, --daemon, --foreground, --stdout, --config-file=/etc/clamav-handoff/freshclam.conf]
   securityContext:
     {{- include "handoff.containerSecurity" . | nindent 4 }}
   resources:

@@ -375,7 +375,11 @@ async fn serve_hands_over_a_document_with_a_certified_providers_tokens() {
     for _ in 0..2 {
         let checked = run(&["migrate", "--check", "--config", &config]).await;
         assert_eq!(checked.code, Some(1), "{}", checked.out);
-        assert!(checked.out.contains("missing") && checked.err.contains("handoff migrate"), "{}", checked.err);
+        assert!(
+            checked.out.contains("missing") && checked.err.contains("handoff migrate"),
+            "{}",
+            checked.err
+        );
     }
     for said in ["applied", "up to date"] {
         let migrated = run(&["migrate", "--config", &config]).await;

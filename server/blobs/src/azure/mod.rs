@@ -2,6 +2,7 @@
 //! The only module that touches the Azure SDK. It never creates a URL for anybody else, and never prints one.
 
 mod download;
+mod identity;
 mod list;
 mod pipeline;
 mod tags;

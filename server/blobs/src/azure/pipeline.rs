@@ -16,6 +16,7 @@ use handoff_domain::ports::BlobError;
 use secrecy::ExposeSecret as _;
 use url::Url;
 
+use super::identity::{LOOK_EVERY, Renewed};
 use super::transport::{Reads, Transport};
 use crate::config::{AzureCredential, is_loopback};
 
@@ -110,9 +111,11 @@ pub(super) fn credentials(
         )),
         AzureCredential::Sas(sas) => StorageCredentials::sas_token(sas.expose_secret())
             .map_err(|_| unavailable("the SAS can't be read")),
-        AzureCredential::WorkloadIdentity => azure_identity::create_credential()
-            .map(StorageCredentials::token_credential)
-            .map_err(|_| unavailable("this workload has no identity to sign in with")),
+        AzureCredential::WorkloadIdentity => {
+            Renewed::new(Box::new(azure_identity::create_credential), LOOK_EVERY)
+                .map(|renewed| StorageCredentials::token_credential(Arc::new(renewed)))
+                .map_err(|_| unavailable("this workload has no identity to sign in with"))
+        }
     }
 }
 

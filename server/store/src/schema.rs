@@ -288,6 +288,7 @@ diesel::table! {
         at -> BigInt,
         pending -> Bool,
         correlation -> Text,
+        trace -> Nullable<Text>,
     }
 }
 
@@ -356,6 +357,7 @@ diesel::table! {
         grant_id -> Nullable<Text>,
         correlation -> Text,
         at -> BigInt,
+        trace -> Nullable<Text>,
     }
 }
 

@@ -56,4 +56,5 @@ mod subscriptions;
 mod tampering;
 mod task_life;
 mod task_table;
+mod traces;
 mod websockets;

@@ -1,6 +1,7 @@
-//! A transaction that remembers which audit rows it was given, so that they can be counted once it commits.
+//! A transaction that remembers which audit rows it was given, so that they can be counted once it commits, and notes in events for
+//! subscribers of which trace they are.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use handoff_domain::audit::{AuditRow, Event, Outcome};
 use handoff_domain::binding::Binding;
@@ -33,6 +34,9 @@ use handoff_domain::standing::{Block, Standing, Target};
 use handoff_domain::subscription::{Course, NumberedEvent, Subscription};
 use handoff_domain::task::Task;
 use handoff_domain::time::{Span, Timestamp};
+use handoff_domain::trace::TraceContext;
+
+use crate::telemetry::traces;
 
 /// What is counted of an audit row.
 pub(super) struct Noted {
@@ -47,11 +51,21 @@ pub(super) struct Noted {
 pub(super) struct MeasuredTx<'a> {
     inner: &'a mut dyn Tx,
     recorded: &'a mut Vec<Noted>,
+    place: Option<TraceContext>,
 }
 
 impl<'a> MeasuredTx<'a> {
-    pub(super) fn new(inner: &'a mut dyn Tx, recorded: &'a mut Vec<Noted>) -> Self {
-        Self { inner, recorded }
+    /// One whose place in a trace is `place`, where it has one.
+    pub(super) fn new(
+        inner: &'a mut dyn Tx,
+        recorded: &'a mut Vec<Noted>,
+        place: Option<TraceContext>,
+    ) -> Self {
+        Self {
+            inner,
+            recorded,
+            place,
+        }
     }
 }
 
@@ -240,6 +254,11 @@ impl Tx for MeasuredTx<'_> {
         self.inner.record(tenant, row);
     }
 
+    fn tell(&mut self, tenant: &TenantId, event: TopicEvent) {
+        let trace = event.trace.or(self.place);
+        self.inner.tell(tenant, TopicEvent { trace, ..event });
+    }
+
     handed_on! {
         fn lock_tasks(&mut self, tenant: &TenantId, ids: &[TaskId]) -> Result<Vec<Task>, StoreError>;
         fn lock_documents(&mut self, tenant: &TenantId, ids: &[DocumentId], exclusive: bool) -> Result<Vec<Document>, StoreError>;
@@ -263,7 +282,6 @@ impl Tx for MeasuredTx<'_> {
         fn place_block(&mut self, tenant: &TenantId, block: &Block) -> Result<(), StoreError>;
         fn lift_block(&mut self, tenant: &TenantId, id: &BlockId, by: &ActorRef, now: Timestamp) -> Result<bool, StoreError>;
         fn remember_actor(&mut self, tenant: &TenantId, actor: &ActorRef, teams: &[String], seen: Timestamp) -> Result<(), StoreError>;
-        fn tell(&mut self, tenant: &TenantId, event: TopicEvent) -> ();
     }
 }
 
@@ -280,6 +298,18 @@ impl ReadSubscriptions for MeasuredTx<'_> {
 }
 
 impl TxSubscriptions for MeasuredTx<'_> {
+    fn take_pending(&mut self, limit: u32) -> Result<Vec<Pending>, StoreError> {
+        let pending = self.inner.take_pending(limit)?;
+        if self.place.is_some() {
+            let of: HashSet<TraceContext> = pending.iter().filter_map(|one| one.event.trace).collect();
+            let present = tracing::Span::current();
+            for place in of {
+                traces::link(&present, place);
+            }
+        }
+        Ok(pending)
+    }
+
     handed_on! {
         fn lock_subscription(&mut self, tenant: &TenantId, id: &SubscriptionId) -> Result<Option<Subscription>, StoreError>;
         fn insert_subscription(&mut self, tenant: &TenantId, subscription: &Subscription, body: &[u8], index: &SearchIndex, sealed: &[u8]) -> Result<(), StoreError>;
@@ -288,7 +318,6 @@ impl TxSubscriptions for MeasuredTx<'_> {
         fn advance_courses(&mut self, delivered: &[(Due, i64, Option<Timestamp>)], now: Timestamp) -> Result<Vec<Due>, StoreError>;
         fn fix_courses(&mut self, tried: &[(Due, i64)]) -> Result<Vec<Due>, StoreError>;
         fn rewind_course(&mut self, tenant: &TenantId, id: &SubscriptionId, delivered: i64) -> Result<(), StoreError>;
-        fn take_pending(&mut self, limit: u32) -> Result<Vec<Pending>, StoreError>;
         fn subscription_revisions(&mut self) -> Result<HashMap<TenantId, i64>, StoreError>;
         fn counting_subscriptions(&mut self, tenant: &TenantId) -> Result<Vec<Subscription>, StoreError>;
         fn give_events(&mut self, given: &[(Due, Vec<TopicEvent>)]) -> Result<(), StoreError>;

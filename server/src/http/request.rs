@@ -16,6 +16,7 @@ use handoff_identity::{Presented, Proof, TokenError};
 
 use super::HttpState;
 use super::attempts::{Source, Trial};
+use super::traced::caller_of;
 use crate::app::error::Challenge;
 use crate::app::{AppError, Caller, Class};
 
@@ -73,10 +74,8 @@ pub fn correlation_of(state: &HttpState, request: &HttpRequest) -> CorrelationId
     }
     let headers = request.headers();
     let sent = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
-    let trace = sent("traceparent")
-        .and_then(|t| t.split('-').nth(1))
-        .filter(|id| id.len() == 32);
-    let id = [sent("x-correlation-id"), trace, sent("x-request-id")]
+    let trace = caller_of(headers).map(|caller| format!("{:032x}", caller.trace()));
+    let id = [sent("x-correlation-id"), trace.as_deref(), sent("x-request-id")]
         .into_iter()
         .flatten()
         .find_map(|text| CorrelationId::parse(text).ok())

@@ -7,11 +7,11 @@ use handoff_domain::audit::Event;
 use handoff_domain::ports::{BoxFuture, Reading, Store, StoreError, Verdict, Work};
 use handoff_domain::time::Span;
 
-use super::measured_tx::{MeasuredTx, Noted};
-use crate::telemetry::{metrics, spans, traces};
+use super::measured_tx::{MeasuredTx, Noted, Recorded};
+use crate::telemetry::{content, metrics, spans, traces};
 
-/// What the audit rows of a unit of work say, where it is to be committed.
-type Committing = Arc<Mutex<Option<Vec<Noted>>>>;
+/// What a unit of work is counted by, where it is to be committed.
+type Committing = Arc<Mutex<Option<Recorded>>>;
 
 /// Another store, with its failures and committed events counted, and its transactions traced.
 pub struct MeasuredStore {
@@ -57,7 +57,7 @@ impl Store for MeasuredStore {
         let within = present(&span);
         let measured: Work = Box::new(move |tx| {
             let _within = within.enter();
-            let mut recorded = Vec::new();
+            let mut recorded = Recorded::default();
             let verdict = work(&mut MeasuredTx::new(tx, &mut recorded, place))?;
             // Of several runs the last one counts, and only where it is kept.
             let kept = (verdict == Verdict::Commit).then_some(recorded);
@@ -77,7 +77,11 @@ impl Store for MeasuredStore {
                 "rolled-back"
             };
             spans::note_end(&span, Ok(outcome));
-            for noted in committed.into_iter().flatten() {
+            let committed = committed.unwrap_or_default();
+            for wait in committed.waits {
+                content::redeemed_after(wait);
+            }
+            for noted in committed.rows {
                 metrics::audited(noted.event, noted.reason, noted.bytes);
                 spans::note_audited(&span, noted.event, noted.outcome, noted.reason);
                 if noted.event == Event::BreakGlass {

@@ -47,10 +47,21 @@ pub(super) struct Noted {
     pub(super) bytes: u64,
 }
 
+/// What a transaction that commits is counted by.
+#[derive(Default)]
+pub(super) struct Recorded {
+    /// Its audit rows.
+    pub(super) rows: Vec<Noted>,
+    /// For each use that it takes of a grant, how long ago that was issued.
+    pub(super) waits: Vec<Span>,
+    /// The grant that it wrote last, and when that was issued.
+    grant: Option<(GrantId, Timestamp)>,
+}
+
 /// Another transaction, with the events of its audit rows noted.
 pub(super) struct MeasuredTx<'a> {
     inner: &'a mut dyn Tx,
-    recorded: &'a mut Vec<Noted>,
+    recorded: &'a mut Recorded,
     place: Option<TraceContext>,
 }
 
@@ -58,7 +69,7 @@ impl<'a> MeasuredTx<'a> {
     /// One whose place in a trace is `place`, where it has one.
     pub(super) fn new(
         inner: &'a mut dyn Tx,
-        recorded: &'a mut Vec<Noted>,
+        recorded: &'a mut Recorded,
         place: Option<TraceContext>,
     ) -> Self {
         Self {
@@ -244,7 +255,7 @@ impl Tx for MeasuredTx<'_> {
             .get("bytes")
             .and_then(|text| text.parse().ok())
             .unwrap_or(0);
-        self.recorded.push(Noted {
+        self.recorded.rows.push(Noted {
             event: row.event,
             outcome: row.outcome,
             reason: row.reason,
@@ -252,6 +263,23 @@ impl Tx for MeasuredTx<'_> {
             bytes,
         });
         self.inner.record(tenant, row);
+    }
+
+    fn update_grant(&mut self, tenant: &TenantId, grant: &Grant) -> Result<(), StoreError> {
+        self.recorded.grant = Some((grant.id.clone(), grant.issued_at));
+        self.inner.update_grant(tenant, grant)
+    }
+
+    fn insert_redemption(&mut self, tenant: &TenantId, redemption: &Redemption) -> Result<(), StoreError> {
+        // The use is taken of its grant just before.
+        let grant = self
+            .recorded
+            .grant
+            .take()
+            .filter(|(id, _)| *id == redemption.grant);
+        let wait = grant.map(|(_, issued)| redemption.opened_at.since(issued));
+        self.recorded.waits.extend(wait);
+        self.inner.insert_redemption(tenant, redemption)
     }
 
     fn tell(&mut self, tenant: &TenantId, event: TopicEvent) {
@@ -270,8 +298,6 @@ impl Tx for MeasuredTx<'_> {
         fn claim_binary(&mut self, tenant: &TenantId, id: &BinaryId, document: &DocumentId) -> Result<bool, StoreError>;
         fn delete_binary(&mut self, tenant: &TenantId, id: &BinaryId, of: Option<&DocumentId>, now: Timestamp) -> Result<(), StoreError>;
         fn insert_grant(&mut self, tenant: &TenantId, grant: &Grant) -> Result<(), StoreError>;
-        fn update_grant(&mut self, tenant: &TenantId, grant: &Grant) -> Result<(), StoreError>;
-        fn insert_redemption(&mut self, tenant: &TenantId, redemption: &Redemption) -> Result<(), StoreError>;
         fn update_redemption(&mut self, tenant: &TenantId, redemption: &Redemption) -> Result<(), StoreError>;
         fn cut_redemptions(&mut self, tenant: &TenantId, grant: &GrantId, reason: Reason, now: Timestamp) -> Result<u32, StoreError>;
         fn reopen_redemptions(&mut self, tenant: &TenantId, grant: &GrantId, reason: Reason, now: Timestamp) -> Result<u32, StoreError>;

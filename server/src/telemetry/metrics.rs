@@ -149,6 +149,7 @@ pub fn render(streams_open: usize, clients: &Present) -> String {
     // Writing to a String can't fail.
     let _infallible = write_all(&mut out, streams_open)
         .and_then(|()| super::clients::write(&mut out, clients))
+        .and_then(|()| super::content::write(&mut out))
         .and_then(|()| super::ledger::write(&mut out))
         .and_then(|()| super::forwarding::write(&mut out))
         .and_then(|()| super::retention::write(&mut out))

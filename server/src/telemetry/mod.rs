@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod clients;
+pub mod content;
 pub mod forwarding;
 pub mod ledger;
 mod lines;

@@ -35,7 +35,7 @@ use handoff_store::{Database, StoreConfig};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-use crate::adapters::{MeasuredStore, OsEntropy, SealedVault, SourcesOverHttp, SystemClock, TracedBlobs};
+use crate::adapters::{MeasuredBlobs, MeasuredStore, OsEntropy, SealedVault, SourcesOverHttp, SystemClock};
 use crate::app::caps::Caps;
 use crate::app::ledger::seal::SealKey;
 use crate::app::reads::ReadLog;
@@ -161,7 +161,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         .unwrap_or_else(|| Arc::new(OsEntropy::new()));
     let (rules, digest) = rules::read(&options.policies)?;
     let store = open_store(&options.store, options.migrate).await?;
-    let blobs: Arc<dyn BlobStore> = Arc::new(TracedBlobs::new(handoff_blobs::open(&options.blobs).await?));
+    let blobs: Arc<dyn BlobStore> = Arc::new(MeasuredBlobs::new(handoff_blobs::open(&options.blobs).await?));
     blobs.ready().await?;
 
     let clients = descriptors::fit(options.clients, descriptors::raise(), options.store.pool_size);

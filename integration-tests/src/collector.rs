@@ -107,7 +107,7 @@ fn spans(received: &[Received]) -> Vec<Span> {
     for one in received {
         assert_eq!(one.header("content-type"), Some("application/x-protobuf"));
         assert_eq!(one.header("traceparent"), None, "sending traces is not traced");
-        if !one.answered.is_some_and(|status| status < 300) {
+        if one.answered.is_none_or(|status| status >= 300) {
             continue;
         }
         let request = ExportTraceServiceRequest::decode(one.body.as_slice()).expect("OTLP");

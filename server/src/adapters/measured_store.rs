@@ -149,5 +149,5 @@ fn present(span: &tracing::Span) -> tracing::Span {
 fn warn_of_broken_glass(noted: &Noted) {
     let outcome = noted.outcome.as_str();
     metrics::glass_broken(outcome);
-    tracing::warn!(correlation = %noted.correlation, outcome, reason = %noted.reason, "break-glass");
+    tracing::warn!(correlation_id = %noted.correlation, outcome, reason = %noted.reason, "break-glass");
 }

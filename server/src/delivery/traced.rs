@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use handoff_domain::subscription::Failure;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
 use super::courier::Courier;
 use crate::app::deliveries::Notice;
@@ -14,7 +14,7 @@ use crate::telemetry::{spans, traces};
 pub(super) async fn traced(courier: &Courier, notice: &Notice) -> Result<(), Failure> {
     let last = notice.told.last().map(|told| &told.event);
     let correlation = last.map(|event| event.correlation.as_str());
-    let context = spans::context(correlation.unwrap_or_default());
+    let context = correlation.map_or_else(Span::none, spans::context);
     let span = spans::notification(&notice.subscription.id, &notice.tenant, correlation);
     if !span.is_none() {
         spans::note_told(&span, notice.told.len(), notice.course.attempts);

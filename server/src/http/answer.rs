@@ -86,7 +86,7 @@ pub fn failure_head(state: &HttpState, request: &HttpRequest, error: &AppError) 
     spans::note_reason(error.reason);
     // A line for each that is turned away is what a flood would like to have; metrics count them.
     if status.is_server_error() && error.reason != Reason::RateLimited {
-        tracing::error!(%correlation, reason = %error.reason, cause = error.cause.as_deref(), "request failed");
+        tracing::error!(correlation_id = %correlation, reason = %error.reason, cause = error.cause.as_deref(), "request failed");
     }
     let mut response = with_correlation(state, request, HttpResponse::build(status));
     match error.class {

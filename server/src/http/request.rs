@@ -343,7 +343,7 @@ fn authorization(headers: &HeaderMap) -> impl Iterator<Item = &header::HeaderVal
 
 /// The refusal of a token that was sent with a DPoP proof (`bound`) or without.
 pub async fn refuse_token(state: &HttpState, context: &Context, error: &TokenError, bound: bool) -> AppError {
-    tracing::info!(correlation = %context.correlation, detail = error.detail(), "access token refused");
+    tracing::info!(correlation_id = %context.correlation, detail = error.detail(), "access token refused");
     if error.retry_after_seconds().is_some() {
         let text = format!("{}; try again shortly", error.public());
         return AppError::new(Class::Unavailable, Reason::StorageUnavailable, text);

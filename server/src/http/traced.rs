@@ -29,7 +29,7 @@ pub async fn traced(
     request: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
-    let Some(state) = request.app_data::<Data<HttpState>>().map(Data::clone) else {
+    let Some(state) = request.app_data::<Data<HttpState>>().cloned() else {
         return next.call(request).await;
     };
     let correlation = correlation_of(&state, request.request());

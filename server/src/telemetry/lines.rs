@@ -33,7 +33,9 @@ where
         SystemTime.format_time(&mut line)?;
         write!(line, "\",\"level\":\"{}\"", of.level())?;
         written(&mut line, |members| event.record(members))?;
-        if let Some(within) = context.event_scope() {
+        // A line that says itself to what it belongs may belong to something else than what it is written within.
+        let says_it = of.fields().field("correlation_id").is_some();
+        if let Some(within) = context.event_scope().filter(|_| !says_it) {
             for span in within.filter(|span| span.metadata().target() == CONTEXT) {
                 if let Some(fields) = span.extensions().get::<FormattedFields<Members>>() {
                     line.write_str(fields.as_str())?;
@@ -166,9 +168,10 @@ mod tests {
             let context = spans::context("c-\"1");
             spans::note_trace(&context, 0xab);
             context.in_scope(|| tracing::warn!(count = 3, odd = "a\"b\nc", "it \\ happened"));
+            context.in_scope(|| tracing::warn!(correlation_id = "c-2", "of another"));
             tracing::warn!(share = 0.5, nothing = f64::NAN, is = true, "later");
         });
-        let [within, without] = lines.as_slice() else {
+        let [within, another, without] = lines.as_slice() else {
             panic!("{lines:?}")
         };
         assert_eq!(within["correlation_id"], "c-\"1");
@@ -181,6 +184,10 @@ mod tests {
         assert_eq!(within["level"], "WARN");
         assert!(within["timestamp"].as_str().unwrap().ends_with('Z'));
         assert!(within["target"].as_str().unwrap().contains("lines"));
+        assert_eq!(
+            (&another["correlation_id"], &another["trace_id"]),
+            (&Value::from("c-2"), &Value::Null)
+        );
         assert_eq!(without["correlation_id"], Value::Null);
         assert_eq!(
             (&without["share"], &without["nothing"]),

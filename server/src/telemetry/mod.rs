@@ -73,15 +73,15 @@ pub fn filter(text: &str) -> EnvFilter {
 
 /// Starts writing log lines to standard error, and exporting traces by the way that leads to their collector. Does nothing where
 /// something else has started it before.
-pub fn start(log: &Log, traces: Option<(&Traces, Arc<dyn Outbound>)>) -> io::Result<Option<Exporting>> {
+pub fn start(log: &Log, collector: Option<(&Traces, Arc<dyn Outbound>)>) -> io::Result<Option<Exporting>> {
     let json = match log.format {
         LogFormat::Json => true,
         LogFormat::Human => false,
         LogFormat::Auto => !io::stderr().is_terminal(),
     };
-    let (exporting, tracer) = match traces {
-        Some((traces, outbound)) => {
-            let (exporting, tracer) = traces::start(traces, outbound)?;
+    let (exporting, tracer) = match collector {
+        Some((to, outbound)) => {
+            let (exporting, tracer) = traces::start(to, outbound)?;
             (Some(exporting), Some(tracer))
         }
         None => (None, None),

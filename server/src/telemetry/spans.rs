@@ -81,6 +81,8 @@ pub fn request(
     if !are_exported() {
         return Span::none();
     }
+    // OpenTelemetry's word for all others.
+    let method = if method == "OTHER" { "_OTHER" } else { method };
     let name = route.map(|route| format!("{method} {route}"));
     tracing::info_span!(
         target: SPANS,

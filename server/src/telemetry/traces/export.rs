@@ -8,7 +8,7 @@ use handoff_domain::ports::{Outbound, OutboundMethod, OutboundRequest, SendError
 use opentelemetry_sdk::trace::SpanData;
 use secrecy::ExposeSecret as _;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 use super::{measured, messages};
 use crate::config::Traces;
@@ -98,20 +98,12 @@ impl Exporter {
         let mut pause = PAUSE;
         let mut problem = "not-in-time".to_owned();
         for attempt in 1..=TRIES {
-            let sent = match self.until() {
-                // No longer than the process still lives.
-                Some(end) => timeout_at(end, self.send(&body)).await.ok(),
-                None => {
-                    let mut stopping = self.stopping.clone();
-                    let ends = async {
-                        let end = stopped_until(&mut stopping).await;
-                        sleep_until(end).await;
-                    };
-                    tokio::select! {
-                        sent = self.send(&body) => Some(sent),
-                        () = ends => None,
-                    }
-                }
+            let mut stopping = self.stopping.clone();
+            // No longer than the process still lives.
+            let ends = async { sleep_until(stopped_until(&mut stopping).await).await };
+            let sent = tokio::select! {
+                sent = self.send(&body) => Some(sent),
+                () = ends => None,
             };
             let wanted = match sent {
                 None => break,
@@ -129,7 +121,8 @@ impl Exporter {
                 }
             };
             self.note_failing(&problem);
-            if attempt == TRIES || self.until().is_some() {
+            let ends = self.stopping.borrow().is_some();
+            if attempt == TRIES || ends {
                 break;
             }
             let wait = wanted.unwrap_or(pause).clamp(PAUSE, LONGEST_PAUSE);
@@ -170,11 +163,6 @@ impl Exporter {
             Err(SendError::Redirected { status }) => Sent::Never(format!("status-{status}")),
             Err(error) => Sent::NotNow(error.as_str(), None),
         }
-    }
-
-    /// Until when there is time, where the process ends.
-    fn until(&self) -> Option<Instant> {
-        *self.stopping.borrow()
     }
 
     fn note_taken(&mut self, spans: usize, refused: u64) {

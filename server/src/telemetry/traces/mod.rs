@@ -67,17 +67,17 @@ impl Exporting {
 }
 
 /// Starts the thread that sends spans to the collector by the way that leads there; answers it with what makes spans.
-pub(super) fn start(traces: &Traces, outbound: Arc<dyn Outbound>) -> io::Result<(Exporting, SdkTracer)> {
+pub(super) fn start(to: &Traces, outbound: Arc<dyn Outbound>) -> io::Result<(Exporting, SdkTracer)> {
     let (spans, inbox) = mpsc::channel(WAITING);
     let provider = SdkTracerProvider::builder()
         .with_span_processor(Queue::new(spans))
-        .with_sampler(Sampler::new(traces.sample, traces.asked_for))
+        .with_sampler(Sampler::new(to.sample, to.asked_for))
         // Says which service it is once for all spans, in `export`; otherwise variables of the environment would have a say.
         .with_resource(Resource::builder_empty().build())
         .build();
     let tracer = provider.tracer(SCOPE);
     let stopping = watch::Sender::new(None);
-    let exporter = Exporter::new(traces, outbound, inbox, stopping.subscribe());
+    let exporter = Exporter::new(to, outbound, inbox, stopping.subscribe());
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let thread = thread::Builder::new()
         .name("handoff-traces".to_owned())

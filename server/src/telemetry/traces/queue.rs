@@ -47,3 +47,46 @@ impl SpanProcessor for Queue {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::KeyValue;
+    use opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
+    use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+
+    use super::*;
+
+    fn finished(room: usize, spans: &[&[KeyValue]]) -> Vec<String> {
+        let (queue, mut inbox) = mpsc::channel(room);
+        let provider = SdkTracerProvider::builder()
+            .with_sampler(Sampler::AlwaysOn)
+            .with_span_processor(Queue::new(queue))
+            .build();
+        let tracer = provider.tracer("test");
+        for (number, attributes) in spans.iter().enumerate() {
+            let mut span = tracer.start(number.to_string());
+            span.set_attributes(attributes.iter().cloned());
+            span.end();
+        }
+        std::iter::from_fn(|| inbox.try_recv().ok())
+            .map(|span| span.name.into_owned())
+            .collect()
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_dropped_and_counted() {
+        assert_eq!(finished(2, &[&[], &[], &[], &[]]), ["0", "1"]);
+        super::super::spans::export();
+        let mut told = String::new();
+        measured::write(&mut told).unwrap();
+        let line = "handoff_traces_dropped_total{reason=\"queue-full\"} 2";
+        assert!(told.lines().any(|one| one == line), "{told}");
+    }
+
+    #[test]
+    fn a_run_of_a_job_is_sent_where_it_did_something() {
+        let job = || KeyValue::new(JOB_NAME, "expiry");
+        let runs: [&[KeyValue]; 3] = [&[job()], &[job(), KeyValue::new(WORKED, true)], &[]];
+        assert_eq!(finished(9, &runs), ["1", "2"]);
+    }
+}

@@ -13,7 +13,8 @@ here. Strings are JSON's, which TOML reads alike. What ends in `_file` becomes a
 {{- else if kindIs "slice" . }}
 {{- $items := list }}
 {{- range . }}{{ $items = append $items (include "handoff.toml.value" .) }}{{ end }}[{{ join ", " $items }}]
-{{- else }}{{ printf "%d" (int64 .) }}
+{{- else if eq (float64 .) (float64 (int64 .)) }}{{ printf "%d" (int64 .) }}
+{{- else }}{{ . }}
 {{- end }}
 {{- end }}
 

@@ -6,6 +6,7 @@ pub mod backport;
 pub mod browser;
 pub mod chaos;
 pub mod client;
+pub mod collector;
 pub mod deliveries;
 pub mod figures;
 pub mod forwarding;

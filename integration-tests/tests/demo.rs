@@ -139,21 +139,21 @@ fn shell(command: &str, folder: &Path) -> String {
 }
 
 /// A database of its own on the tests' server, gone when dropped.
-struct OwnDatabase(String);
+pub struct OwnDatabase(String);
 
 impl OwnDatabase {
-    fn create(name: &str) -> Self {
+    pub fn create(name: &str) -> Self {
         let name = format!("{name}-{}", std::process::id());
         psql(&format!("CREATE DATABASE \"{name}\""));
         Self(name)
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         let server = needed("HANDOFF_TEST_POSTGRES_URL");
         format!("{}/{}", server.rsplit_once('/').unwrap().0, self.0)
     }
 
-    fn container(&self) -> String {
+    pub fn container(&self) -> String {
         format!("{}/{}", needed("HANDOFF_TEST_AZURITE_URL"), self.0)
     }
 }

@@ -13,6 +13,7 @@ pub mod fhir;
 pub mod forwarding;
 pub mod http;
 pub mod notifications;
+pub mod otlp;
 pub mod scanning;
 pub mod telemetry;
 pub mod wiring;

@@ -32,6 +32,7 @@ pub mod standing;
 pub mod subscription;
 pub mod task;
 pub mod time;
+pub mod trace;
 pub mod workflow;
 
 pub use ids::{

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
+use crate::trace::TraceContext;
 
 /// A topic (`https://handoff.example/fhir/SubscriptionTopic/{name}`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -75,6 +76,8 @@ pub struct TopicEvent {
     pub grant: Option<String>,
     /// The correlation id of the request that caused it.
     pub correlation: String,
+    /// The trace of that request, where it is traced.
+    pub trace: Option<TraceContext>,
     /// When.
     pub at: Timestamp,
 }

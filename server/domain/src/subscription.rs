@@ -339,6 +339,7 @@ mod tests {
             change: change.to_owned(),
             grant: None,
             correlation: "c".to_owned(),
+            trace: None,
             at: Timestamp(0),
         }
     }

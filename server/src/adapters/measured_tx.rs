@@ -1,6 +1,7 @@
-//! A transaction that remembers which audit rows it was given, so that they can be counted once it commits.
+//! A transaction that remembers which audit rows it was given, so that they can be counted once it commits, and notes in events for
+//! subscribers of which trace they are.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use handoff_domain::audit::{AuditRow, Event, Outcome};
 use handoff_domain::binding::Binding;
@@ -34,6 +35,9 @@ use handoff_domain::standing::{Block, Standing, Target};
 use handoff_domain::subscription::{Course, NumberedEvent, Subscription};
 use handoff_domain::task::Task;
 use handoff_domain::time::{Span, Timestamp};
+use handoff_domain::trace::TraceContext;
+
+use crate::telemetry::traces;
 
 /// What is counted of an audit row.
 pub(super) struct Noted {
@@ -44,15 +48,36 @@ pub(super) struct Noted {
     pub(super) bytes: u64,
 }
 
+/// What a transaction that commits is counted by.
+#[derive(Default)]
+pub(super) struct Recorded {
+    /// Its audit rows.
+    pub(super) rows: Vec<Noted>,
+    /// For each use that it takes of a grant, how long ago that was issued.
+    pub(super) waits: Vec<Span>,
+    /// The grant that it wrote last, and when that was issued.
+    grant: Option<(GrantId, Timestamp)>,
+}
+
 /// Another transaction, with the events of its audit rows noted.
 pub(super) struct MeasuredTx<'a> {
     inner: &'a mut dyn Tx,
-    recorded: &'a mut Vec<Noted>,
+    recorded: &'a mut Recorded,
+    place: Option<TraceContext>,
 }
 
 impl<'a> MeasuredTx<'a> {
-    pub(super) fn new(inner: &'a mut dyn Tx, recorded: &'a mut Vec<Noted>) -> Self {
-        Self { inner, recorded }
+    /// One whose place in a trace is `place`, where it has one.
+    pub(super) fn new(
+        inner: &'a mut dyn Tx,
+        recorded: &'a mut Recorded,
+        place: Option<TraceContext>,
+    ) -> Self {
+        Self {
+            inner,
+            recorded,
+            place,
+        }
     }
 }
 
@@ -251,7 +276,7 @@ impl Tx for MeasuredTx<'_> {
             .get("bytes")
             .and_then(|text| text.parse().ok())
             .unwrap_or(0);
-        self.recorded.push(Noted {
+        self.recorded.rows.push(Noted {
             event: row.event,
             outcome: row.outcome,
             reason: row.reason,
@@ -259,6 +284,28 @@ impl Tx for MeasuredTx<'_> {
             bytes,
         });
         self.inner.record(tenant, row);
+    }
+
+    fn update_grant(&mut self, tenant: &TenantId, grant: &Grant) -> Result<(), StoreError> {
+        self.recorded.grant = Some((grant.id.clone(), grant.issued_at));
+        self.inner.update_grant(tenant, grant)
+    }
+
+    fn insert_redemption(&mut self, tenant: &TenantId, redemption: &Redemption) -> Result<(), StoreError> {
+        // The use is taken of its grant just before.
+        let grant = self
+            .recorded
+            .grant
+            .take()
+            .filter(|(id, _)| *id == redemption.grant);
+        let wait = grant.map(|(_, issued)| redemption.opened_at.since(issued));
+        self.recorded.waits.extend(wait);
+        self.inner.insert_redemption(tenant, redemption)
+    }
+
+    fn tell(&mut self, tenant: &TenantId, event: TopicEvent) {
+        let trace = event.trace.or(self.place);
+        self.inner.tell(tenant, TopicEvent { trace, ..event });
     }
 
     handed_on! {
@@ -272,8 +319,6 @@ impl Tx for MeasuredTx<'_> {
         fn claim_binary(&mut self, tenant: &TenantId, id: &BinaryId, document: &DocumentId) -> Result<bool, StoreError>;
         fn delete_binary(&mut self, tenant: &TenantId, id: &BinaryId, of: Option<&DocumentId>, now: Timestamp) -> Result<(), StoreError>;
         fn insert_grant(&mut self, tenant: &TenantId, grant: &Grant) -> Result<(), StoreError>;
-        fn update_grant(&mut self, tenant: &TenantId, grant: &Grant) -> Result<(), StoreError>;
-        fn insert_redemption(&mut self, tenant: &TenantId, redemption: &Redemption) -> Result<(), StoreError>;
         fn update_redemption(&mut self, tenant: &TenantId, redemption: &Redemption) -> Result<(), StoreError>;
         fn cut_redemptions(&mut self, tenant: &TenantId, grant: &GrantId, reason: Reason, now: Timestamp) -> Result<u32, StoreError>;
         fn reopen_redemptions(&mut self, tenant: &TenantId, grant: &GrantId, reason: Reason, process: &str, now: Timestamp) -> Result<u32, StoreError>;
@@ -284,7 +329,6 @@ impl Tx for MeasuredTx<'_> {
         fn place_block(&mut self, tenant: &TenantId, block: &Block) -> Result<(), StoreError>;
         fn lift_block(&mut self, tenant: &TenantId, id: &BlockId, by: &ActorRef, now: Timestamp) -> Result<bool, StoreError>;
         fn remember_actor(&mut self, tenant: &TenantId, actor: &ActorRef, teams: &[String], seen: Timestamp) -> Result<(), StoreError>;
-        fn tell(&mut self, tenant: &TenantId, event: TopicEvent) -> ();
     }
 }
 
@@ -301,6 +345,18 @@ impl ReadSubscriptions for MeasuredTx<'_> {
 }
 
 impl TxSubscriptions for MeasuredTx<'_> {
+    fn take_pending(&mut self, limit: u32) -> Result<Vec<Pending>, StoreError> {
+        let pending = self.inner.take_pending(limit)?;
+        if self.place.is_some() {
+            let of: HashSet<TraceContext> = pending.iter().filter_map(|one| one.event.trace).collect();
+            let present = tracing::Span::current();
+            for place in of {
+                traces::link(&present, place);
+            }
+        }
+        Ok(pending)
+    }
+
     handed_on! {
         fn lock_subscription(&mut self, tenant: &TenantId, id: &SubscriptionId) -> Result<Option<Subscription>, StoreError>;
         fn insert_subscription(&mut self, tenant: &TenantId, subscription: &Subscription, body: &[u8], index: &SearchIndex, sealed: &[u8]) -> Result<(), StoreError>;
@@ -309,7 +365,6 @@ impl TxSubscriptions for MeasuredTx<'_> {
         fn advance_courses(&mut self, delivered: &[(Due, i64, Option<Timestamp>)], now: Timestamp) -> Result<Vec<Due>, StoreError>;
         fn fix_courses(&mut self, tried: &[(Due, i64)]) -> Result<Vec<Due>, StoreError>;
         fn rewind_course(&mut self, tenant: &TenantId, id: &SubscriptionId, delivered: i64) -> Result<(), StoreError>;
-        fn take_pending(&mut self, limit: u32) -> Result<Vec<Pending>, StoreError>;
         fn subscription_revisions(&mut self) -> Result<HashMap<TenantId, i64>, StoreError>;
         fn counting_subscriptions(&mut self, tenant: &TenantId) -> Result<Vec<Subscription>, StoreError>;
         fn give_events(&mut self, given: &[(Due, Vec<TopicEvent>)]) -> Result<(), StoreError>;

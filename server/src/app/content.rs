@@ -115,6 +115,8 @@ impl Stream for Content {
         if this.done {
             return Poll::Ready(None);
         }
+        let request = this.ending.request().clone();
+        let _within = request.enter();
         this.ending.entry().touch();
         if let Poll::Ready(reason) = this.cut.as_mut().poll(cx) {
             return this.fail(ContentError::Cut(reason));

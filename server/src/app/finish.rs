@@ -12,7 +12,8 @@ use handoff_domain::ports::{self, AuditSearch, Kind, Loose, Tx};
 use handoff_domain::reason::Reason;
 use handoff_domain::redemption::{Redemption, RedemptionState, StreamEnd};
 use handoff_domain::task::Task;
-use handoff_domain::time::{Span, Timestamp};
+use handoff_domain::time::{Span as TimeSpan, Timestamp};
+use tracing::{Instrument as _, Span};
 
 use super::effects::{about_task, load, settle};
 use super::json_edit::{BusinessStatus, TaskEdit, edit_task};
@@ -20,10 +21,11 @@ use super::redeem::Leave;
 use super::streams::{Announced, Entry};
 use super::tasks::tell;
 use super::{App, AppError, Caller, Cuts, Scope};
+use crate::telemetry::spans;
 
 /// A process that was not heard of for this long is taken to be dead. Longer than a process itself lets its streams
 /// run in doubt, so that no stream outlives its process's good name.
-const SILENCE: Span = Span::seconds(30);
+const SILENCE: TimeSpan = TimeSpan::seconds(30);
 /// How a stream may be reported to have ended.
 pub(super) const ENDS: [Event; 4] = [
     Event::RedemptionCompleted,
@@ -49,12 +51,18 @@ pub struct Ending {
     entry: Arc<Entry>,
     /// Taken when the end is told.
     announced: Mutex<Option<Announced>>,
+    /// The stream in its trace, and what asked for it. Taken when the end is told.
+    span: Mutex<Span>,
+    request: Span,
 }
 
 impl Ending {
     /// The end to come of the stream that `leave` allows.
     pub fn new(app: &App, caller: &Caller, leave: Leave) -> Self {
+        let span = spans::stream(&leave.redemption.id);
         Self {
+            span: Mutex::new(span),
+            request: Span::current(),
             app: app.clone(),
             caller: caller.clone(),
             facts: EndFacts {
@@ -99,17 +107,43 @@ impl Ending {
         };
         let app = self.app.clone();
         let caller = self.caller.clone();
+        let sent = self.sent.load(Ordering::Relaxed);
         let facts = EndFacts {
-            sent: Some(self.sent.load(Ordering::Relaxed)),
+            sent: Some(sent),
             end,
             ..self.facts.clone()
         };
+        let mut span = self.span.lock().unwrap_or_else(PoisonError::into_inner);
+        let (outcome, reason) = told_of(end);
+        spans::note_stream_end(
+            &std::mem::replace(&mut *span, Span::none()),
+            sent,
+            outcome,
+            reason,
+        );
+        drop(span);
         // The stream may be dropped on a thread without a runtime of its own.
         let background = app.background.clone();
-        background.spawn(async move {
+        let recording = async move {
             record_end(&app, caller, facts).await;
             drop(announced);
-        });
+        };
+        background.spawn(recording.instrument(self.request.clone()));
+    }
+
+    /// What asked for the stream, which lines of the log about it are written within.
+    pub const fn request(&self) -> &Span {
+        &self.request
+    }
+}
+
+/// How a stream ended, in the words of traces.
+const fn told_of(end: StreamEnd) -> (&'static str, Option<Reason>) {
+    match end {
+        StreamEnd::Sent => ("sent", None),
+        StreamEnd::Gone => ("gone", None),
+        StreamEnd::IntegrityFailed => ("integrity-failed", None),
+        StreamEnd::Cut(reason) => ("cut-off", Some(reason)),
     }
 }
 

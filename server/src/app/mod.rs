@@ -58,6 +58,7 @@ pub mod subscriptions;
 pub mod task_family;
 pub mod tasks;
 mod told;
+mod unit;
 pub mod watch;
 
 use std::collections::BTreeMap;
@@ -73,9 +74,7 @@ use handoff_domain::document::Document;
 use handoff_domain::grant::Grant;
 use handoff_domain::ids::{DocumentId, GrantId, Handle, TaskId, TenantId};
 use handoff_domain::outbox::{Topic, TopicEvent};
-use handoff_domain::ports::{
-    self, BlobStore, Clock, Entropy, Outbound, Read, SourceServer, Store, Tx, Vault,
-};
+use handoff_domain::ports::{BlobStore, Clock, Entropy, Outbound, SourceServer, Store, Tx, Vault};
 use handoff_domain::reason::Reason;
 use handoff_domain::retention::Schedules;
 use handoff_domain::scan::ScanRule;
@@ -95,6 +94,7 @@ use standing::KnownBlocks;
 use streams::Streams;
 use subscriber::Standings;
 use subscriptions::SubscriptionSettings;
+pub use unit::Cuts;
 
 /// What is set once and the same for every request.
 #[derive(Debug, Clone)]
@@ -427,6 +427,8 @@ impl Scope {
             change: change.to_owned(),
             grant: None,
             correlation: self.caller.context.correlation.to_string(),
+            // The transaction that writes it knows.
+            trace: None,
             at: self.now(),
         }
     }
@@ -472,97 +474,6 @@ impl App {
             instant: Arc::new(AtomicI64::new(self.clock.now().0)),
             decided: Arc::default(),
         }
-    }
-
-    /// Runs one use case in one transaction. A refusal is recorded in a transaction of its own before it is
-    /// told; when that can't be done, the answer is that the audit is unavailable. Cuts that were committed
-    /// reach the streams of this process at once, those of others through the store.
-    ///
-    /// All of that happens even where the request that asked for it is gone meanwhile.
-    pub async fn write<T, F>(&self, tenant: &TenantId, work: F) -> Result<T, AppError>
-    where
-        T: Send + 'static,
-        F: FnMut(&mut dyn Tx) -> Result<(T, Cuts), AppError> + Send + 'static,
-    {
-        let (app, tenant) = (self.clone(), tenant.clone());
-        self.to_the_end(async move { app.write_here(&tenant, work).await })
-            .await
-    }
-
-    async fn write_here<T, F>(&self, tenant: &TenantId, mut work: F) -> Result<T, AppError>
-    where
-        T: Send + 'static,
-        F: FnMut(&mut dyn Tx) -> Result<(T, Cuts), AppError> + Send + 'static,
-    {
-        let streams = Arc::clone(&self.streams);
-        let unit = move |tx: &mut dyn Tx| {
-            let (value, cuts) = work(tx)?;
-            // What it locked it still holds: a stream of a grant that it cuts began before, or begins after it.
-            Ok((value, cuts, streams.now()))
-        };
-        match ports::write(self.store.as_ref(), unit).await {
-            Ok((value, cuts, moment)) => {
-                for (grant, reason) in cuts.0 {
-                    self.streams.cut_grant(tenant, &grant, reason, moment);
-                }
-                Ok(value)
-            }
-            Err(error) => Err(self.record_denial(tenant, error).await),
-        }
-    }
-
-    /// Reads that belong together.
-    pub async fn read<T, F>(&self, reading: F) -> Result<T, AppError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&mut dyn Read) -> Result<T, AppError> + Send + 'static,
-    {
-        ports::read(self.store.as_ref(), reading).await
-    }
-
-    /// Runs work to its end even where the one who waits for it goes away: a request's own future is dropped when
-    /// its client disconnects, and what was begun in two stores must not be left half done.
-    pub async fn to_the_end<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = Result<T, AppError>> + Send + 'static,
-    ) -> Result<T, AppError> {
-        self.background.spawn(work).await.unwrap_or_else(|error| {
-            let text = "an internal error; tell support the correlation id";
-            Err(AppError::new(Class::Internal, Reason::StorageUnavailable, text).because(error.to_string()))
-        })
-    }
-
-    /// Writes the audit row of a refusal, if it has one.
-    pub async fn record_denial(&self, tenant: &TenantId, mut error: AppError) -> AppError {
-        let Some(row) = error.denial.take() else {
-            return error;
-        };
-        let tenant = tenant.clone();
-        let written: Result<(), AppError> = ports::write(self.store.as_ref(), move |tx| {
-            tx.record(&tenant, (*row).clone());
-            Ok(())
-        })
-        .await;
-        match written {
-            Ok(()) => error,
-            Err(failure) => failure.audit_unavailable(),
-        }
-    }
-}
-
-/// The grants whose streams must stop once the transaction is committed.
-#[derive(Debug, Clone, Default)]
-pub struct Cuts(pub Vec<(GrantId, Reason)>);
-
-impl Cuts {
-    /// No cuts.
-    pub const fn none() -> Self {
-        Self(Vec::new())
-    }
-
-    /// Adds the cuts of another change of the same transaction.
-    pub fn extend(&mut self, other: Self) {
-        self.0.extend(other.0);
     }
 }
 

@@ -131,7 +131,7 @@ struct Opened {
 impl Whose {
     fn open(&self) -> Result<Opened, Failed> {
         let config = self.file.load()?;
-        crate::telemetry::start(&config.log);
+        crate::telemetry::start(&config.log, None)?;
         let known = config.issuers.iter().map(|issuer| &issuer.tenant);
         let tenant = known
             .into_iter()

@@ -10,10 +10,10 @@ use handoff_store::{Database, StoreConfig};
 use tempfile::TempDir;
 use url::Url;
 
-use super::{Failed, asked_to_end, block_on};
-use crate::config::{Log, LogFormat, Sink, is_loopback};
+use super::{Failed, asked_to_end, block_on, start_telemetry};
+use crate::config::{Log, LogFormat, Sink, Traces, is_loopback};
 use crate::demo::{DEV_ISSUER_SEGMENT, Stage, Teller, Tone, another_link, curl_lines, play};
-use crate::wiring::{Identity, Options, Running, StartError, demo_sink, start};
+use crate::wiring::{Identity, Options, Running, StartError, demo_sink, demo_traces, start};
 
 #[derive(Debug, Args)]
 pub(super) struct DemoFlags {
@@ -50,6 +50,9 @@ pub(super) struct DemoFlags {
     /// `otlp=http://127.0.0.1:4318/v1/logs`
     #[arg(long, value_name = "KIND=URL", value_parser = demo_sink)]
     forward: Vec<Sink>,
+    /// Send traces to a collector on loopback: `http://127.0.0.1:4318/v1/traces`
+    #[arg(long, value_name = "URL", value_parser = demo_traces)]
+    traces: Option<Traces>,
 }
 
 /// Plays, and serves until somebody asks the process to end.
@@ -59,38 +62,44 @@ pub(super) fn run(flags: &DemoFlags) -> Result<(), Failed> {
         // Lines of a log would stand between those of the story.
         filter: std::env::var("HANDOFF__LOG__FILTER").unwrap_or_else(|_| "warn".to_owned()),
     };
-    crate::telemetry::start(&log);
+    let exporting = start_telemetry(&log, flags.traces.as_ref())?;
     let data = Data::prepare(flags.data.as_deref())?;
     let options = options(flags, data.path())?;
     block_on(async {
-        let issuer_of = match &options.identity {
-            Identity::Demo { issuer_of } => issuer_of.clone(),
-            Identity::Issuers(_) => None,
-        };
-        let mut running = start(options).await.map_err(|error| match error {
-            StartError::Listen { .. } => {
-                Failed(format!("{error}; try another port with `--port`, 0 takes any"))
-            }
-            other => Failed::from(other),
-        })?;
-        let stage = Stage {
-            issuer_base: issuer_of.unwrap_or_else(|| running.base_url.clone()),
-            base: running.base_url.clone(),
-            now: running.app.clock.now(),
-        };
-        let told = tokio::select! {
-            told = tell(flags, &stage, &running, data.path()) => told,
-            asked = asked_to_end() => asked.map_err(Failed::from).and(Err(Failed("interrupted".to_owned()))),
-        };
-        if told.is_ok() && !flags.once {
-            tokio::select! {
-                asked = asked_to_end() => asked?,
-                () = running.wait() => return Err(Failed("the server ended by itself".to_owned())),
-            }
+        let played = serve(flags, options, data.path()).await;
+        if let Some(exporting) = exporting {
+            exporting.finish().await;
         }
-        running.stop().await;
-        told
+        played
     })
+}
+
+async fn serve(flags: &DemoFlags, options: Options, data: &Path) -> Result<(), Failed> {
+    let issuer_of = match &options.identity {
+        Identity::Demo { issuer_of } => issuer_of.clone(),
+        Identity::Issuers(_) => None,
+    };
+    let mut running = start(options).await.map_err(|error| match error {
+        StartError::Listen { .. } => Failed(format!("{error}; try another port with `--port`, 0 takes any")),
+        other => Failed::from(other),
+    })?;
+    let stage = Stage {
+        issuer_base: issuer_of.unwrap_or_else(|| running.base_url.clone()),
+        base: running.base_url.clone(),
+        now: running.app.clock.now(),
+    };
+    let told = tokio::select! {
+        told = tell(flags, &stage, &running, data) => told,
+        asked = asked_to_end() => asked.map_err(Failed::from).and(Err(Failed("interrupted".to_owned()))),
+    };
+    if told.is_ok() && !flags.once {
+        tokio::select! {
+            asked = asked_to_end() => asked?,
+            () = running.wait() => return Err(Failed("the server ended by itself".to_owned())),
+        }
+    }
+    running.stop().await;
+    told
 }
 
 /// Plays, and says how to go on.
@@ -304,6 +313,19 @@ mod tests {
             "otlp=x",
         ] {
             assert!(demo_sink(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_collector_of_the_demo_is_on_this_machine() {
+        assert!(demo_traces("http://127.0.0.1:4318/v1/traces").is_ok());
+        for text in [
+            "https://collector.example.org/v1/traces",
+            "http://127.0.0.1:4318",
+            "http://127.0.0.1:22/v1/traces",
+            "x",
+        ] {
+            assert!(demo_traces(text).is_err(), "{text}");
         }
     }
 

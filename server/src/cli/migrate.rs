@@ -18,7 +18,7 @@ pub(super) struct MigrateFlags {
 /// Applies what is missing, or only looks for it, and says what that was.
 pub(super) fn run(flags: &MigrateFlags) -> Result<(), Failed> {
     let config = flags.file.load()?;
-    crate::telemetry::start(&config.log);
+    crate::telemetry::start(&config.log, None)?;
     let store = StoreConfig::new(config.database.url.expose_secret());
     let missing = handoff_store::pending(&store)?;
     if missing.is_empty() {

@@ -20,7 +20,10 @@ use clap::{Args, Parser, Subcommand};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{Config, load};
+use crate::config::{Config, Log, Traces, load};
+use crate::telemetry;
+use crate::telemetry::traces::Exporting;
+use crate::wiring::way_to_collector;
 
 /// A failure that is told to the person at the command line, and ends it with 1.
 pub(crate) struct Failed(String);
@@ -164,6 +167,15 @@ fn say(text: &str) -> Result<(), Failed> {
     let mut out = io::stdout();
     writeln!(out, "{text}")?;
     out.flush().map_err(Failed::from)
+}
+
+/// Starts writing log lines, and exporting traces where a collector is given.
+fn start_telemetry(log: &Log, traces: Option<&Traces>) -> Result<Option<Exporting>, Failed> {
+    let traces = match traces {
+        Some(traces) => Some((traces, way_to_collector(traces)?)),
+        None => None,
+    };
+    telemetry::start(log, traces).map_err(Failed::from)
 }
 
 /// Runs `work` on a runtime of its own.

@@ -89,7 +89,7 @@ pub(super) fn run(flags: &RevokeFlags) -> Result<(), Failed> {
         return Err(Failed("--reason: say why, in 1 to 500 characters".to_owned()));
     }
     let config = flags.file.load()?;
-    crate::telemetry::start(&config.log);
+    crate::telemetry::start(&config.log, None)?;
     let known: BTreeSet<TenantId> = config
         .issuers
         .iter()

@@ -18,7 +18,7 @@ use super::{Admin, Config, ConfigError, Database, Limits, Log, LogFormat, Proble
 /// What every variable of ours begins with.
 const ENV_PREFIX: &str = "HANDOFF__";
 /// The sections, for those who mistype one.
-const SECTIONS: [&str; 16] = [
+const SECTIONS: [&str; 17] = [
     "server",
     "admin",
     "database",
@@ -34,6 +34,7 @@ const SECTIONS: [&str; 16] = [
     "audit",
     "forwarding",
     "scan",
+    "traces",
     "log",
 ];
 
@@ -167,6 +168,7 @@ fn read(root: &mut Table, problems: &mut Vec<Problem>) -> Config {
         audit: super::audit::read(root, problems),
         forwarding: super::forwarding::read(root, problems),
         scan: super::scan::read(root, problems, &blobs.config),
+        traces: super::traces::read(root, problems),
         blobs,
         log: read_log(root, problems),
         server,

@@ -16,6 +16,7 @@ mod show;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
+mod traces;
 mod units;
 mod websockets;
 
@@ -39,6 +40,7 @@ pub use scan::{Address as ScannerAddress, Kind as ScannerKind, Scan};
 pub use sessions::Sessions;
 pub use show::redact_url;
 pub use subscriptions::Subscriptions;
+pub use traces::{Traces, check_collector};
 pub use websockets::WebSockets;
 
 /// Something wrong with one key, and what to do about it.
@@ -104,6 +106,8 @@ pub struct Config {
     pub forwarding: Vec<Sink>,
     /// Who scans content for malware before it is released; nobody where `None`.
     pub scan: Option<Scan>,
+    /// Where traces are sent to; there are none where `None`.
+    pub traces: Option<Traces>,
     /// How logs are written.
     pub log: Log,
 }

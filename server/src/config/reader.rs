@@ -129,6 +129,28 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A part of all, from 0 to 1.
+    pub(super) fn share(&mut self, key: &'static str, default: f64) -> f64 {
+        let text = match self.value(key) {
+            None => return default,
+            Some(Value::Float(share)) => share.to_string(),
+            Some(Value::Integer(share)) => share.to_string(),
+            Some(Value::String(text)) => text,
+            Some(other) => kind_of(&other).to_owned(),
+        };
+        let share = text.trim().parse::<f64>().ok();
+        share
+            .filter(|share| (0.0..=1.0).contains(share))
+            .unwrap_or_else(|| {
+                self.problem(
+                    key,
+                    format!("`{text}` does not fit"),
+                    "set it to a number from 0 to 1, like `0.1`",
+                );
+                default
+            })
+    }
+
     /// Bytes: a number, or a text like `5 GiB`.
     pub(super) fn size(&mut self, key: &'static str, default: u64) -> u64 {
         let value = self.value(key);

@@ -98,6 +98,9 @@ impl Config {
         if let Some(scan) = &self.scan {
             root.insert("scan".to_owned(), table(super::scan::show(scan)));
         }
+        if let Some(traces) = &self.traces {
+            root.insert("traces".to_owned(), table(super::traces::show(traces)));
+        }
         root.to_string()
     }
 }

@@ -3,6 +3,7 @@
 
 mod courier;
 mod recorder;
+mod traced;
 mod work;
 
 pub use courier::Courier;

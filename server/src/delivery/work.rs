@@ -11,13 +11,15 @@ use handoff_domain::time::Span;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
+use tracing::Instrument as _;
 
 use super::courier::Courier;
 use super::recorder::Recorder;
+use super::traced::traced;
 use crate::app::deliveries::{Next, Sending};
 use crate::app::fan_out::{self, Counting};
 use crate::app::{App, AppError};
-use crate::telemetry::notifications as metrics;
+use crate::telemetry::{notifications as metrics, spans};
 
 /// How long a lease lasts, and how often it is renewed.
 const TERM: Span = Span::seconds(6);
@@ -153,7 +155,7 @@ impl Deliveries {
                     return true;
                 }
                 tokio::select! {
-                    sent = self.courier.send(&notice) => sent,
+                    sent = traced(&self.courier, &notice) => sent,
                     // Whoever comes after us repeats it as it is.
                     () = self.stopped(LAST_ANSWERS) => return true,
                 }
@@ -276,7 +278,8 @@ impl Deliveries {
             while let Some(until) = ours_until
                 && Instant::now() < until
             {
-                match fan_out::run_once(&self.app, &counting).await {
+                let given = fan_out::run_once(&self.app, &counting);
+                match given.instrument(spans::job("fan-out")).await {
                     Ok(done) => {
                         self.app.ear.ring(&done.concerned);
                         for due in done.concerned {

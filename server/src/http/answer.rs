@@ -14,6 +14,7 @@ use super::request::{correlation_of, tenant_of};
 use crate::app::error::Challenge;
 pub use crate::app::outcome::operation_outcome;
 use crate::app::{AppError, Class};
+use crate::telemetry::spans;
 
 /// FHIR JSON.
 pub const FHIR_JSON: &str = "application/fhir+json";
@@ -82,9 +83,10 @@ pub fn failure(state: &HttpState, request: &HttpRequest, face: Face, error: &App
 pub fn failure_head(state: &HttpState, request: &HttpRequest, error: &AppError) -> HttpResponseBuilder {
     let correlation = correlation_of(state, request);
     let status = status_of(error.class);
+    spans::note_reason(error.reason);
     // A line for each that is turned away is what a flood would like to have; metrics count them.
     if status.is_server_error() && error.reason != Reason::RateLimited {
-        tracing::error!(%correlation, reason = %error.reason, cause = error.cause.as_deref(), "request failed");
+        tracing::error!(correlation_id = %correlation, reason = %error.reason, cause = error.cause.as_deref(), "request failed");
     }
     let mut response = with_correlation(state, request, HttpResponse::build(status));
     match error.class {

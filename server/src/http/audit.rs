@@ -162,7 +162,7 @@ impl UnderWay {
             }
             // The connection breaks off, and the file has no checkpoint at its end.
             Err(error) => {
-                tracing::error!(correlation = self.correlation, cause = %error, "an export of the audit broke off");
+                tracing::error!(correlation_id = self.correlation, cause = %error, "an export of the audit broke off");
                 Some((Err(error), self))
             }
         }

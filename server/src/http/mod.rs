@@ -24,6 +24,7 @@ pub mod scopes;
 pub mod session;
 pub mod sign_in;
 pub mod stream;
+pub mod traced;
 pub mod websocket;
 pub mod wrapped;
 

@@ -16,6 +16,7 @@ use handoff_identity::{Presented, Proof, TokenError};
 
 use super::HttpState;
 use super::attempts::{Source, Trial};
+use super::traced::caller_of;
 use crate::app::error::Challenge;
 use crate::app::{AppError, Caller, Class};
 
@@ -73,10 +74,8 @@ pub fn correlation_of(state: &HttpState, request: &HttpRequest) -> CorrelationId
     }
     let headers = request.headers();
     let sent = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
-    let trace = sent("traceparent")
-        .and_then(|t| t.split('-').nth(1))
-        .filter(|id| id.len() == 32);
-    let id = [sent("x-correlation-id"), trace, sent("x-request-id")]
+    let trace = caller_of(headers).map(|caller| format!("{:032x}", caller.trace()));
+    let id = [sent("x-correlation-id"), trace.as_deref(), sent("x-request-id")]
         .into_iter()
         .flatten()
         .find_map(|text| CorrelationId::parse(text).ok())
@@ -344,7 +343,7 @@ fn authorization(headers: &HeaderMap) -> impl Iterator<Item = &header::HeaderVal
 
 /// The refusal of a token that was sent with a DPoP proof (`bound`) or without.
 pub async fn refuse_token(state: &HttpState, context: &Context, error: &TokenError, bound: bool) -> AppError {
-    tracing::info!(correlation = %context.correlation, detail = error.detail(), "access token refused");
+    tracing::info!(correlation_id = %context.correlation, detail = error.detail(), "access token refused");
     if error.retry_after_seconds().is_some() {
         let text = format!("{}; try again shortly", error.public());
         return AppError::new(Class::Unavailable, Reason::StorageUnavailable, text);

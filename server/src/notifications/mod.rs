@@ -230,7 +230,7 @@ async fn refused(state: &HttpState, context: &Context) -> AppError {
         Reason::TokenInvalid,
         "there is no such source, or this does not prove that you are it",
     );
-    tracing::info!(correlation = %context.correlation, "a notification is not proved to be of a source: no such source, or wrong secret or signature");
+    tracing::info!(correlation_id = %context.correlation, "a notification is not proved to be of a source: no such source, or wrong secret or signature");
     record_refusal(state, context, refusal).await
 }
 

@@ -1,5 +1,5 @@
-//! One line and one count per answered request. What stands in a line is the route's template, never the path
-//! or the query: those may name patients or carry what a client should not have sent.
+//! One line, within the context of `http::traced`, and one count per answered request. What stands in a line is the route's template,
+//! never the path or the query: those may name patients or carry what a client should not have sent.
 
 use std::time::Instant;
 
@@ -9,9 +9,6 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::middleware::Next;
 
 use super::metrics;
-
-/// The header that carries the correlation id of an answer.
-const CORRELATION: &str = "x-correlation-id";
 
 /// Answers the request, and tells how it went.
 pub async fn observe(
@@ -31,11 +28,6 @@ pub async fn observe(
         Ok(response) => response.status(),
         Err(error) => error.as_response_error().status_code(),
     };
-    let correlation = answer
-        .as_ref()
-        .ok()
-        .and_then(|response| response.headers().get(CORRELATION))
-        .and_then(|value| value.to_str().ok());
     metrics::http_request(&route, method.as_str(), status.as_u16(), took);
     let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     tracing::info!(
@@ -43,7 +35,6 @@ pub async fn observe(
         route,
         status = status.as_u16(),
         micros,
-        correlation,
         "answered"
     );
     answer

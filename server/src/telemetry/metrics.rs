@@ -35,9 +35,13 @@ impl<const N: usize> Labelled<N> {
     }
 
     pub(super) fn count(&self, labels: [&'static str; N]) {
+        self.add(labels, 1);
+    }
+
+    pub(super) fn add(&self, labels: [&'static str; N], more: u64) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(labels).or_default();
-        *count = count.saturating_add(1);
+        *count = count.saturating_add(more);
     }
 }
 
@@ -59,7 +63,7 @@ static NOTICES_QUARANTINED: AtomicU64 = AtomicU64::new(0);
 static BYTES_SENT: AtomicU64 = AtomicU64::new(0);
 
 /// The methods that get a label of their own; a client can't make up others.
-pub(super) fn known_method(method: &str) -> &'static str {
+pub fn known_method(method: &str) -> &'static str {
     ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
         .into_iter()
         .find(|known| *known == method)
@@ -145,11 +149,13 @@ pub fn render(streams_open: usize, clients: &Present) -> String {
     // Writing to a String can't fail.
     let _infallible = write_all(&mut out, streams_open)
         .and_then(|()| super::clients::write(&mut out, clients))
+        .and_then(|()| super::content::write(&mut out))
         .and_then(|()| super::ledger::write(&mut out))
         .and_then(|()| super::forwarding::write(&mut out))
         .and_then(|()| super::retention::write(&mut out))
         .and_then(|()| super::drift::write(&mut out))
         .and_then(|()| super::scanning::write(&mut out))
+        .and_then(|()| super::traces::write(&mut out))
         .and_then(|()| super::process::write(&mut out));
     out
 }

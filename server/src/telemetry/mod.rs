@@ -6,23 +6,34 @@
 
 pub mod access;
 pub mod clients;
+pub mod content;
 pub mod drift;
 pub mod forwarding;
 pub mod ledger;
+mod lines;
 pub mod metrics;
 pub mod notifications;
 pub mod process;
 pub mod retention;
 pub mod scanning;
+pub mod spans;
+pub mod traces;
 pub mod websockets;
 
 use std::io::{self, IsTerminal};
+use std::sync::Arc;
 
-use tracing_subscriber::EnvFilter;
+use handoff_domain::ports::Outbound;
+use tracing::Subscriber;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer};
 
-use crate::config::{Log, LogFormat};
+use crate::config::{Log, LogFormat, Traces};
+use lines::{Lines, Members};
+use traces::Exporting;
 
 /// What other crates say at most, whatever is asked for: below this some of them print what passes through
 /// them, headers and query strings with secrets in them, or as much as anybody likes.
@@ -40,6 +51,9 @@ const ALWAYS: [&str; 10] = [
     "h2=warn",
 ];
 
+/// What our own spans are to the log, whatever is asked for: lines are written within contexts, and what is exported is none of theirs.
+const OF_SPANS: [&str; 2] = ["handoff::context=info", "handoff::spans=off"];
+
 /// Whether `text` is a filter: a level, or levels by module.
 pub fn is_filter(text: &str) -> bool {
     EnvFilter::builder().parse(text).is_ok()
@@ -50,7 +64,7 @@ pub fn filter(text: &str) -> EnvFilter {
     let mut filter = EnvFilter::builder()
         .parse(text)
         .unwrap_or_else(|_| EnvFilter::new("info"));
-    for directive in ALWAYS {
+    for directive in ALWAYS.into_iter().chain(OF_SPANS) {
         if let Ok(directive) = directive.parse() {
             filter = filter.add_directive(directive);
         }
@@ -58,32 +72,52 @@ pub fn filter(text: &str) -> EnvFilter {
     filter
 }
 
-/// Starts writing log lines to standard error. Does nothing where something else has started it before.
-pub fn start(log: &Log) {
+/// Starts writing log lines to standard error, and exporting traces by the way that leads to their collector. Does nothing where
+/// something else has started it before.
+pub fn start(log: &Log, collector: Option<(&Traces, Arc<dyn Outbound>)>) -> io::Result<Option<Exporting>> {
     let json = match log.format {
         LogFormat::Json => true,
         LogFormat::Human => false,
         LogFormat::Auto => !io::stderr().is_terminal(),
     };
-    let registry = tracing_subscriber::registry().with(filter(&log.filter));
-    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
-    let started = if json {
-        registry
-            .with(
-                lines
-                    .json()
-                    .flatten_event(true)
-                    .with_current_span(false)
-                    .with_span_list(false),
-            )
-            .try_init()
-    } else {
-        registry
-            .with(lines.with_ansi(io::stderr().is_terminal()).with_target(false))
-            .try_init()
+    let (exporting, tracer) = match collector {
+        Some((to, outbound)) => {
+            let (exporting, tracer) = traces::start(to, outbound)?;
+            (Some(exporting), Some(tracer))
+        }
+        None => (None, None),
     };
+    let started = tracing_subscriber::registry()
+        .with(lines_of(&log.filter, json, io::stderr))
+        .with(tracer.map(traces::layer))
+        .try_init();
     if started.is_err() {
         tracing::debug!("log lines are written already");
+    }
+    Ok(exporting)
+}
+
+/// The lines that a filter lets through, as JSON or for people.
+fn lines_of<S, W>(filter: &str, json: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let filter = self::filter(filter);
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    if json {
+        lines
+            .with_ansi(false)
+            .fmt_fields(Members)
+            .event_format(Lines)
+            .with_filter(filter)
+            .boxed()
+    } else {
+        lines
+            .with_ansi(io::stderr().is_terminal())
+            .with_target(false)
+            .with_filter(filter)
+            .boxed()
     }
 }
 

@@ -9,12 +9,13 @@ use handoff_domain::ids::TenantId;
 use handoff_domain::time::Span;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tracing::Instrument as _;
 
 use crate::app::drift::Reconciling;
 use crate::app::ledger::seal::{self, SealKey, Sealer};
 use crate::app::{self, App, AppError};
 use crate::config::Sink;
-use crate::telemetry::{forwarding, metrics};
+use crate::telemetry::{forwarding, metrics, spans};
 
 /// A grant has to be ended within a second of its time, database and all.
 const EXPIRY_EVERY: Duration = Duration::from_millis(200);
@@ -188,7 +189,13 @@ where
         let mut failing = false;
         loop {
             ticks.tick().await;
-            match run(&app).await {
+            let span = spans::job(name);
+            let ran = run(&app).instrument(span.clone()).await;
+            if ran.is_err() {
+                spans::note_failure(&span, "failed");
+            }
+            drop(span);
+            match ran {
                 Ok(()) if failing => {
                     failing = false;
                     tracing::info!(job = name, "job works again");

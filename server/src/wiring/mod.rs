@@ -2,6 +2,7 @@
 //! The command line and the tests both start it here, so that tests run what is shipped.
 
 mod background;
+mod demo_cast;
 mod descriptors;
 mod jobs;
 mod listen;
@@ -22,21 +23,19 @@ use actix_web::middleware::from_fn;
 use actix_web::rt::System;
 use actix_web::{App as HttpApp, HttpServer};
 use handoff_domain::access::{Principal, Role};
-use handoff_domain::ids::{ActorRef, SourceId, TenantId};
-use handoff_domain::ports::{self, BlobError, Clock, Entropy, Outbound, Store, StoreError};
+use handoff_domain::ids::TenantId;
+use handoff_domain::ports::{BlobError, BlobStore, Clock, Entropy, Outbound, Store, StoreError};
 use handoff_domain::scan::ScanRule;
-use handoff_domain::source as feed;
-use handoff_domain::time::{Span, Timestamp};
+use handoff_domain::time::Span;
 use handoff_fhir_profiles::terminology;
 use handoff_identity::dev_issuer::{DevIssuer, Realm};
 use handoff_identity::{IssuerConfig, IssuerConfigError, SignIn, TokenValidator};
 use handoff_policies::{CompileError, SourceError};
-use handoff_store::StoreConfig;
-use sha2::{Digest as _, Sha256};
+use handoff_store::{Database, StoreConfig};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-use crate::adapters::{MeasuredStore, OsEntropy, SealedVault, SourcesOverHttp, SystemClock};
+use crate::adapters::{MeasuredBlobs, MeasuredStore, OsEntropy, SealedVault, SourcesOverHttp, SystemClock};
 use crate::app::caps::Caps;
 use crate::app::drift::Reconciling;
 use crate::app::ledger::seal::SealKey;
@@ -45,7 +44,7 @@ use crate::app::sessions::SessionTimes;
 use crate::app::streams::Streams;
 use crate::app::subscriber::Standings;
 use crate::app::subscriptions::SubscriptionSettings;
-use crate::app::{App, AppError, InForce, Settings, sources};
+use crate::app::{App, InForce, Settings};
 use crate::config::{AddressRange, Scan, Sessions, Sink, Subscriptions, Timeouts, WebSockets};
 use crate::delivery::{self, Courier};
 use crate::demo::DevIssuers;
@@ -54,13 +53,15 @@ use crate::http::attempts::Attempts;
 use crate::http::connection::{Connections, http_service, serving};
 use crate::http::room::Room;
 use crate::http::scopes::caps_of;
+use crate::http::traced::traced;
 use crate::http::websocket::Sockets;
 use crate::telemetry::access;
 use crate::{admin, forwarding, http, scanning};
 
 use background::Background;
-pub use options::{Identity, Options, demo_sink};
-pub(crate) use ways::outbound;
+use demo_cast::{introduce_cast, introduce_feed};
+pub use options::{Identity, Options, demo_sink, demo_traces};
+pub(crate) use ways::{outbound, way_to_collector};
 use ways::{scanner, way_to};
 
 /// Why the server did not start.
@@ -161,7 +162,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         .unwrap_or_else(|| Arc::new(OsEntropy::new()));
     let (rules, digest) = rules::read(&options.policies)?;
     let store = open_store(&options.store, options.migrate).await?;
-    let blobs = handoff_blobs::open(&options.blobs).await?;
+    let blobs: Arc<dyn BlobStore> = Arc::new(MeasuredBlobs::new(handoff_blobs::open(&options.blobs).await?));
     blobs.ready().await?;
 
     let clients = descriptors::fit(options.clients, descriptors::raise(), options.store.pool_size);
@@ -316,7 +317,12 @@ async fn open_store(config: &StoreConfig, migrate: bool) -> Result<Arc<dyn Store
     migrated
         .await
         .map_err(|error| StartError::Threads(error.to_string()))??;
-    Ok(Arc::new(MeasuredStore::new(handoff_store::open(config).await?)))
+    let database = match config.database() {
+        Database::Postgres => "postgresql",
+        Database::Sqlite(_) => "sqlite",
+    };
+    let store = handoff_store::open(config).await?;
+    Ok(Arc::new(MeasuredStore::new(store, database)))
 }
 
 fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
@@ -395,47 +401,6 @@ fn session_times(sessions: &Sessions) -> SessionTimes {
 /// The role that a word of another system means, by the ConceptMap that ships.
 fn role_words(word: &str) -> Option<Role> {
     terminology::canonical_role(word).and_then(Role::parse)
-}
-
-/// Stores in which teams the demo's cast is, as if all of them had signed in just now.
-async fn introduce_cast(store: &dyn Store, now: Timestamp) -> Result<(), StoreError> {
-    let mut cast = Vec::new();
-    for realm in Realm::ALL {
-        for member in realm.cast().iter().filter(|member| !member.teams.is_empty()) {
-            if let (Ok(tenant), Ok(actor)) =
-                (TenantId::parse(realm.tenant()), ActorRef::parse(member.fhir_user))
-            {
-                let teams: Vec<String> = member.teams.iter().map(|team| (*team).to_owned()).collect();
-                cast.push((tenant, actor, teams));
-            }
-        }
-    }
-    ports::write(store, move |tx| {
-        for (tenant, actor, teams) in &cast {
-            tx.remember_actor(tenant, actor, teams, now)?;
-        }
-        Ok::<(), StoreError>(())
-    })
-    .await
-}
-
-/// Stores the demo's source `ehr-feed`, which acts as `ehr`.
-async fn introduce_feed(store: &dyn Store, now: Timestamp) -> Result<(), AppError> {
-    let named = |error: handoff_domain::ids::IdError| AppError::bad(error.to_string());
-    let settings = feed::Settings {
-        base: None,
-        acts_as: ActorRef::parse("Organization/referring-clinic").map_err(named)?,
-        topics: BTreeSet::new(),
-        types: feed::FeedType::ALL.iter().copied().collect(),
-        trust: feed::Trust::AsSent,
-        content: feed::ContentRule::Keep,
-        proof: feed::Proof::Bearer {
-            sha256: Sha256::digest("demo").into(),
-        },
-        credentials: None,
-    };
-    let id = SourceId::parse("ehr-feed").map_err(named)?;
-    sources::preset(store, TenantId::default_tenant(), id, settings, now).await
 }
 
 /// What the server's own thread needs.
@@ -521,6 +486,7 @@ async fn serve(parts: Parts, started: oneshot::Sender<[ServerHandle; 2]>) -> io:
             let (state, dev) = (state.clone(), dev.clone());
             let app = HttpApp::new()
                 .wrap(from_fn(access::observe))
+                .wrap(from_fn(traced))
                 .wrap(from_fn(serving))
                 .configure(|config| {
                     if let Some(dev) = dev {

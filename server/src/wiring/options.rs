@@ -22,8 +22,8 @@ use crate::app::drift::Reconciling;
 use crate::app::ledger::seal::SealKey;
 use crate::app::reads::Recorded;
 use crate::config::{
-    AddressRange, Clients, Config, Limits, Scan, Sessions, Sink, SinkKind, Subscriptions, Timeouts,
-    WebSockets, is_loopback,
+    AddressRange, Clients, Config, Limits, Scan, Sessions, Sink, SinkKind, Subscriptions, Timeouts, Traces,
+    WebSockets, check_collector, is_loopback,
 };
 
 /// The key of every demo: replicas of one share it, and what is secret there is a toy.
@@ -70,6 +70,15 @@ pub fn demo_sink(text: &str) -> Result<Sink, String> {
         ca_file: None,
         proxy: None,
     })
+}
+
+/// Where a demo's traces go, by where a collector listens: `http://127.0.0.1:4318/v1/traces`.
+pub fn demo_traces(text: &str) -> Result<Traces, String> {
+    if !Url::parse(text).is_ok_and(|url| is_loopback(&url)) {
+        return Err("must be on loopback: the demo is for this machine alone".to_owned());
+    }
+    check_collector(text).map_err(|(error, remedy)| format!("{error}; {remedy}"))?;
+    Ok(Traces::to(text.into()))
 }
 
 /// Whose tokens are accepted.

@@ -202,7 +202,7 @@ fn settle(unit: &mut Unit<'_>) -> Result<(), StoreError> {
 }
 
 /// Marks the open redemptions of a grant as cut and, if there were any, has every process look for streams to stop.
-/// The process stays named where one streams; what was only opened awaits no end.
+/// The process stays named where one streams; what was only opened awaits no end. What was given up, with its use, has ended already.
 pub(crate) fn cut(
     unit: &mut Unit<'_>,
     tenant: &TenantId,
@@ -217,7 +217,7 @@ pub(crate) fn cut(
         .bind(now.0)
         .sql(
             ", process = CASE WHEN state = 'authorized' THEN NULL ELSE process END, revision = revision + 1 \
-             WHERE state IN ('authorized', 'streaming', 'interrupted') AND tenant = ",
+             WHERE state IN ('authorized', 'streaming', 'interrupted') AND window_end > 0 AND tenant = ",
         )
         .bind(tenant.as_str())
         .sql(" AND grant_id = ")

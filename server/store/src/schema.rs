@@ -311,6 +311,7 @@ diesel::table! {
         at -> BigInt,
         pending -> Bool,
         correlation -> Text,
+        trace -> Nullable<Text>,
     }
 }
 
@@ -379,6 +380,7 @@ diesel::table! {
         grant_id -> Nullable<Text>,
         correlation -> Text,
         at -> BigInt,
+        trace -> Nullable<Text>,
     }
 }
 

@@ -8,6 +8,7 @@ use diesel::sql_types::{BigInt, Nullable, Text};
 use handoff_domain::outbox::{Topic, TopicEvent};
 use handoff_domain::ports::{Due, Pending, StoreError};
 use handoff_domain::subscription::{NumberedEvent, Subscription};
+use handoff_domain::trace::TraceContext;
 use handoff_domain::{SubscriptionId, TenantId, Timestamp};
 
 use crate::dialect::{AnyConnection, Column, Hold, Table};
@@ -28,15 +29,25 @@ static EVENTS: Table = Table {
         ("change", Column::Text),
         ("grant_id", Column::Text),
         ("correlation", Column::Text),
+        ("trace", Column::Text),
         ("at", Column::Int),
     ],
 };
 
 /// An event's columns, wherever they are read from.
-type EventRow = (String, String, i64, String, Option<String>, String, i64);
+type EventRow = (
+    String,
+    String,
+    i64,
+    String,
+    Option<String>,
+    String,
+    Option<String>,
+    i64,
+);
 
 fn event_of(
-    (topic, focus, version, change, grant, correlation, at): EventRow,
+    (topic, focus, version, change, grant, correlation, trace, at): EventRow,
 ) -> Result<TopicEvent, StoreError> {
     Ok(TopicEvent {
         topic: Topic::parse(&topic).ok_or_else(|| unreadable("event"))?,
@@ -45,6 +56,8 @@ fn event_of(
         change,
         grant,
         correlation,
+        // What can't be read is of no trace: nothing else hangs on it.
+        trace: trace.and_then(|text| TraceContext::parse(&text).ok()),
         at: Timestamp(at),
     })
 }
@@ -73,6 +86,7 @@ pub(crate) fn events(
                 events::change,
                 events::grant_id,
                 events::correlation,
+                events::trace,
                 events::at,
             ),
         ))
@@ -110,6 +124,7 @@ pub(crate) fn take_pending(unit: &mut Unit<'_>, limit: u32) -> Result<Vec<Pendin
         Text,
         Nullable<Text>,
         Text,
+        Nullable<Text>,
         BigInt,
     );
     type Read = (
@@ -121,11 +136,12 @@ pub(crate) fn take_pending(unit: &mut Unit<'_>, limit: u32) -> Result<Vec<Pendin
         String,
         Option<String>,
         String,
+        Option<String>,
         i64,
     );
     unit.settle_tables(&["outbox"])?;
     let rows: Vec<Read> = Statement::<Row>::new(
-        "SELECT tenant, sequence, topic, focus, version, change, grant_id, correlation, at FROM outbox \
+        "SELECT tenant, sequence, topic, focus, version, change, grant_id, correlation, trace, at FROM outbox \
          WHERE pending ORDER BY sequence LIMIT ",
     )
     .bind(i64::from(limit))
@@ -134,11 +150,11 @@ pub(crate) fn take_pending(unit: &mut Unit<'_>, limit: u32) -> Result<Vec<Pendin
     .or_refused()?;
     rows.into_iter()
         .map(
-            |(tenant, sequence, topic, focus, version, change, grant, correlation, at)| {
+            |(tenant, sequence, topic, focus, version, change, grant, correlation, trace, at)| {
                 Ok(Pending {
                     tenant: TenantId::parse(tenant).map_err(|_| unreadable("event"))?,
                     sequence,
-                    event: event_of((topic, focus, version, change, grant, correlation, at))?,
+                    event: event_of((topic, focus, version, change, grant, correlation, trace, at))?,
                 })
             },
         )
@@ -249,6 +265,7 @@ pub(crate) fn give(unit: &mut Unit<'_>, given: &[(Due, Vec<TopicEvent>)]) -> Res
                     event.change.as_str().into(),
                     event.grant.clone().into(),
                     event.correlation.as_str().into(),
+                    event.trace.map(String::from).into(),
                     event.at.0.into(),
                 ],
             );

@@ -209,7 +209,7 @@ async fn apply(app: &App, tenant: &TenantId, id: &NoticeId, pace: Pace) -> Resul
             tracing::warn!(
                 source = %applying.source.id,
                 notice = %applying.notice.id,
-                correlation = %applying.notice.correlation,
+                correlation_id = %applying.notice.correlation,
                 tries = applying.notice.tries,
                 "what a source told is put off",
             );

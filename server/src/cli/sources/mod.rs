@@ -438,7 +438,7 @@ fn named(name: &str) -> Result<SourceId, Failed> {
 
 /// The tenant, and the database, which has to be up to date.
 fn open(config: &Config, tenant: &str) -> Result<(TenantId, StoreConfig), Failed> {
-    crate::telemetry::start(&config.log);
+    crate::telemetry::start(&config.log, None)?;
     let known = config
         .issuers
         .iter()

@@ -1,8 +1,9 @@
-//! The messages of OTLP that logs need (opentelemetry-proto 1.5: `logs/v1/logs.proto`, `common/v1/common.proto`,
-//! `resource/v1/resource.proto`, `collector/logs/v1/logs_service.proto`), with the fields that are set or read here. Receivers know
-//! fields by their numbers, so those are all that matters. The tests decode what comes of them with the types of OpenTelemetry.
+//! The messages of OTLP that logs need (opentelemetry-proto 1.5: `logs/v1/logs.proto`, `collector/logs/v1/logs_service.proto`), with
+//! the fields that are set or read here. What they have in common with others is in [`crate::otlp`].
 
-use prost::{Message, Oneof};
+use prost::Message;
+
+use crate::otlp::{AnyValue, InstrumentationScope, KeyValue, Resource};
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ExportLogsServiceRequest {
@@ -19,23 +20,11 @@ pub(super) struct ResourceLogs {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Resource {
-    #[prost(message, repeated, tag = "1")]
-    pub(super) attributes: Vec<KeyValue>,
-}
-
-#[derive(Clone, PartialEq, Message)]
 pub(super) struct ScopeLogs {
     #[prost(message, optional, tag = "1")]
     pub(super) scope: Option<InstrumentationScope>,
     #[prost(message, repeated, tag = "2")]
     pub(super) log_records: Vec<LogRecord>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct InstrumentationScope {
-    #[prost(string, tag = "1")]
-    pub(super) name: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -56,28 +45,6 @@ pub(in super::super) struct LogRecord {
     pub(super) observed_time_unix_nano: u64,
     #[prost(string, tag = "12")]
     pub(super) event_name: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct KeyValue {
-    #[prost(string, tag = "1")]
-    pub(super) key: String,
-    #[prost(message, optional, tag = "2")]
-    pub(super) value: Option<AnyValue>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct AnyValue {
-    #[prost(oneof = "Value", tags = "1, 3")]
-    pub(super) value: Option<Value>,
-}
-
-#[derive(Clone, PartialEq, Oneof)]
-pub(super) enum Value {
-    #[prost(string, tag = "1")]
-    String(String),
-    #[prost(int64, tag = "3")]
-    Int(i64),
 }
 
 #[derive(Clone, PartialEq, Message)]

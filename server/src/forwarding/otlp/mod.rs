@@ -8,14 +8,9 @@ use prost::Message as _;
 
 use crate::app::forwarding::ForwardedRow;
 use crate::fhir::audit_event;
-use messages::{
-    AnyValue, ExportLogsServiceRequest, ExportLogsServiceResponse, InstrumentationScope, KeyValue, LogRecord,
-    Resource, ResourceLogs, ScopeLogs, Value,
-};
-
-pub(super) const CONTENT_TYPE: &str = "application/x-protobuf";
-/// The most bytes of an answer that are read: a collector says how many records it refused, and why.
-pub(super) const ANSWER_LIMIT: usize = 64 * 1024;
+pub(super) use crate::otlp::{ANSWER_LIMIT, CONTENT_TYPE};
+use crate::otlp::{AnyValue, InstrumentationScope, Resource, Value, attribute, text};
+use messages::{ExportLogsServiceRequest, ExportLogsServiceResponse, LogRecord, ResourceLogs, ScopeLogs};
 
 /// Who says it: `InstrumentationScope.name`.
 const SCOPE: &str = "handoff.audit";
@@ -75,13 +70,9 @@ pub(super) fn size(record: &LogRecord) -> usize {
 
 /// The request that brings these records.
 pub(super) fn request(log_records: Vec<LogRecord>) -> Vec<u8> {
-    let attributes = vec![
-        attribute("service.name", text("handoff")),
-        attribute("service.version", text(env!("CARGO_PKG_VERSION"))),
-    ];
     ExportLogsServiceRequest {
         resource_logs: vec![ResourceLogs {
-            resource: Some(Resource { attributes }),
+            resource: Some(Resource::named("handoff")),
             scope_logs: vec![ScopeLogs {
                 scope: Some(InstrumentationScope {
                     name: SCOPE.to_owned(),
@@ -106,17 +97,6 @@ const fn severity(outcome: Outcome) -> (i32, &'static str) {
         Outcome::Success => (9, "INFO"),
         Outcome::Denied => (13, "WARN"),
         Outcome::Failed => (17, "ERROR"),
-    }
-}
-
-fn text(value: &str) -> Value {
-    Value::String(value.to_owned())
-}
-
-fn attribute(key: &str, value: Value) -> KeyValue {
-    KeyValue {
-        key: key.to_owned(),
-        value: Some(AnyValue { value: Some(value) }),
     }
 }
 

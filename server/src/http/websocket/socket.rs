@@ -121,7 +121,7 @@ pub(super) async fn serve(
     drop(desk);
     metrics::closed(end.word());
     let seconds = socket.opened.elapsed().as_secs();
-    tracing::info!(correlation = %socket.context.correlation, end = end.word(), seconds, "web socket ended");
+    tracing::info!(correlation_id = %socket.context.correlation, end = end.word(), seconds, "web socket ended");
     match end {
         End::Gone => {}
         End::Left => ending.say(frames::close(CloseCode::Normal, "")),

@@ -35,6 +35,7 @@ fn event() -> TopicEvent {
         change: "issued".to_owned(),
         grant: None,
         correlation: "c-1".to_owned(),
+        trace: None,
         at: NOW,
     }
 }

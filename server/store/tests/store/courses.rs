@@ -71,6 +71,7 @@ fn events(count: i64) -> Vec<TopicEvent> {
         change: "ready".to_owned(),
         grant: None,
         correlation: "c".to_owned(),
+        trace: None,
         at: NOW,
     };
     (1..=count).map(event).collect()

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use handoff_domain::grant::Grant;
 use handoff_domain::ports::{Store, StoreError};
 use handoff_domain::redemption::{Redemption, RedemptionState, ResumeError};
-use handoff_domain::{Reason, Span};
+use handoff_domain::{Reason, Span, Timestamp};
 use handoff_store::DieselStore;
 
 use crate::rig::{
@@ -171,6 +171,15 @@ on_both! {
             ("e", RedemptionState::CutOff, None, 1),
             ("i", RedemptionState::Streaming, Some(Reason::Expired), 1),
         ]);
+    }
+
+    async fn what_was_given_up_is_not_cut_any_more(rig: Arc<Rig>) {
+        let given_up = Redemption { window_end: Timestamp(0), streams: 0, ..redemption("r1", "g1", RedemptionState::Interrupted) };
+        store(&rig, vec![given_up]).await;
+        let tenant = rig.tenant.clone();
+        let cut = rig.write(move |tx| tx.cut_redemptions(&tenant, &grant_id("g1"), Reason::TaskCancelled, after(1))).await.unwrap();
+        assert_eq!(cut, 0);
+        assert_eq!(states(&rig, "g1").await, [("r1".to_owned(), RedemptionState::Interrupted, None)]);
     }
 
     async fn coming_back_reopens_only_what_the_same_reason_cut_and_is_in_time(rig: Arc<Rig>) {

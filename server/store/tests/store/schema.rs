@@ -64,7 +64,7 @@ fn declared() -> Tables {
 on_both! {
     async fn the_database_has_the_tables_and_columns_that_the_code_names(rig: Arc<Rig>) {
         let declared = declared();
-        assert_eq!(declared.len(), 39);
+        assert_eq!(declared.len(), 41);
         assert_eq!(introspected(&rig), declared);
     }
 

@@ -9,6 +9,7 @@ use handoff_domain::ports::{Due, Kind, Pending, SearchIndex, Store, StoreError, 
 use handoff_domain::subscription::{
     Channel, Course, Criteria, Payload, Route, SHARDS, Subscription, SubscriptionStatus, Trigger, shard_of,
 };
+use handoff_domain::trace::TraceContext;
 use handoff_domain::{Span, SubscriptionId, TenantId};
 
 use crate::rig::{NOW, Rig, actor, after, on_both};
@@ -70,6 +71,7 @@ fn event(focus: &str, version: i64) -> TopicEvent {
         change: "ready".to_owned(),
         grant: None,
         correlation: "c1".to_owned(),
+        trace: TraceContext::new(1, 2, true),
         at: after(version),
     }
 }

@@ -2,6 +2,7 @@
 //! half closed.
 //! Knows no protocol, only bytes and their direction, and words to look for in them.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -88,7 +89,13 @@ impl Proxy {
     /// A proxy before the part at `target` (`127.0.0.1:5432`).
     pub async fn before(target: &str) -> Self {
         // It comes back to the same port after the part was gone.
-        let listener = TcpListener::bind(free_address()).await.expect("a free port");
+        let listener = loop {
+            // Another process may have taken it since.
+            match TcpListener::bind(free_address()).await {
+                Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+                bound => break bound.expect("a free port"),
+            }
+        };
         let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared {
             state: watch::Sender::new(State {

@@ -12,6 +12,9 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 const DRIFT: &str = "/admin/storage/drift";
+/// Names as we give them.
+const STRAY: &str = "0123456789abcdef0123456789abcde1";
+const LATE: &str = "0123456789abcdef0123456789abcde2";
 
 /// Everything counts, however young.
 const AT_ONCE: Reconciling = Reconciling {
@@ -120,7 +123,7 @@ async fn differing(backend: Backend) -> (TestApp, [Document; 4]) {
     app.replace_content(&letters[2].binary, b"%PDF-1.4 forged letter")
         .await;
     stray(&app, &letters[3].binary).await;
-    stray(&app, "stray-1").await;
+    stray(&app, STRAY).await;
     (app, letters)
 }
 
@@ -130,7 +133,7 @@ fn pairs(letters: &[Document; 4]) -> Vec<(String, String)> {
         pair("altered", &letters[2].binary),
         pair("lingering", &letters[3].binary),
         pair("missing", &letters[1].binary),
-        pair("orphaned", "stray-1"),
+        pair("orphaned", STRAY),
     ]
 }
 
@@ -155,7 +158,7 @@ on_both! {
 
         // Nothing of it was touched.
         assert_eq!(names(&app).await.len(), 4);
-        lose(&app, "stray-1").await;
+        lose(&app, STRAY).await;
         lose(&app, &letters[3].binary).await;
         look(&app, AT_ONCE).await;
         assert_eq!(told(&app).await, [pairs(&letters)[0].clone(), pairs(&letters)[2].clone()]);
@@ -191,27 +194,41 @@ on_both! {
     async fn what_turned_out_to_be_needed_is_not_removed(backend) {
         let app = TestApp::start(backend).await;
         let ehr = app.client("ehr").await;
-        stray(&app, "late-1").await;
+        stray(&app, LATE).await;
         let how = Reconciling { remove_after: Some(Span::hours(24)), ..AT_ONCE };
         look(&app, how).await;
         // The record comes after all, put back by hand.
         let known = document(&ehr, b"%PDF-1.4 letter").await;
         let (tenant, id) = (TenantId::default_tenant(), BinaryId::parse(known.binary).unwrap());
-        let late = BinaryId::parse("late-1").unwrap();
+        let late = BinaryId::parse(LATE).unwrap();
         let work = move |tx: &mut dyn handoff_domain::ports::Tx| {
             let mut record = tx.binary(&tenant, &id)?.unwrap();
             record.id = late.clone();
             record.size = 14;
-            "default/late-1".clone_into(&mut record.pin.key);
+            record.pin.key = format!("default/{LATE}");
             tx.insert_binary(&tenant, &record, &[])?;
             Ok(((), handoff::app::Cuts::none()))
         };
         app.server.app.write(&TenantId::default_tenant(), work).await.unwrap();
         app.clock.advance(Span::hours(48));
         look(&app, how).await;
-        assert!(names(&app).await.contains(&"late-1".to_owned()));
+        assert!(names(&app).await.contains(&LATE.to_owned()));
         let told = told(&app).await;
         assert!(told.iter().all(|(kind, _)| kind != "orphaned"), "{told:?}");
+    }
+
+    async fn what_was_never_ours_is_left_alone_and_named_to_nobody_but_who_asks(backend) {
+        let app = TestApp::start(backend).await;
+        stray(&app, "report-anna-1957.pdf").await;
+        let how = Reconciling { remove_after: Some(Span::hours(24)), ..AT_ONCE };
+        look(&app, how).await;
+        app.clock.advance(Span::hours(48));
+        look(&app, how).await;
+        assert_eq!(told(&app).await, [("foreign".to_owned(), "report-anna-1957.pdf".to_owned())]);
+        assert_eq!(names(&app).await, ["report-anna-1957.pdf"]);
+        assert_eq!(acts(&app).await, ["found foreign"]);
+        let rows = app.client("auditor").await.get("/fhir/AuditEvent?subtype=content-drifted").await.expect(200).text();
+        assert!(!rows.contains("anna"), "{rows}");
     }
 
     async fn only_who_reads_records_sees_it_and_a_look_can_be_asked_for(backend) {
@@ -283,14 +300,18 @@ async fn many_objects_and_many_records_are_held_against_each_other() {
     let object = |n: &usize| !n.is_multiple_of(3);
     let record = |n: &usize| n.is_multiple_of(2) && *n < 2 * RECORDS;
     for n in (0..OBJECTS).filter(object) {
-        std::fs::write(folder.join(format!("zz-{n:05}")), b"content").unwrap();
+        std::fs::write(
+            folder.join(format!("ffffffffffffffff00000000000{n:05}")),
+            b"content",
+        )
+        .unwrap();
     }
     let (tenant, id) = (TenantId::default_tenant(), BinaryId::parse(known.binary).unwrap());
     let work = move |tx: &mut dyn handoff_domain::ports::Tx| {
         let like = tx.binary(&tenant, &id)?.unwrap();
         for n in (0..OBJECTS).filter(record) {
             let mut record = like.clone();
-            record.id = BinaryId::parse(format!("zz-{n:05}")).unwrap();
+            record.id = BinaryId::parse(format!("ffffffffffffffff00000000000{n:05}")).unwrap();
             record.size = 7;
             tx.insert_binary(&tenant, &record, &[])?;
         }

@@ -1,7 +1,7 @@
 //! Provenance: each version of a Task and of a document has one, for whoever may read that, and for nobody else.
 
 use handoff_domain::time::Span;
-use handoff_integration_tests::scene::Referral;
+use handoff_integration_tests::scene::{Referral, document, task};
 use handoff_integration_tests::{Client, TestApp, on_both};
 use serde_json::{Value, json};
 
@@ -124,6 +124,26 @@ on_both! {
         ehr.post("/fhir/Provenance", &json!({"resourceType": "Provenance"})).await.expect(405);
         ehr.put(&one, &json!({"resourceType": "Provenance", "id": id})).await.expect(405);
         ehr.delete(&one).await.expect(405);
+    }
+
+    async fn a_narrow_token_learns_of_no_version_that_it_does_not_reach(backend) {
+        let app = TestApp::start(backend).await;
+        let ehr = app.client("ehr").await;
+        let letter = document(&ehr, b"%PDF-1.4 letter").await;
+        let asked = task("requested", &letter.id, Some("Practitioner/lane"));
+        let mut task = ehr.post("/fhir/Task", &asked).await.expect(201).json();
+        let target = format!("Task/{}", task["id"].as_str().unwrap());
+        task["status"] = json!("accepted");
+        app.client("lane").await.put(&format!("/fhir/{target}"), &task).await.expect(200);
+        let all = of(&app.client("lane").await, &target).await;
+        assert_eq!(all.len(), 2);
+        let narrow = app.scoped("lane", "user/Task.rs?status=accepted", None).await;
+        assert_eq!(of(&narrow, &target).await, all[1..]);
+        let page = narrow.get(&format!("/fhir/Provenance?target={target}&_sort=recorded&_count=1")).await.expect(200).json();
+        assert_eq!(page["entry"][0]["resource"], all[1]);
+        let id = |one: &Value| one["id"].as_str().unwrap().to_owned();
+        narrow.get(&format!("/fhir/Provenance/{}", id(&all[1]))).await.expect(200);
+        narrow.get(&format!("/fhir/Provenance/{}", id(&all[0]))).await.expect(404);
     }
 
     async fn what_the_server_did_itself_says_so_and_reading_it_is_on_record(backend) {

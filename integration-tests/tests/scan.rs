@@ -463,3 +463,26 @@ async fn replicas_share_the_work_and_scan_nothing_twice() {
     }
     assert_eq!(proxy.requested(), 24 * ONE);
 }
+
+/// Content that can't be read waits, whatever the reason, and holds up nothing that comes after it.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn content_that_cannot_be_read_holds_up_no_other() {
+    let proxy = Proxy::before(&clamd()).await;
+    proxy.refuse();
+    let address = proxy.address.to_string();
+    let app = start(
+        Backend::Embedded,
+        scanned_at(&address, Duration::from_hours(1), 32 << 20),
+    )
+    .await;
+    let bad = Referral::set(&app).await;
+    // A link that leads to itself: the disk refuses to open it, as it refuses other things for other reasons.
+    let file = app.folder().join("blobs/default").join(&bad.document.binary);
+    std::fs::remove_file(&file).unwrap();
+    std::os::unix::fs::symlink(&file, &file).unwrap();
+    let later = Referral::set(&app).await;
+    proxy.forward();
+    until_released(&later).await;
+    bad.fetch(&bad.lane).await.refused(403, WITHHELD);
+}

@@ -73,7 +73,7 @@ pub struct Drift {
 impl Drift {
     /// The Binary that it is about, where the name can be one's.
     pub fn binary(&self) -> Option<BinaryId> {
-        BinaryId::parse(self.name.as_str()).ok()
+        own(&self.name)
     }
 }
 
@@ -151,10 +151,19 @@ pub fn compare(objects: &[Listed], records: &[Shelved], now: Timestamp, settled:
     }
 }
 
+/// The Binary of this name, if it is one that we give: 32 hexadecimal digits. Any other file may be called anything.
+fn own(name: &str) -> Option<BinaryId> {
+    let is_ours = name.len() == 32
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    BinaryId::parse(name).ok().filter(|_| is_ours)
+}
+
 fn without_record(object: &Listed, settled: Span) -> Option<DriftKind> {
-    let kind = match BinaryId::parse(object.name.as_str()) {
-        Ok(_) => DriftKind::Orphaned,
-        Err(_) => DriftKind::Foreign,
+    let kind = match own(&object.name) {
+        Some(_) => DriftKind::Orphaned,
+        None => DriftKind::Foreign,
     };
     (object.age >= settled).then_some(kind)
 }
@@ -183,6 +192,7 @@ fn with_both(object: &Listed, record: &Shelved, now: Timestamp, settled: Span) -
 mod tests {
     use super::*;
 
+    const ORPHAN: &str = "b0123456789abcdef0123456789abcde";
     const NOW: Timestamp = Timestamp(100 * 3600 * 1_000_000);
 
     fn object(name: &str, size: u64, etag: Option<&str>, hours: i64) -> Listed {
@@ -216,8 +226,9 @@ mod tests {
     fn what_is_on_one_side_alone_is_told_once_it_is_settled() {
         let objects = [
             object("a", 7, Some("\"e\""), 5),
-            object("b", 7, Some("\"e\""), 5),
+            object(ORPHAN, 7, Some("\"e\""), 5),
             object("b-young", 7, Some("\"e\""), 0),
+            object("report-2026.pdf", 7, None, 5),
             object("x/../y.txt", 7, None, 5),
         ];
         let records = [
@@ -230,13 +241,14 @@ mod tests {
         assert_eq!(
             kinds(&objects, &records),
             [
-                ("b".to_owned(), "orphaned"),
+                (ORPHAN.to_owned(), "orphaned"),
                 ("c".to_owned(), "missing"),
+                ("report-2026.pdf".to_owned(), "foreign"),
                 ("x/../y.txt".to_owned(), "foreign"),
             ]
         );
         assert_eq!(kinds(&[], &[]), []);
-        assert_eq!(kinds(&objects[..1], &[]), [("a".to_owned(), "orphaned")]);
+        assert_eq!(kinds(&objects[1..2], &[]), [(ORPHAN.to_owned(), "orphaned")]);
         assert_eq!(kinds(&[], &records[..1]), [("a".to_owned(), "missing")]);
     }
 

@@ -3,10 +3,11 @@
 
 use handoff_domain::access::{Action, Object, Relation};
 use handoff_domain::audit::Event;
-use handoff_domain::ports::{AuditSearch, Kind, RecordedRow};
+use handoff_domain::ports::{AuditSearch, Kind, Read, RecordedRow};
 use handoff_domain::scopes::Interaction;
 
-use super::{App, AppError, Caller};
+use super::caps::Reach;
+use super::{App, AppError, Caller, Scope};
 
 /// The events that make a version, or end one.
 pub const EVENTS: [Event; 7] = [
@@ -54,9 +55,13 @@ impl App {
     ) -> Result<Vec<RecordedRow>, AppError> {
         match target {
             Some(target) if !self.may_read_audit(caller, interaction) => {
-                self.read_current(caller, target.kind, target.id).await?;
-                let tenant = caller.tenant().clone();
-                self.read(move |read| Ok(read.audit(&tenant, &search)?)).await
+                let scope = self.scope(caller);
+                let reach = self
+                    .demand(&scope, target.kind.as_str(), Interaction::Read)
+                    .await?;
+                self.read_current(caller, target.kind, target.id.clone()).await?;
+                self.read(move |read| within(read, &scope, &reach, &target, search))
+                    .await
             }
             _ => self.search_audit(caller, search, interaction).await,
         }
@@ -78,8 +83,15 @@ impl App {
         let found = self.read(move |read| Ok(read.audit(&tenant, &search)?)).await?;
         let row = found.into_iter().next().ok_or_else(AppError::not_found)?;
         let target = target_of(&row).ok_or_else(AppError::not_found)?;
-        self.read_current(caller, target.kind, target.id).await?;
-        Ok(row)
+        let scope = self.scope(caller);
+        let reach = self
+            .demand(&scope, target.kind.as_str(), Interaction::Read)
+            .await?;
+        self.read_current(caller, target.kind, target.id.clone()).await?;
+        let (told, row) = self
+            .read(move |read| Ok((is_within(read, &scope, &reach, &target, &row)?, row)))
+            .await?;
+        told.then_some(row).ok_or_else(AppError::not_found)
     }
 
     /// Whether the rules and the token let the caller read the audit. Nothing is asked for yet, so nothing is recorded.
@@ -91,4 +103,52 @@ impl App {
         });
         allowed.is_ok()
     }
+}
+
+/// Rows that match and tell of versions that the scopes reach: others are left out, as in a history, and later ones take their place.
+fn within(
+    read: &mut dyn Read,
+    scope: &Scope,
+    reach: &Reach,
+    target: &Target,
+    mut search: AuditSearch,
+) -> Result<Vec<RecordedRow>, AppError> {
+    let limit = search.limit as usize;
+    let mut told = Vec::new();
+    loop {
+        let rows = read.audit(scope.tenant(), &search)?;
+        let is_full = rows.len() >= limit;
+        search.after = rows.last().map(|row| row.sequence);
+        for row in rows {
+            if is_within(read, scope, reach, target, &row)? {
+                told.push(row);
+            }
+        }
+        if !is_full || told.len() >= limit || limit == 0 {
+            told.truncate(limit);
+            return Ok(told);
+        }
+    }
+}
+
+fn is_within(
+    read: &mut dyn Read,
+    scope: &Scope,
+    reach: &Reach,
+    target: &Target,
+    row: &RecordedRow,
+) -> Result<bool, AppError> {
+    if matches!(reach, Reach::All) {
+        return Ok(true);
+    }
+    let about = &row.row.about;
+    let version = match target.kind {
+        Kind::Task => about.task_version,
+        _ => about.document_version,
+    };
+    let Some(version) = version else {
+        return Ok(false);
+    };
+    let version = read.version(scope.tenant(), target.kind, &target.id, version)?;
+    Ok(version.is_some_and(|version| reach.covers(scope, &target.id, version.last_updated, &version.body)))
 }

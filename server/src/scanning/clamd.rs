@@ -77,18 +77,19 @@ impl Clamd {
             // Before the end: it has had enough.
             said = &mut answered => {
                 let said = said.map_err(|error| broke_off(&error.kind().to_string()))?;
-                return found(&said);
+                return of_a_part(&said);
             }
             sent = self.send(&mut writing, &mut bytes) => sent,
         };
-        let patience = match sent {
+        let patience = match &sent {
             Ok(()) => self.timeout,
-            Err(Unsent::Content(error)) => return Err(ScannerError::Content(error)),
+            Err(Unsent::Content(error)) => return Err(ScannerError::Content(error.clone())),
             Err(Unsent::Slow) => return Err(broke_off("it takes nothing more")),
             Err(Unsent::HungUp) => LAST_WORDS,
         };
+        let judge = if sent.is_ok() { found } else { of_a_part };
         match timeout(patience, answered).await {
-            Ok(Ok(said)) => found(&said),
+            Ok(Ok(said)) => judge(&said),
             Ok(Err(error)) => Err(broke_off(&error.kind().to_string())),
             Err(_) => Err(broke_off("it does not answer")),
         }
@@ -150,6 +151,14 @@ async fn answer(reading: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Strin
             // Half an answer may read like another one.
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
+    }
+}
+
+/// What an answer means that came before all of the content was sent: malware may stand in a part, but nothing is clean by a part of it.
+fn of_a_part(said: &str) -> Result<Found, ScannerError> {
+    match found(said)? {
+        Found::Nothing => Err(broke_off("it answers before it has the content")),
+        other => Ok(other),
     }
 }
 
@@ -297,6 +306,23 @@ mod tests {
         let first = stream::iter([Ok(Bytes::from_static(b"abc"))]);
         let endless: ByteStream = Box::pin(first.chain(stream::pending()));
         assert_eq!(clamd.scan_stream(endless).await, Ok(Found::TooLarge));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_clean_by_a_part_of_it() {
+        for (answer, found) in [
+            (&b"stream: OK\0"[..], None),
+            (b"stream: Eicar FOUND\0", Some(Found::Malware("Eicar".to_owned()))),
+        ] {
+            let (clamd, _) = daemon(answer, 14).await;
+            let first = stream::iter([Ok(Bytes::from_static(b"abc"))]);
+            let endless: ByteStream = Box::pin(first.chain(stream::pending()));
+            let said = clamd.scan_stream(endless).await;
+            match found {
+                Some(found) => assert_eq!(said, Ok(found)),
+                None => assert!(matches!(said, Err(ScannerError::BrokeOff(_))), "{said:?}"),
+            }
+        }
     }
 
     #[tokio::test]

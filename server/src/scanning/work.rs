@@ -237,8 +237,10 @@ impl Work {
                 return self.app.release_scan(claimed).await;
             }
             ScannerError::Content(BlobError::Unavailable(cause)) => {
+                // This one may be all that can't be read: it waits, and others go on.
+                tracing::info!(binary = %claimed.binary.id, cause, "content can't be read, and is scanned later");
                 self.in_trouble("storage", cause);
-                return self.app.release_scan(claimed).await;
+                return self.app.put_off_scan(claimed).await;
             }
             ScannerError::BrokeOff(_) => "broke-off",
             ScannerError::Content(_) => "content",

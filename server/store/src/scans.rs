@@ -111,7 +111,7 @@ fn found(
         .transpose()
 }
 
-/// What is to be scanned by now and is in nobody's hands: new content first.
+/// What is to be scanned by now and is in nobody's hands: what has no verdict first, in the order of its coming.
 pub(crate) fn due(
     connection: &mut AnyConnection,
     now: Timestamp,
@@ -327,6 +327,9 @@ pub(crate) fn doubt_equals(
             scans::verdict.eq(Verdict::Pending.as_str()),
             scans::since.eq(now.0),
             scans::due_at.eq(Some(now.0)),
+            // A scan that is under way began before this was known.
+            scans::claimed_by.eq(None::<String>),
+            scans::claimed_until.eq(None::<i64>),
         ))
         .execute(unit.connection)
         .or_refused()

@@ -2,6 +2,7 @@
 //! need not be this machine's.
 
 use std::fs::{self, DirEntry};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -33,8 +34,11 @@ pub(super) fn list(folder: &Path, incoming: &Path, after: Option<&str>) -> Resul
     let next = files.last().filter(|_| more).map(|(name, _)| name.clone());
     let mut objects = Vec::with_capacity(files.len());
     for (name, entry) in files {
-        // A file may go while we look.
-        let Ok(found) = entry.metadata() else { continue };
+        // As it is opened when it is read. A file may go while we look; of what can't be looked at nothing is known.
+        let found = match fs::metadata(entry.path()) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            found => found.map_err(|e| explain(&e))?,
+        };
         if found.is_file() {
             let age = found.modified().ok().and_then(|at| now.duration_since(at).ok());
             objects.push(Listed {

@@ -172,8 +172,8 @@ fn a_search_names_a_target_an_actor_or_a_time() {
     assert_eq!(
         (from.to_instant(), until.to_instant()),
         (
-            "2026-01-01T00:00:00Z".to_owned(),
-            "2026-02-01T00:00:00Z".to_owned(),
+            "2026-01-01T00:00:00.000Z".to_owned(),
+            "2026-02-01T00:00:00.000Z".to_owned(),
         )
     );
     for bad in [

@@ -116,6 +116,7 @@ on_both! {
         ben.get(&search).await.expect(404);
         let narrow = app.scoped("lane", "user/DocumentReference.rs", None).await;
         narrow.get(&search).await.expect(403);
+        narrow.get(&one).await.expect(404);
         app.stranger().get(&search).await.expect(401);
         app.client("ehr-b").await.get(&search).await.expect(401);
 

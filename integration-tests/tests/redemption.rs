@@ -110,6 +110,29 @@ on_both! {
         assert_eq!(ends["entry"].as_array().unwrap().len(), 1, "the one that nobody came for");
     }
 
+    async fn what_was_opened_before_a_hold_is_taken_back_by_a_block_for_good(backend) {
+        let app = TestApp::start(backend).await;
+        let operator = app.client("operator").await;
+        for target in ["task", "document", "patient"] {
+            let referral = Referral::set(&app).await;
+            let (page, code) = link(&referral).await;
+            let opened = referral.lane.post_plain(&page, &code).await.expect(303);
+            let content = opened.header("location").unwrap().to_owned();
+            referral.move_to(&referral.lane, "on-hold").await.expect(200);
+            let named = match target {
+                "task" => format!("Task/{}", referral.task),
+                "document" => format!("DocumentReference/{}", referral.document.id),
+                _ => "Patient/ada".to_owned(),
+            };
+            let block = json!({target: named, "reason": "a wrong person"});
+            let placed = operator.post_plain("/admin/revocations", &block).await.expect(201).json();
+            let id = placed["id"].as_str().unwrap();
+            operator.delete(&format!("/admin/revocations/{id}")).await.expect(204);
+            referral.move_to(&referral.lane, "accepted").await.expect(200);
+            referral.lane.get(&content).await.refused(403, "emergency");
+        }
+    }
+
     async fn a_requested_task_shows_its_grant_and_opens_nothing(backend) {
         let app = TestApp::start(backend).await;
         let (ehr, lane) = (app.client("ehr").await, app.client("lane").await);

@@ -503,3 +503,24 @@ async fn a_file_cut_while_it_is_read_ends_in_an_error() {
     subject.overwrite("north/cut", b"short").await;
     assert_eq!(stream.next().await.unwrap().unwrap_err(), BlobError::Changed);
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn links_that_lead_nowhere_are_no_word_on_other_files() {
+    let subject = Subject::directory().await;
+    subject.put("north/a", &content(10), 10).await.unwrap();
+    let support::Raw::Folder { root, .. } = &subject.raw else {
+        panic!("a folder")
+    };
+    let north = root.join("north");
+    for (name, target) in [
+        ("loop", north.join("loop")),
+        ("nowhere", north.join("none")),
+        ("through-a-file", north.join("a/b")),
+    ] {
+        std::os::unix::fs::symlink(target, north.join(name)).unwrap();
+    }
+    let listed = subject.store.list(&tenant("north"), None).await.unwrap().objects;
+    let names: Vec<_> = listed.iter().map(|object| object.name.as_str()).collect();
+    assert_eq!(names, ["a"]);
+}

@@ -168,7 +168,8 @@ fn open_grants(tenant: &TenantId, target: &Target, after: &str, open: Open) -> S
         Open::Grant => ("grants g", "g.ended_at IS NULL"),
         Open::Redemption => (
             "redemptions r JOIN grants g ON g.tenant = r.tenant AND g.id = r.grant_id",
-            "r.state IN ('authorized', 'streaming', 'interrupted')",
+            // One that a hold cut goes on when its Task comes back.
+            "(r.state IN ('authorized', 'streaming', 'interrupted') OR (r.state = 'cut-off' AND r.cut_reason = 'task-on-hold'))",
         ),
     };
     let statement = Statement::new(format!(

@@ -34,10 +34,17 @@ pub(super) fn list(folder: &Path, incoming: &Path, after: Option<&str>) -> Resul
     let next = files.last().filter(|_| more).map(|(name, _)| name.clone());
     let mut objects = Vec::with_capacity(files.len());
     for (name, entry) in files {
-        // As it is opened when it is read. A file may go while we look; of what can't be looked at nothing is known.
+        // As it is opened when it is read. A file may go while we look, and a link that leads nowhere is none of ours.
+        let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
         let found = match fs::metadata(entry.path()) {
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            found => found.map_err(|e| explain(&e))?,
+            Ok(found) => found,
+            Err(error) if is_link || error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => {
+                return Err(BlobError::Unavailable(format!(
+                    "the disk answers: {}",
+                    error.kind()
+                )));
+            }
         };
         if found.is_file() {
             let age = found.modified().ok().and_then(|at| now.duration_since(at).ok());

@@ -10,12 +10,13 @@ CREATE TABLE drift (
     PRIMARY KEY (tenant, name)
 );
 
--- The last complete look at a tenant's content.
+-- The last complete look at a tenant's content, and when another one was asked for.
 CREATE TABLE drift_looks (
     tenant TEXT NOT NULL,
     began_at BIGINT NOT NULL,
     ended_at BIGINT NOT NULL,
     objects BIGINT NOT NULL,
     bytes BIGINT NOT NULL,
+    asked_at BIGINT,
     PRIMARY KEY (tenant)
 );

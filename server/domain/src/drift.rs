@@ -114,6 +114,15 @@ pub struct Look {
     pub objects: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// When another one was asked for last.
+    pub asked: Option<Timestamp>,
+}
+
+impl Look {
+    /// Whether it is time for another one by `now`, which comes as often as `every`.
+    pub fn is_over(&self, every: Span, now: Timestamp) -> bool {
+        now.since(self.began) >= every || self.asked.is_some_and(|asked| asked >= self.began)
+    }
 }
 
 /// How objects and records of the same range differ, both in the order of the bytes of their names. What is on one side alone counts once
@@ -270,6 +279,21 @@ mod tests {
             kinds(&there, &[record("a", Shelf::Gone, 9)]),
             [("a".to_owned(), "lingering")]
         );
+    }
+
+    #[test]
+    fn another_look_comes_when_it_is_time_or_when_it_is_asked_for() {
+        let look = |asked: Option<i64>| Look {
+            began: NOW,
+            ended: NOW,
+            objects: 0,
+            bytes: 0,
+            asked: asked.map(|seconds| NOW.plus(Span::seconds(seconds))),
+        };
+        let is_over = |asked, hours| look(asked).is_over(Span::hours(24), NOW.plus(Span::hours(hours)));
+        assert!(!is_over(None, 23) && is_over(None, 24));
+        assert!(is_over(Some(5), 1), "while it went on, or after it");
+        assert!(!is_over(Some(-5), 1), "that is the one that was asked for");
     }
 
     #[test]

@@ -76,6 +76,12 @@ impl TraceContext {
     }
 }
 
+/// The trace that an id names as W3C writes them: 32 lower-case hexadecimal digits, not all of them 0.
+pub fn trace_named(id: &str) -> Option<u128> {
+    let number = hexadecimal(id).filter(|_| id.len() == 32)?;
+    (number != 0).then_some(number)
+}
+
 /// The number that lower-case hexadecimal digits mean.
 fn hexadecimal(text: &str) -> Option<u128> {
     let fits = text
@@ -158,5 +164,20 @@ mod tests {
         ] {
             assert_eq!(TraceContext::parse(&text), Err(TraceError), "{text}");
         }
+    }
+
+    #[test]
+    fn only_a_trace_id_is_one() {
+        for none in [
+            "",
+            "c-1",
+            &"0".repeat(32),
+            &"A".repeat(32),
+            &"a".repeat(31),
+            &"+".repeat(32),
+        ] {
+            assert_eq!(trace_named(none), None, "{none}");
+        }
+        assert_eq!(trace_named(&"f".repeat(32)), Some(u128::MAX));
     }
 }

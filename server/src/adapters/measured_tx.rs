@@ -204,7 +204,7 @@ impl TxDrift for MeasuredTx<'_> {
     handed_on! {
         fn note_drift(&mut self, tenant: &TenantId, drift: &Drift, seen: Timestamp) -> Result<(), StoreError>;
         fn forget_drift(&mut self, tenant: &TenantId, name: &str) -> Result<(), StoreError>;
-        fn forget_look(&mut self, tenant: &TenantId) -> Result<(), StoreError>;
+        fn ask_for_look(&mut self, tenant: &TenantId, now: Timestamp) -> Result<(), StoreError>;
         fn keep_look(&mut self, tenant: &TenantId, look: &Look) -> Result<(), StoreError>;
     }
 }

@@ -53,7 +53,7 @@ pub async fn run_once(app: &App, tenants: &[TenantId], how: Reconciling) -> Resu
     for tenant in tenants {
         let of = tenant.clone();
         let last = app.read(move |read| Ok(read.last_look(&of)?)).await?;
-        let is_due = last.is_none_or(|last| app.clock.now().since(last.began) >= how.every);
+        let is_due = last.is_none_or(|last| last.is_over(how.every, app.clock.now()));
         if is_due && is_ours(app).await? {
             let looking = Looking {
                 app,
@@ -137,6 +137,7 @@ impl Looking<'_> {
             ended: self.app.clock.now(),
             objects,
             bytes,
+            asked: None,
         };
         self.settle(look).await
     }
@@ -378,7 +379,7 @@ impl App {
         let scope = self.scope(caller);
         self.write(caller.tenant(), move |tx| {
             may(&scope, Action::RecordsRead, Event::RecordsRead)?;
-            tx.forget_look(scope.tenant())?;
+            tx.ask_for_look(scope.tenant(), scope.now())?;
             let row = scope
                 .row(Event::RecordsRead, Outcome::Success, Reason::Permitted)
                 .detail("drift", "asked for");

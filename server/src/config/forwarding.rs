@@ -1,20 +1,18 @@
 //! `[[forwarding]]`: the sinks that the audit is forwarded to, and what each is given to believe us.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use handoff_domain::forwarding::{SinkName, Start};
-use handoff_domain::ports::check_sent_header;
 use handoff_outbound::Rules;
 use handoff_outbound::signing::SigningSecret;
 use secrecy::{ExposeSecret, SecretString};
 use toml::{Table, Value};
 use url::Url;
 
-use super::Problem;
 use super::reader::Section;
 use super::units::show_duration;
+use super::{Problem, way};
 
 /// The most sinks: each holds a batch in memory, and is a label of metrics.
 const MOST: usize = 8;
@@ -129,33 +127,11 @@ fn one(section: &mut Section<'_>) -> Option<Sink> {
     }
     let kind = kind(section);
     let url = url(section, kind.as_ref());
-    let authorization = section.secret("authorization", "authorization_file");
-    if let Some(value) = &authorization
-        && let Err(error) = check_sent_header("Authorization", value.expose_secret())
-    {
-        section.problem(
-            "authorization",
-            error.to_string(),
-            "set it to the header's value, like `Bearer …`",
-        );
-    }
+    let authorization = way::authorization(section);
     let start = section.parsed("from", "set it to `beginning` or `now`", Start::parse);
-    let timeout = section.duration("timeout", TIMEOUT);
-    if timeout > LONGEST_TIMEOUT {
-        let text = format!("is longer than {}", show_duration(LONGEST_TIMEOUT));
-        section.problem("timeout", text, "let it be shorter");
-    }
-    let ca_file = section.text("ca_file").map(PathBuf::from);
-    if let Some(path) = &ca_file
-        && fs::read(path).is_err()
-    {
-        section.problem("ca_file", "can't be read", "name a readable PEM file");
-    }
-    let proxy = section.parsed("proxy", "set it to `http://HOST:PORT`", |text| {
-        let url = Url::parse(text).ok()?;
-        let fits = matches!(url.scheme(), "http" | "https") && url.has_host();
-        fits.then(|| text.to_owned())
-    });
+    let timeout = way::timeout(section, TIMEOUT, LONGEST_TIMEOUT);
+    let ca_file = way::ca_file(section);
+    let proxy = way::proxy(section);
     Some(Sink {
         name: name?,
         kind: kind?,
@@ -274,11 +250,6 @@ pub(super) fn show(sink: &Sink) -> Vec<(&'static str, Value)> {
     if sink.authorization.is_some() {
         entries.push(("authorization", text(&"(hidden)")));
     }
-    if let Some(path) = &sink.ca_file {
-        entries.push(("ca_file", text(&path.display())));
-    }
-    if let Some(proxy) = &sink.proxy {
-        entries.push(("proxy", text(&super::redact_url(proxy))));
-    }
+    entries.extend(way::show(sink.ca_file.as_ref(), sink.proxy.as_ref()));
     entries
 }

@@ -18,6 +18,7 @@ mod subscriptions;
 mod tests;
 mod traces;
 mod units;
+mod way;
 mod websockets;
 
 use std::fmt;

@@ -1,6 +1,5 @@
 //! `[subscriptions]`: the way out to subscribers, how long they are tried, and the key to what is secret in Subscriptions.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use secrecy::{ExposeSecret, SecretBox, SecretString};
 use toml::{Table, Value};
 
 use super::reader::Section;
-use super::{AddressRange, Problem};
+use super::{AddressRange, Problem, way};
 use crate::adapters::VaultKey;
 
 const DAY: Duration = Duration::from_hours(24);
@@ -99,17 +98,8 @@ pub(super) fn read(root: &mut Table, problems: &mut Vec<Problem>) -> Subscriptio
             parsed.ok()
         })
         .collect();
-    let ca_file = section.text("ca_file").map(PathBuf::from);
-    if let Some(path) = &ca_file
-        && fs::read(path).is_err()
-    {
-        section.problem("ca_file", "can't be read", "name a readable PEM file");
-    }
-    let proxy = section.parsed("proxy", "set it to `http://HOST:PORT`", |text| {
-        let url = url::Url::parse(text).ok()?;
-        let fits = matches!(url.scheme(), "http" | "https") && url.has_host();
-        fits.then(|| text.to_owned())
-    });
+    let ca_file = way::ca_file(&mut section);
+    let proxy = way::proxy(&mut section);
     let days = |count: u64| DAY * u32::try_from(count).unwrap_or(1);
     let give_up_after = days(section.number("give_up_days", 3, 1, 30));
     let keep = days(section.number("keep_days", 14, 1, 365));
@@ -151,12 +141,10 @@ pub(super) fn show(subscriptions: &Subscriptions) -> Vec<(&'static str, Value)> 
         .map(|one| text(one))
         .collect();
     entries.push(("allowed_networks", Value::Array(networks)));
-    if let Some(path) = &subscriptions.ca_file {
-        entries.push(("ca_file", text(&path.display())));
-    }
-    if let Some(proxy) = &subscriptions.proxy {
-        entries.push(("proxy", text(&super::redact_url(proxy))));
-    }
+    entries.extend(way::show(
+        subscriptions.ca_file.as_ref(),
+        subscriptions.proxy.as_ref(),
+    ));
     entries.extend([
         ("give_up_days", days(subscriptions.give_up_after)),
         ("keep_days", days(subscriptions.keep)),

@@ -1,18 +1,16 @@
 //! `[traces]`: the collector that traces are sent to, and which of them are. Without it there are none.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use handoff_domain::ports::check_sent_header;
 use handoff_outbound::Rules;
 use secrecy::{ExposeSecret, SecretString};
 use toml::{Table, Value};
 use url::Url;
 
-use super::Problem;
 use super::reader::Section;
 use super::units::show_duration;
+use super::{Problem, way};
 
 /// How long the collector may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -97,16 +95,7 @@ pub(super) fn read(root: &mut Table, problems: &mut Vec<Problem>) -> Option<Trac
         ),
         None => {}
     }
-    let authorization = section.secret("authorization", "authorization_file");
-    if let Some(value) = &authorization
-        && let Err(error) = check_sent_header("Authorization", value.expose_secret())
-    {
-        section.problem(
-            "authorization",
-            error.to_string(),
-            "set it to the header's value, like `Bearer …`",
-        );
-    }
+    let authorization = way::authorization(&mut section);
     let service = section.parsed(
         "service_name",
         "use up to 64 letters, digits, `-`, `_`, `.` and `/`",
@@ -114,22 +103,9 @@ pub(super) fn read(root: &mut Table, problems: &mut Vec<Problem>) -> Option<Trac
     );
     let sample = section.share("sample", 1.0);
     let asked_for = section.number("asked_for", ASKED_FOR, 0, 10_000);
-    let timeout = section.duration("timeout", TIMEOUT);
-    if timeout > LONGEST_TIMEOUT {
-        let text = format!("is longer than {}", show_duration(LONGEST_TIMEOUT));
-        section.problem("timeout", text, "let it be shorter");
-    }
-    let ca_file = section.text("ca_file").map(PathBuf::from);
-    if let Some(path) = &ca_file
-        && fs::read(path).is_err()
-    {
-        section.problem("ca_file", "can't be read", "name a readable PEM file");
-    }
-    let proxy = section.parsed("proxy", "set it to `http://HOST:PORT`", |text| {
-        let url = Url::parse(text).ok()?;
-        let fits = matches!(url.scheme(), "http" | "https") && url.has_host();
-        fits.then(|| text.to_owned())
-    });
+    let timeout = way::timeout(&mut section, TIMEOUT, LONGEST_TIMEOUT);
+    let ca_file = way::ca_file(&mut section);
+    let proxy = way::proxy(&mut section);
     section.finish();
     let defaults = Traces::to(endpoint?);
     Some(Traces {
@@ -164,12 +140,7 @@ pub(super) fn show(traces: &Traces) -> Vec<(&'static str, Value)> {
     if traces.authorization.is_some() {
         entries.push(("authorization", text(&"(hidden)")));
     }
-    if let Some(path) = &traces.ca_file {
-        entries.push(("ca_file", text(&path.display())));
-    }
-    if let Some(proxy) = &traces.proxy {
-        entries.push(("proxy", text(&super::redact_url(proxy))));
-    }
+    entries.extend(way::show(traces.ca_file.as_ref(), traces.proxy.as_ref()));
     entries
 }
 

@@ -3,7 +3,7 @@
 
 mod search;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -15,8 +15,6 @@ use handoff_fhir_profiles::canonical::{AUDIT_EVENT_SYSTEM, ROLE_SYSTEM};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
-use super::search::answer::{BundleWriter, MATCHED, page_of};
-use super::search::link::{self, Cursor};
 pub use search::{Parsed, parse};
 
 const DCM: &str = "http://dicom.nema.org/resources/ontology/DCM";
@@ -376,27 +374,7 @@ pub fn searchset(
     parsed: &Parsed,
     now: Timestamp,
 ) -> Vec<u8> {
-    let (page, more) = page_of(rows, parsed.count);
-    let mut bundle = BundleWriter::new("searchset", now, page.len().saturating_mul(2048));
-    if !more && parsed.search.after.is_none() && parsed.count > 0 {
-        bundle.total(u64::try_from(page.len()).unwrap_or(u64::MAX));
-    }
-    let cursor = page.last().filter(|_| more).map(|last| {
-        Cursor {
-            at: last.sequence,
-            id: String::new(),
-        }
-        .encode(parsed.check)
-    });
-    let next = cursor.map(|cursor| link::url(base, "AuditEvent", &parsed.used, Some(&cursor)));
-    bundle.links(
-        &link::url(base, "AuditEvent", &parsed.used, None),
-        next.as_deref(),
-    );
-    let base = base.trim_end_matches('/');
-    for row in page {
-        let body = resource(tenant, row).to_string();
-        bundle.entry(&format!("{base}/AuditEvent/{}", row.id), body.as_bytes(), MATCHED);
-    }
-    bundle.finish()
+    parsed
+        .page
+        .searchset(base, rows, now, |row| Some(resource(tenant, row)))
 }

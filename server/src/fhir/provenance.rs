@@ -11,9 +11,8 @@ use handoff_fhir_profiles::canonical::ROLE_SYSTEM;
 use serde_json::{Map, Value, json};
 
 use super::audit_event::{agent_identifier, coding, for_purpose};
-use super::search::answer::{BundleWriter, MATCHED, page_of};
-use super::search::control::{Controls, not_supported, shown};
-use super::search::link::{self, Check, Cursor};
+use super::search::control::not_supported;
+use super::search::rows::Page;
 use super::search::{parameters, values};
 use crate::app::AppError;
 use crate::app::provenance::{EVENTS, Target};
@@ -24,16 +23,12 @@ const PARTICIPANT: &str = "http://terminology.hl7.org/CodeSystem/provenance-part
 /// A search as it was understood.
 #[derive(Debug, Clone)]
 pub struct Parsed {
-    /// What to look for; its limit is one more than the page, to know whether more follow.
+    /// What to look for.
     pub search: AuditSearch,
+    /// Which page of it.
+    pub page: Page,
     /// Whose Provenance it is, where that is said.
     pub target: Option<Target>,
-    /// How many a page holds.
-    pub count: u32,
-    /// The parameters that took effect, as the link `self` lists them.
-    pub used: Vec<(String, String)>,
-    /// What ties cursors to this search.
-    pub check: Check,
 }
 
 /// The search that `pairs` (decoded names and values) ask for. `strict` refuses what would be ignored; `base` is our own FHIR base
@@ -41,83 +36,42 @@ pub struct Parsed {
 ///
 /// Fails with 400. Every parameter takes one value.
 pub fn parse(pairs: &[(String, String)], strict: bool, base: &str) -> Result<Parsed, AppError> {
-    let (mut controls, rest) = Controls::split(pairs)?;
     let mut search = AuditSearch::default();
-    let (mut target, mut used) = (None, Vec::new());
-    for (written, value) in rest {
-        let (name, modifier) = written
-            .split_once(':')
-            .map_or((written, None), |(n, m)| (n, Some(m)));
-        if !parameters::of_provenance().any(|parameter| parameter.name == name) {
-            controls.ignore(written);
-            continue;
-        }
-        if let Some(modifier) = modifier {
-            let modifier = shown(modifier);
-            return Err(not_supported(format!(
-                "the modifier `:{modifier}` is not supported for `{name}`"
-            )));
-        }
-        let is_again = match name {
-            "target" => {
-                let reference = values::reference(name, value, base, None)?;
-                let found = Target::parse(&reference).ok_or_else(|| {
-                    not_supported("`target` is a Task or document: `Task/id` or `DocumentReference/id`")
-                })?;
-                search.entity = Some(reference);
-                target.replace(found).is_some()
-            }
-            "agent" => {
-                let actor = values::reference(name, value, base, None)?;
-                if actor.starts_with("*/") {
-                    return Err(not_supported(
-                        "`agent` needs the type of the actor: `Practitioner/id`",
-                    ));
+    let mut target = None;
+    let is_known = |name: &str| parameters::of_provenance().any(|parameter| parameter.name == name);
+    let page = Page::read(
+        "Provenance",
+        pairs,
+        strict,
+        is_known,
+        "recorded",
+        |name, value| {
+            let is_again = match name {
+                "target" => {
+                    let reference = values::reference(name, value, base, None)?;
+                    let found = Target::parse(&reference).ok_or_else(|| {
+                        not_supported("`target` is a Task or document: `Task/id` or `DocumentReference/id`")
+                    })?;
+                    search.entity = Some(reference);
+                    target.replace(found).is_some()
                 }
-                search.actor.replace(actor).is_some()
+                "agent" => search.actor.replace(values::actor(name, value, base)?).is_some(),
+                "recorded" => {
+                    search.recorded = Some(values::within(name, value, search.recorded)?);
+                    false
+                }
+                _ => search.id.replace(values::unescape(value)).is_some(),
+            };
+            if is_again {
+                return Err(not_supported(format!("`{name}` may be given once only")));
             }
-            "recorded" => {
-                let ranges = values::date(name, value)?;
-                let [(from, until)] = ranges.as_slice() else {
-                    return Err(not_supported("the prefix `ne` is not supported for `recorded`"));
-                };
-                let before = search.recorded.unwrap_or((*from, *until));
-                search.recorded = Some((before.0.max(*from), before.1.min(*until)));
-                false
-            }
-            _ => search.id.replace(values::unescape(value)).is_some(),
-        };
-        if is_again {
-            return Err(not_supported(format!("`{name}` may be given once only")));
-        }
-        used.push((written.to_owned(), value.to_owned()));
-    }
-    controls.settle(strict)?;
-    if controls.only_count || controls.total {
-        return Err(not_supported("Provenance is not counted"));
-    }
-    search.oldest_first = match controls.sort.as_deref() {
-        None | Some("-recorded") => false,
-        Some("recorded") => true,
-        Some(_) => {
-            return Err(not_supported(
-                "results can be sorted by `recorded` or `-recorded`",
-            ));
-        }
-    };
-    used.append(&mut controls.used);
-    let check = link::check("Provenance", &used);
-    if let Some(page) = &controls.page {
-        search.after = Some(Cursor::decode(page, check)?.at);
-    }
-    let count = controls.limit();
-    search.limit = count.saturating_add(1);
+            Ok(())
+        },
+    )?;
     Ok(Parsed {
-        search: narrowed(search),
+        search: page.of(narrowed(search)),
+        page,
         target,
-        count,
-        used,
-        check,
     })
 }
 
@@ -230,30 +184,5 @@ fn participant(code: &str) -> Value {
 /// The answer to a search. `rows` may hold one more than the page: it tells that more follow. `base` is our FHIR base with its
 /// trailing slash.
 pub fn searchset(base: &str, rows: &[RecordedRow], parsed: &Parsed, now: Timestamp) -> Vec<u8> {
-    let (page, more) = page_of(rows, parsed.count);
-    let mut bundle = BundleWriter::new("searchset", now, page.len().saturating_mul(1024));
-    if !more && parsed.search.after.is_none() && parsed.count > 0 {
-        bundle.total(u64::try_from(page.len()).unwrap_or(u64::MAX));
-    }
-    let cursor = page.last().filter(|_| more).map(|last| {
-        let at = last.sequence;
-        Cursor {
-            at,
-            id: String::new(),
-        }
-        .encode(parsed.check)
-    });
-    let next = cursor.map(|cursor| link::url(base, "Provenance", &parsed.used, Some(&cursor)));
-    bundle.links(
-        &link::url(base, "Provenance", &parsed.used, None),
-        next.as_deref(),
-    );
-    let short = base.trim_end_matches('/');
-    for row in page {
-        if let Some(body) = resource(row) {
-            let url = format!("{short}/Provenance/{}", row.id);
-            bundle.entry(&url, body.to_string().as_bytes(), MATCHED);
-        }
-    }
-    bundle.finish()
+    parsed.page.searchset(base, rows, now, resource)
 }

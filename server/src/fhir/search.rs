@@ -6,6 +6,7 @@ pub mod control;
 pub mod history;
 pub mod link;
 pub mod parameters;
+pub mod rows;
 pub mod values;
 
 #[cfg(test)]

@@ -177,22 +177,24 @@ pub(crate) fn last_look(
     connection: &mut AnyConnection,
     tenant: &TenantId,
 ) -> Result<Option<Look>, StoreError> {
-    let row: Option<(i64, i64, i64, i64)> = drift_looks::table
+    let row: Option<(i64, i64, i64, i64, Option<i64>)> = drift_looks::table
         .find(tenant.as_str())
         .select((
             drift_looks::began_at,
             drift_looks::ended_at,
             drift_looks::objects,
             drift_looks::bytes,
+            drift_looks::asked_at,
         ))
         .first(connection)
         .optional()
         .or_refused()?;
-    Ok(row.map(|(began, ended, objects, bytes)| Look {
+    Ok(row.map(|(began, ended, objects, bytes, asked)| Look {
         began: Timestamp(began),
         ended: Timestamp(ended),
         objects: objects.unsigned_abs(),
         bytes: bytes.unsigned_abs(),
+        asked: asked.map(Timestamp),
     }))
 }
 
@@ -232,9 +234,10 @@ pub(crate) fn forget(unit: &mut Unit<'_>, tenant: &TenantId, name: &str) -> Resu
         .map(drop)
 }
 
-/// Forgets the last look.
-pub(crate) fn forget_look(unit: &mut Unit<'_>, tenant: &TenantId) -> Result<(), StoreError> {
-    diesel::delete(drift_looks::table.find(tenant.as_str()))
+/// Notes that another look is asked for.
+pub(crate) fn ask_for_look(unit: &mut Unit<'_>, tenant: &TenantId, now: Timestamp) -> Result<(), StoreError> {
+    diesel::update(drift_looks::table.find(tenant.as_str()))
+        .set(drift_looks::asked_at.eq(now.0))
         .execute(unit.connection)
         .or_refused()
         .map(drop)

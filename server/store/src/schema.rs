@@ -185,13 +185,14 @@ diesel::table! {
 }
 
 diesel::table! {
-    /// The last complete look at a tenant's content.
+    /// The last complete look at a tenant's content, and when another one was asked for.
     drift_looks (tenant) {
         tenant -> Text,
         began_at -> BigInt,
         ended_at -> BigInt,
         objects -> BigInt,
         bytes -> BigInt,
+        asked_at -> Nullable<BigInt>,
     }
 }
 

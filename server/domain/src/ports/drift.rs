@@ -47,9 +47,9 @@ pub trait TxDrift {
     /// Forgets a difference.
     fn forget_drift(&mut self, tenant: &TenantId, name: &str) -> Result<(), StoreError>;
 
-    /// Forgets a tenant's last look.
-    fn forget_look(&mut self, tenant: &TenantId) -> Result<(), StoreError>;
+    /// Notes that another look is asked for at `now`. Before the first one there is nothing to note: that is to come in any case.
+    fn ask_for_look(&mut self, tenant: &TenantId, now: Timestamp) -> Result<(), StoreError>;
 
-    /// Keeps a look, in place of the one before.
+    /// Keeps a look, in place of the one before; when another was asked for stays as it is.
     fn keep_look(&mut self, tenant: &TenantId, look: &Look) -> Result<(), StoreError>;
 }

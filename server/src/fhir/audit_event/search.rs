@@ -2,15 +2,14 @@
 
 use handoff_domain::audit::{Event, Outcome};
 use handoff_domain::ports::AuditSearch;
-use handoff_domain::time::Timestamp;
 use handoff_fhir_profiles::canonical::AUDIT_EVENT_SYSTEM;
 
 use super::{outcome_code, shape};
 use crate::app::AppError;
-use crate::fhir::search::control::{Controls, not_supported, shown};
-use crate::fhir::search::link::{self, Check, Cursor};
+use crate::fhir::search::control::not_supported;
 use crate::fhir::search::parameters;
-use crate::fhir::search::values::{self, Range};
+use crate::fhir::search::rows::Page;
+use crate::fhir::search::values;
 
 /// A word that no event and no outcome has: what can't be matched is still asked for, and finds nothing.
 const NOTHING: &str = "none";
@@ -18,16 +17,10 @@ const NOTHING: &str = "none";
 /// A search of the audit as it was understood.
 #[derive(Debug, Clone)]
 pub struct Parsed {
-    /// What to look for; its limit is one more than the page, to know whether more follow.
+    /// What to look for.
     pub search: AuditSearch,
-    /// How many a page holds.
-    pub count: u32,
-    /// The parameters that took effect, as the link `self` lists them.
-    pub used: Vec<(String, String)>,
-    /// Names of parameters without effect.
-    pub ignored: Vec<String>,
-    /// What ties cursors to this search.
-    pub check: Check,
+    /// Which page of it.
+    pub page: Page,
 }
 
 /// The search that `pairs` (decoded names and values) ask for. `strict` refuses what would be ignored; `base` is
@@ -35,48 +28,14 @@ pub struct Parsed {
 ///
 /// Fails with 400. Every parameter takes one value, but for `type`, `subtype` and `action` with alternatives.
 pub fn parse(pairs: &[(String, String)], strict: bool, base: &str) -> Result<Parsed, AppError> {
-    let (mut controls, rest) = Controls::split(pairs)?;
     let mut asked = Asked::default();
-    let mut used = Vec::new();
-    for (written, value) in rest {
-        let (name, modifier) = written
-            .split_once(':')
-            .map_or((written, None), |(n, m)| (n, Some(m)));
-        if !parameters::of_audit_events().any(|parameter| parameter.name == name) {
-            controls.ignore(written);
-            continue;
-        }
-        if let Some(modifier) = modifier {
-            return Err(not_supported(format!(
-                "the modifier `:{}` is not supported for `{name}`",
-                shown(modifier)
-            )));
-        }
-        asked.take(name, value, base)?;
-        used.push((written.to_owned(), value.to_owned()));
-    }
-    controls.settle(strict)?;
-    if controls.only_count || controls.total {
-        return Err(not_supported("audit events are not counted"));
-    }
-    asked.search.oldest_first = match controls.sort.as_deref() {
-        None | Some("-date") => false,
-        Some("date") => true,
-        Some(_) => return Err(not_supported("results can be sorted by `date` or `-date`")),
-    };
-    used.append(&mut controls.used);
-    let check = link::check("AuditEvent", &used);
-    if let Some(page) = &controls.page {
-        asked.search.after = Some(Cursor::decode(page, check)?.at);
-    }
-    let count = controls.limit();
-    asked.search.limit = count.saturating_add(1);
+    let is_known = |name: &str| parameters::of_audit_events().any(|parameter| parameter.name == name);
+    let page = Page::read("AuditEvent", pairs, strict, is_known, "date", |name, value| {
+        asked.take(name, value, base)
+    })?;
     Ok(Parsed {
-        search: asked.finish(),
-        count,
-        used,
-        ignored: controls.ignored,
-        check,
+        search: page.of(asked.finish()),
+        page,
     })
 }
 
@@ -121,23 +80,11 @@ impl Asked {
         let search = &mut self.search;
         match name {
             "date" => {
-                let ranges = values::date(name, value)?;
-                let [range] = ranges.as_slice() else {
-                    return Err(not_supported("the prefix `ne` is not supported for `date`"));
-                };
-                search.recorded = Some(search.recorded.map_or(*range, |before| overlap(before, *range)));
+                search.recorded = Some(values::within(name, value, search.recorded)?);
                 Ok(())
             }
             "_id" => once(name, &mut search.id, values::unescape(value)),
-            "agent" => {
-                let actor = values::reference(name, value, base, None)?;
-                if actor.starts_with("*/") {
-                    return Err(not_supported(
-                        "`agent` needs the type of the actor: `Practitioner/id`",
-                    ));
-                }
-                once(name, &mut search.actor, actor)
-            }
+            "agent" => once(name, &mut search.actor, values::actor(name, value, base)?),
             "patient" => {
                 let patient = values::reference(name, value, base, Some("Patient"))?;
                 once(name, &mut search.patient, patient)
@@ -208,8 +155,4 @@ fn once(name: &str, slot: &mut Option<String>, value: String) -> Result<(), AppE
         return Err(not_supported(format!("`{name}` may be given once only")));
     }
     Ok(())
-}
-
-fn overlap(a: Range, b: Range) -> (Timestamp, Timestamp) {
-    (a.0.max(b.0), a.1.min(b.1))
 }

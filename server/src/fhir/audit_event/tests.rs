@@ -13,7 +13,8 @@ use super::*;
 
 const BASE: &str = "https://h.example/fhir/";
 
-fn row(sequence: i64, event: Event, outcome: Outcome, reason: Reason) -> RecordedRow {
+/// A row in which everything is said.
+pub(in crate::fhir) fn row(sequence: i64, event: Event, outcome: Outcome, reason: Reason) -> RecordedRow {
     let agent = Agent {
         unmapped_roles: Vec::new(),
         actor: Some("Practitioner/lane".to_owned()),
@@ -245,7 +246,10 @@ fn what_the_ledger_cannot_be_asked_is_refused() {
     }
     assert!(parse(&pairs(&[("_id", "1"), ("_id", "2")]), false, BASE).is_err());
     assert_eq!(
-        parse(&pairs(&[("colour", "red")]), false, BASE).unwrap().ignored,
+        parse(&pairs(&[("colour", "red")]), false, BASE)
+            .unwrap()
+            .page
+            .ignored,
         ["colour"]
     );
 }

@@ -171,3 +171,27 @@ fn range(written: &str) -> Option<Range> {
         dates::range(&format!("{written}Z")).filter(|_| zoneless)
     })
 }
+
+/// The actor that a parameter names, with its type.
+pub fn actor(name: &str, text: &str, base: &str) -> Result<String, AppError> {
+    let actor = reference(name, text, base, None)?;
+    if actor.starts_with("*/") {
+        return Err(not_supported(format!(
+            "`{name}` needs the type of the actor: `Practitioner/id`"
+        )));
+    }
+    Ok(actor)
+}
+
+/// The one range of time that a parameter names, within what others of the same name have left.
+pub fn within(name: &str, text: &str, before: Option<Range>) -> Result<Range, AppError> {
+    let ranges = date(name, text)?;
+    let [(from, until)] = ranges.as_slice() else {
+        return Err(not_supported(format!(
+            "the prefix `ne` is not supported for `{name}`"
+        )));
+    };
+    Ok(before.map_or((*from, *until), |(first, last)| {
+        (first.max(*from), last.min(*until))
+    }))
+}

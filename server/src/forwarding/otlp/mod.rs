@@ -4,6 +4,7 @@
 mod messages;
 
 use handoff_domain::audit::Outcome;
+use handoff_domain::trace::trace_named;
 use prost::Message as _;
 
 use crate::app::forwarding::ForwardedRow;
@@ -58,7 +59,9 @@ pub(super) fn record(row: &ForwardedRow) -> LogRecord {
             value: Some(Value::String(body)),
         }),
         attributes,
-        trace_id: trace_id(recorded.correlation.as_str()).unwrap_or_default(),
+        trace_id: trace_named(recorded.correlation.as_str())
+            .map(|trace| trace.to_be_bytes().to_vec())
+            .unwrap_or_default(),
         event_name: format!("{SCOPE}.{}", recorded.event.as_str()),
     }
 }
@@ -100,16 +103,6 @@ const fn severity(outcome: Outcome) -> (i32, &'static str) {
     }
 }
 
-/// A correlation that is a trace id (W3C Trace Context: 32 hexadecimal digits, not all zero), as 16 bytes.
-fn trace_id(correlation: &str) -> Option<Vec<u8>> {
-    let is_one = correlation.len() == 32
-        && correlation
-            .bytes()
-            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    let number = is_one.then(|| u128::from_str_radix(correlation, 16).ok())??;
-    (number != 0).then(|| number.to_be_bytes().to_vec())
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::batch::tests::row;
@@ -139,21 +132,6 @@ mod tests {
             panic!("no text");
         };
         assert!(body.contains("\"valueString\":\"why\""), "{body}");
-    }
-
-    #[test]
-    fn only_a_trace_id_is_one() {
-        for none in [
-            "",
-            "c-1",
-            &"0".repeat(32),
-            &"A".repeat(32),
-            &"a".repeat(31),
-            &"+".repeat(32),
-        ] {
-            assert_eq!(trace_id(none), None, "{none}");
-        }
-        assert_eq!(trace_id(&"f".repeat(32)), Some(vec![0xff; 16]));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use handoff_domain::ids::CorrelationId;
 use handoff_domain::ports::Outbound;
-use handoff_domain::trace::TraceContext;
+use handoff_domain::trace::{TraceContext, trace_named};
 use opentelemetry::trace::{
     SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState, TracerProvider as _,
 };
@@ -110,12 +110,7 @@ where
 /// digits, as those that are minted here), and otherwise its digest. So what has one correlation id is one trace.
 fn trace_of(correlation: &CorrelationId) -> u128 {
     let text = correlation.as_str();
-    let is_one = text.len() == 32
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-    let number = is_one.then(|| u128::from_str_radix(text, 16).ok()).flatten();
-    number.filter(|number| *number != 0).unwrap_or_else(|| {
+    trace_named(text).unwrap_or_else(|| {
         let digest = Sha256::digest(text);
         let (first, _) = digest.split_first_chunk().unwrap_or((&[1; 16], &[]));
         u128::from_be_bytes(*first).max(1)

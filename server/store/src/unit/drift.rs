@@ -26,8 +26,8 @@ impl TxDrift for Unit<'_> {
         self.attempt(|unit| drift::forget(unit, tenant, name))
     }
 
-    fn forget_look(&mut self, tenant: &TenantId) -> Result<(), StoreError> {
-        self.attempt(|unit| drift::forget_look(unit, tenant))
+    fn ask_for_look(&mut self, tenant: &TenantId, now: Timestamp) -> Result<(), StoreError> {
+        self.attempt(|unit| drift::ask_for_look(unit, tenant, now))
     }
 
     fn keep_look(&mut self, tenant: &TenantId, look: &Look) -> Result<(), StoreError> {

@@ -115,14 +115,17 @@ on_both! {
 
     async fn the_last_look_is_kept(rig: Arc<Rig>) {
         let tenant = rig.tenant.clone();
-        let look = |n: i64| Look { began: after(n), ended: after(n + 1), objects: 3, bytes: 5 << 40 };
+        let look = |n: i64| Look { began: after(n), ended: after(n + 1), objects: 3, bytes: 5 << 40, asked: None };
         rig.write(move |tx| {
             assert_eq!(tx.last_look(&tenant)?, None);
-            tx.keep_look(&tenant, &look(1))?;
-            tx.keep_look(&tenant, &look(5))?;
-            assert_eq!(tx.last_look(&tenant)?, Some(look(5)));
-            tx.forget_look(&tenant)?;
+            tx.ask_for_look(&tenant, after(0))?;
             assert_eq!(tx.last_look(&tenant)?, None);
+            tx.keep_look(&tenant, &look(1))?;
+            assert_eq!(tx.last_look(&tenant)?, Some(look(1)));
+            // What is asked for while one goes on is still asked for when that is over.
+            tx.ask_for_look(&tenant, after(6))?;
+            tx.keep_look(&tenant, &look(5))?;
+            assert_eq!(tx.last_look(&tenant)?, Some(Look { asked: Some(after(6)), ..look(5) }));
             Ok(())
         }).await.unwrap();
     }
